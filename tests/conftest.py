@@ -1,0 +1,118 @@
+"""Fixtures that every test file shares, and the report of what ran.
+
+``isa`` runs a test once per instruction set usable here (only the one in ``FASTCONV_ISA`` when that is set);
+``force_kernel`` runs a block with one kernel row forced by name and fails if that row was not chosen in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import hypothesis
+import pytest
+
+import fastconv
+from fastconv import _core
+
+hypothesis.settings.register_profile(
+    "fastconv",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("fastconv")
+
+ISAS_TESTED = set()
+
+
+def tested_isas():
+    """The instruction sets this run covers."""
+    forced = os.environ.get("FASTCONV_ISA")
+    return [forced] if forced else list(fastconv.available_isas())
+
+
+def runnable_kernels(*ops):
+    """The rows of the kernel table that this run can force, of the named ops (all of them without a name)."""
+    isas = tested_isas()
+    return [row for row in _core.kernel_table() if row["isa"] in isas and (not ops or row["op"] in ops)]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--problems", type=int, default=None, help="how many random problems each randomized test draws")
+
+
+def pytest_generate_tests(metafunc):
+    if "isa" in metafunc.fixturenames:
+        metafunc.parametrize("isa", tested_isas(), indirect=True)
+
+
+@pytest.fixture
+def isa(request):
+    """The name of the instruction set that is in force during the test."""
+    before = fastconv.get_isa()
+    fastconv.set_isa(request.param)
+    ISAS_TESTED.add(request.param)
+    try:
+        yield request.param
+    finally:
+        fastconv.set_isa(before)
+
+
+@pytest.fixture
+def problems(request):
+    """How many random problems to draw: ``problems(default)`` unless the command line says ``--problems``."""
+    asked = request.config.getoption("--problems")
+    return lambda default: default if asked is None else asked
+
+
+@pytest.fixture
+def threads():
+    """``fastconv.set_num_threads``, with the number restored afterwards."""
+    before = fastconv.get_num_threads()
+    try:
+        yield fastconv.set_num_threads
+    finally:
+        fastconv.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def forced_kernel(name):
+    """Run a block with the kernel row ``name`` forced; fails unless the row was chosen at least once in it."""
+    before = _core.kernel_counts().get(name, 0)
+    _core.force_kernel(name)
+    try:
+        yield
+    finally:
+        _core.force_kernel(None)
+    assert _core.kernel_counts().get(name, 0) > before, f"kernel {name} was forced but never chosen"
+
+
+@pytest.fixture
+def force_kernel():
+    """The context manager ``force_kernel(name)``; nothing stays forced when the test ends."""
+    yield forced_kernel
+    _core.force_kernel(None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which instruction sets and kernels this run covered."""
+    write = terminalreporter.write_line
+    usable = list(fastconv.available_isas())
+    tested = sorted(ISAS_TESTED, key=usable.index)
+    terminalreporter.section("fastconv kernels")
+    write(f"instruction sets usable here: {', '.join(usable)}; at start: {fastconv.get_isa()}")
+    write(f"instruction sets tested: {', '.join(tested) or 'none by the isa fixture'}")
+    counts = _core.kernel_counts()
+    table = _core.kernel_table()
+    ran = [row for row in table if counts.get(row["name"], 0) > 0]
+    idle = [row for row in table if row["isa"] in usable and row not in ran]
+    barred = [row for row in table if row["isa"] not in usable]
+    for row in ran:
+        write(f"  ran {counts[row['name']]:>9}  {row['name']}")
+    for row in idle:
+        write(f"  not chosen     {row['name']} ({row['isa']} is usable, no test of this run asked for it)")
+    for row in barred:
+        write(f"  not runnable   {row['name']} (this machine has no {row['isa']})")
