@@ -182,7 +182,7 @@ def conv_transpose(x, weight, bias=None, *, stride, pads, output_padding, dilati
 
 
 def conv_transpose_backward_input(grad_output, input_shape, weight, *, stride, pads, dilation, groups=1):
-    """Gather what the scatter spread: ``gx[n, c, i] = sum of grad_output[n, k, i*stride - before + t*dilation] * w``."""
+    """Gather what was scattered: ``gx[n, c, i] = sum of grad_output[n, k, i*stride - before + t*dilation] * w``."""
     grad_output, weight = f64(grad_output, weight)
     size, kernel, out = input_shape[2:], weight.shape[2:], grad_output.shape[2:]
     gy, wg = _groups(grad_output, 1, groups), _groups(weight, 0, groups)
@@ -213,7 +213,7 @@ def conv_transpose_backward_weight(grad_output, x, weight_shape, *, stride, pads
 
 
 def separable_conv(x, depthwise, pointwise, bias=None, *, stride, pads, dilation):
-    """A depthwise convolution (``groups`` = input channels) and then a 1x1 convolution; the bias belongs to the latter."""
+    """A depthwise convolution (``groups`` = input channels), then a 1x1 convolution, which has the bias."""
     unit = (1,) * (np.ndim(x) - 2)
     none = ((0, 0),) * len(unit)
     middle = conv(x, depthwise, stride=stride, pads=pads, dilation=dilation, groups=x.shape[1])
@@ -283,9 +283,7 @@ def _avg_divisor(size, out, kernel, stride, pads, dilation, count_include_pad, d
     return np.maximum(count, 1)
 
 
-def avg_pool(
-    x, kernel, *, stride, pads, dilation=None, ceil_mode=False, count_include_pad=True, divisor_override=None
-):
+def avg_pool(x, kernel, *, stride, pads, dilation=None, ceil_mode=False, count_include_pad=True, divisor_override=None):
     """The sum of each window's values inside the input over the divisor; padding adds zero."""
     x = f64(x)
     size = x.shape[2:]

@@ -1,10 +1,10 @@
 """Error bounds computed from the dtype, the length of the reduction and the magnitude of its terms.
 
 With the unit roundoff ``u`` (half the dtype's eps), adding ``L`` products in any order, each rounded at worst twice,
-errs by at most about ``(L + 1) * u * sum(|a| |b|)``.  Rounding errors are not all of one sign: in random data the error
-of a long sum exceeds ``8 * sqrt(L) * u * sum(|a| |b|)`` only with probability below 1e-13 (N. Higham and T. Mary, "A new
-approach to probabilistic rounding error analysis", 2019).  The bound of a sum is the smaller of the two, and the tests
-never carry a tolerance that was guessed.
+errs by at most about ``(L + 1) * u * sum(|a| |b|)``.  Rounding errors are not all of one sign: in random data the
+error of a long sum exceeds ``8 * sqrt(L) * u * sum(|a| |b|)`` only with probability below 1e-13 (N. Higham and T. Mary,
+"A new approach to probabilistic rounding error analysis", 2019).  The bound of a sum is the smaller of the two, and the
+tests never carry a tolerance that was guessed.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def assert_close(actual, expected, bound, what="result"):
         at = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape))
         limit = np.broadcast_to(bound, actual.shape)[at]
         raise AssertionError(
-            f"{what}: {int((ratio > 1).sum())} of {ratio.size} entries out of bound; worst at {at}: got {actual[at]!r}, "
-            f"expected {expected[at]!r}, error {abs(float(actual[at]) - float(expected[at])):.3g}, bound {limit:.3g}"
+            f"{what}: {int((ratio > 1).sum())} of {ratio.size} entries out of bound; worst at {at}: "
+            f"got {actual[at]!r}, expected {expected[at]!r}, error {abs(float(actual[at]) - float(expected[at])):.3g}, bound {limit:.3g}"
         )
 
 
