@@ -214,6 +214,7 @@ def _build(name: str, op: str, fields: dict[str, str]) -> Problem:
     if op in CONVOLUTIONS:
         options["groups"] = int(fields.get("groups", "1"))
         options["multiplier"] = int(fields.get("multiplier", "1"))
+    if op == "conv_transpose":
         options["output_padding"] = _sizes(fields.get("output_padding", "0"), axes, "output_padding")
     return Problem(**options)
 
