@@ -1,0 +1,1 @@
+"""Measurements of fastconv's speed; see README.md."""

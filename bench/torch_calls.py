@@ -1,0 +1,103 @@
+"""PyTorch's calls for the worker."""
+
+from __future__ import annotations
+
+import types
+
+import torch
+import torch.nn.functional as functional
+
+from bench.worker import gradient_for
+
+VERSION = f"PyTorch {torch.__version__}"
+
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _padded(x, padding, value=0.0):
+    """The input and the padding left for the call: PyTorch pads both sides alike, so one-sided pads come before."""
+    if isinstance(padding, str):
+        return x, padding
+    if all(before == after for before, after in padding):
+        return x, tuple(before for before, _ in padding)
+    flat = [side for pair in reversed(padding) for side in pair]
+    return functional.pad(x, flat, value=value), (0,) * len(padding)
+
+
+def _forward(p, t):
+    """The problem's output as a function of the tensors ``t``."""
+    x, n = t["x"], len(p.size)
+    if p.op == "conv":
+        x, padding = _padded(x, p.padding)
+        conv = getattr(functional, f"conv{n}d")
+        return conv(x, t["weight"], t["bias"], p.stride, padding, p.dilation, p.groups)
+    if p.op == "conv_transpose":
+        _, padding = _padded(x, p.padding)
+        conv = getattr(functional, f"conv_transpose{n}d")
+        return conv(x, t["weight"], t["bias"], p.stride, padding, p.output_padding, p.groups, p.dilation)
+    if p.op == "separable_conv":
+        x, padding = _padded(x, p.padding)
+        conv = getattr(functional, f"conv{n}d")
+        middle = conv(x, t["weight"], None, p.stride, padding, p.dilation, p.c)
+        return conv(middle, t["pointwise_weight"], t["bias"])
+    if p.op in ("max_pool", "min_pool"):
+        pool = getattr(functional, f"max_pool{n}d")
+        sign = 1 if p.op == "max_pool" else -1
+        x, padding = _padded(x if sign > 0 else -x, p.padding, -torch.inf)
+        y = pool(x, p.kernel, p.stride, padding, p.dilation, p.ceil_mode)
+        return y if sign > 0 else -y
+    if p.op == "avg_pool":
+        x, padding = _padded(x, p.padding)
+        return getattr(functional, f"avg_pool{n}d")(x, p.kernel, p.stride, padding, p.ceil_mode)
+    if p.op == "global_avg_pool":
+        return x.mean(dim=tuple(range(2, x.ndim)))
+    if p.op == "global_max_pool":
+        return x.amax(dim=tuple(range(2, x.ndim)))
+    if p.op == "batch_norm":
+        return functional.batch_norm(x, t["running_mean"], t["running_var"], t["weight"], t["bias"], training=True)
+    if p.op == "linear":
+        return functional.linear(x, t["weight"], t["bias"])
+    if p.op in ("softmax", "log_softmax"):
+        return getattr(functional, p.op)(x, dim=1)
+    if p.op == "dropout":
+        return functional.dropout(x, 0.5, training=True)
+    if p.op in ("cross_entropy", "mse_loss"):
+        return getattr(functional, p.op)(x, t["target"])
+    if p.op in ("sigmoid", "tanh"):
+        return getattr(torch, p.op)(x)
+    return getattr(functional, p.op)(x)
+
+
+def prepare(request, arrays):
+    """``(call, to_first)``: the pass as a function of nothing, and its result as a NumPy array."""
+    if request["threads"]:
+        torch.set_num_threads(request["threads"])
+    problem, name = types.SimpleNamespace(**request["problem"]), request["pass"]
+    dtype = getattr(torch, request["dtype"])
+    last = request["data_format"] == "channels_last"
+
+    def arranged(tensor):
+        return tensor.to(memory_format=_LAST[tensor.ndim]) if last and tensor.ndim in _LAST else tensor
+
+    tensors = {}
+    for key, array in arrays.items():
+        tensor = torch.from_numpy(array)
+        tensors[key] = arranged(tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+    def to_first(result):
+        return result.detach().contiguous().numpy()
+
+    def forward():
+        with torch.inference_mode():
+            return _forward(problem, tensors)
+
+    if name == "forward":
+        return forward, to_first
+    wanted = [tensors["x"]]
+    if name == "backward_weight":
+        wanted = [tensors[key] for key in ("weight", "pointwise_weight") if key in tensors]
+    for tensor in wanted:
+        tensor.requires_grad_()
+    output = _forward(problem, tensors)
+    gradient = arranged(torch.as_tensor(gradient_for(output)).to(dtype))
+    return lambda: torch.autograd.grad(output, wanted, gradient, retain_graph=True)[0], to_first

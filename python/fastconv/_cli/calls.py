@@ -1,0 +1,187 @@
+"""From a problem to arrays and to the calls of ``fastconv.functional`` that solve it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .problem import CONVOLUTIONS, GLOBAL_POOLS, LOSSES, WINDOW_POOLS, Problem
+
+Array = NDArray[Any]
+
+WEIGHTS = ("weight", "pointwise_weight", "bias", "running_mean", "running_var")
+"""Names of arrays that have one layout whatever the data format."""
+
+
+def make_arrays(problem: Problem, dtype: DTypeLike, rng: np.random.Generator) -> dict[str, Array]:
+    """Return the problem's arrays, channels first and contiguous: ``x`` and what else the op takes.
+
+    Standard normal values, with weights scaled so that outputs have about unit variance; a running variance is
+    positive; a cross entropy's ``target`` is class indices.
+    """
+
+    def normal(shape: tuple[int, ...], fan_in: int = 1) -> Array:
+        return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in), dtype)
+
+    arrays = {"x": normal(problem.x_shape)}
+    if problem.op in CONVOLUTIONS or problem.op == "linear":
+        shape = problem.weight_shape
+        arrays["weight"] = normal(shape, int(np.prod(shape[1:])))
+        arrays["bias"] = normal((problem.k,))
+    if problem.op == "separable_conv":
+        arrays["pointwise_weight"] = normal(problem.pointwise_shape, problem.pointwise_shape[1])
+    if problem.op == "batch_norm":
+        arrays["weight"], arrays["bias"], arrays["running_mean"] = (normal((problem.c,)) for _ in range(3))
+        arrays["running_var"] = np.asarray(rng.uniform(0.5, 2.0, problem.c), dtype)
+    if problem.op == "mse_loss":
+        arrays["target"] = normal(problem.x_shape)
+    if problem.op == "cross_entropy":
+        arrays["target"] = rng.integers(0, problem.c, (problem.n, *problem.size))
+    return arrays
+
+
+def to_format(array: Array, data_format: str) -> Array:
+    """Return a channels-first array in the data format, contiguous."""
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1) if data_format == "channels_last" else array)
+
+
+class Call:
+    """One problem on arrays of one data format, ready to run its passes.
+
+    Parameters
+    ----------
+    problem : Problem
+        What to compute.
+    arrays : dict of arrays
+        As `make_arrays` returns them, but ``x`` (and a loss's ``target``) already in the data format.
+    data_format : {"channels_first", "channels_last"}
+        Layout of ``x``.
+    options : dict, optional
+        More keyword arguments for forward and backward alike (``count_include_pad``, ``alpha``, ...).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        arrays: dict[str, Array],
+        data_format: str = "channels_first",
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        from .. import functional
+
+        self.problem, self.arrays, self.data_format = problem, arrays, data_format
+        self.options = options or {}
+        self._forward = getattr(functional, problem.function)
+        self._backward = getattr(functional, f"{problem.function}_backward")
+        self._saved: tuple[Any, ...] = ()
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """Names of the passes that are timed apart."""
+        if self.problem.op in CONVOLUTIONS or self.problem.op == "linear":
+            return ("forward", "backward_input", "backward_weight")
+        return ("forward", "backward")
+
+    def _keywords(self) -> dict[str, Any]:
+        problem = self.problem
+        keywords: dict[str, Any] = dict(self.options)
+        if problem.windowed:
+            keywords |= {"stride": problem.stride, "padding": problem.padding}
+        if problem.windowed or problem.op in GLOBAL_POOLS or problem.op == "batch_norm":
+            keywords["data_format"] = self.data_format
+        if problem.windowed:
+            keywords["dilation"] = problem.dilation
+        if problem.op in ("conv", "conv_transpose"):
+            keywords["groups"] = problem.groups
+        if problem.op == "conv_transpose":
+            keywords["output_padding"] = problem.output_padding or 0
+        if problem.op in WINDOW_POOLS:
+            keywords["ceil_mode"] = problem.ceil_mode
+        if problem.op in ("softmax", "log_softmax"):
+            keywords["axis"] = 1 if self.data_format == "channels_first" else -1
+        return keywords
+
+    def _get(self, *names: str) -> tuple[Array | None, ...]:
+        return tuple(self.arrays.get(name) for name in names)
+
+    def forward(self) -> Array:
+        """Return the op's output (a dropout's without its mask; a batch norm's in training mode)."""
+        problem, x, keywords = self.problem, self.arrays["x"], self._keywords()
+        if problem.op == "separable_conv":
+            return self._forward(x, *self._get("weight", "pointwise_weight", "bias"), **keywords)  # type: ignore[no-any-return]
+        if problem.op in CONVOLUTIONS or problem.op == "linear":
+            return self._forward(x, *self._get("weight", "bias"), **keywords)  # type: ignore[no-any-return]
+        if problem.op in WINDOW_POOLS:
+            return self._forward(x, problem.kernel, **keywords)  # type: ignore[no-any-return]
+        if problem.op == "batch_norm":
+            keywords.setdefault("training", True)
+            statistics = self._get("running_mean", "running_var", "weight", "bias")
+            return self._forward(x, *statistics, **keywords)  # type: ignore[no-any-return]
+        if problem.op in LOSSES:
+            return np.asarray(self._forward(x, self.arrays["target"], **keywords))
+        if problem.op == "dropout":
+            return self._forward(x, seed=0, **keywords)[0]  # type: ignore[no-any-return]
+        return self._forward(x, **keywords)  # type: ignore[no-any-return]
+
+    def save(self) -> None:
+        """Keep what `backward` needs of the forward pass."""
+        problem, x, keywords = self.problem, self.arrays["x"], self._keywords()
+        if problem.op in ("max_pool", "min_pool"):
+            self._saved = (self._forward(x, problem.kernel, return_indices=True, **keywords)[1],)
+        elif problem.op == "global_max_pool":
+            self._saved = (self._forward(x, return_indices=True, **keywords)[1],)
+        elif problem.op == "batch_norm":
+            training = keywords.pop("training", True)
+            statistics = self._get("running_mean", "running_var", "weight", "bias")
+            copies = (None if a is None else a.copy() for a in statistics)
+            self._saved = self._forward(x, *copies, training=training, return_stats=True, **keywords)[1:]
+        elif problem.op == "dropout":
+            self._saved = (self._forward(x, seed=0, **keywords)[1],)
+        elif problem.op in ("relu", "sigmoid", "tanh", "softmax", "log_softmax"):
+            self._saved = (self._forward(x, **keywords),)
+
+    def backward(self, grad_output: Array, mask: tuple[bool, ...] | None = None) -> Any:
+        """Return what the backward function returns; `save` comes first.
+
+        ``mask`` is an ``output_mask``, for the ops that have one.
+        """
+        problem, x, keywords = self.problem, self.arrays["x"], self._keywords()
+        if mask is not None:
+            keywords["output_mask"] = mask
+        if problem.op == "separable_conv":
+            return self._backward(grad_output, x, *self._get("weight", "pointwise_weight"), **keywords)
+        if problem.op in CONVOLUTIONS or problem.op == "linear":
+            return self._backward(grad_output, x, self.arrays["weight"], **keywords)
+        if problem.op in ("max_pool", "min_pool", "global_max_pool"):
+            layout = {"data_format": self.data_format}
+            return self._backward(grad_output, *self._saved, x.shape, **layout)
+        if problem.op == "avg_pool":
+            return self._backward(grad_output, x.shape, problem.kernel, **keywords)
+        if problem.op == "global_avg_pool":
+            return self._backward(grad_output, x.shape, **keywords)
+        if problem.op == "batch_norm":
+            for name in ("momentum", "eps"):
+                keywords.pop(name, None)
+            return self._backward(grad_output, x, *self._saved, self.arrays.get("weight"), **keywords)
+        if problem.op in LOSSES:
+            return self._backward(grad_output, x, self.arrays["target"], **keywords)
+        if problem.op == "dropout":
+            return self._backward(grad_output, *self._saved, **keywords)
+        saved = self._saved or (x,)
+        return self._backward(grad_output, *saved, **keywords)
+
+    def run(self, name: str, grad_output: Array | None = None) -> Array:
+        """Run one of `passes` and return its first array."""
+        if name == "forward":
+            return self.forward()
+        assert grad_output is not None
+        if name == "backward":
+            result = self.backward(grad_output)
+            return result[0] if isinstance(result, tuple) else result  # type: ignore[no-any-return]
+        arrays = 4 if self.problem.op == "separable_conv" else 3
+        first = name == "backward_input"
+        mask = (first, *(not first and i < arrays - 2 for i in range(arrays - 1)))
+        gradients = self.backward(grad_output, mask)
+        return gradients[0] if first else gradients[1]  # type: ignore[no-any-return]
