@@ -117,7 +117,7 @@ class SGD(Optimizer):
                 velocity *= self.momentum
                 velocity += grad
             else:
-                velocity = state["velocity"] = grad.copy()
+                velocity = state["velocity"] = np.array(grad)
             grad = grad + self.momentum * velocity if self.nesterov else velocity
         data -= self.lr * grad
 
@@ -167,7 +167,7 @@ class Adam(Optimizer):
         mean += (grad - mean) * (1.0 - beta1)
         square *= beta2
         square += (1.0 - beta2) * grad * grad
-        denominator = np.sqrt(square)
+        denominator = np.sqrt(square, out=np.empty_like(square))
         denominator /= math.sqrt(1.0 - beta2**step)
         denominator += self.eps
         np.divide(mean, denominator, out=denominator)

@@ -7,15 +7,19 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    from ..datasets import DigitSplit
-    from ..nn import Module
-    from .training import Epoch
+from .. import __version__, get_isa, get_num_threads, set_num_threads, visualize
+from .. import functional as F
+from .._extras import require
+from ..datasets import DigitSplit, load_digits
+from ..models import lenet5
+from ..nn import Module
+from .output import whole_folder
+from .training import Epoch, Recipe, as_input, predict, train
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -72,8 +76,6 @@ def _positive(kind: type[int] | type[float], *, zero: bool = False) -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, report and draw."""
-    from .output import whole_folder
-
     with whole_folder(arguments.output) as folder:
         _train_and_draw(arguments, folder)
     print(f"Pictures in {arguments.output.absolute()}:")
@@ -93,20 +95,11 @@ _PICTURES = {
 
 
 def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
-    import numpy as np
-
-    import fastconv
-
-    from .._extras import require
-    from ..datasets import load_digits
-    from ..models import lenet5
-    from .training import Recipe, as_input, predict, train
-
     # Everything that may be missing is asked for before the training, not after it.
     metrics = require("sklearn.metrics", purpose="the demo", package="scikit-learn")
     require("matplotlib.figure", purpose="the demo")
     if arguments.threads is not None:
-        fastconv.set_num_threads(arguments.threads)
+        set_num_threads(arguments.threads)
     digits = load_digits(seed=arguments.seed)
     small = len(digits.train_images) < 10_000
     epochs = arguments.epochs or (_EPOCHS_SMALL if small else _EPOCHS_FULL)
@@ -114,7 +107,7 @@ def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
     model = lenet5(rng=rng)
     parameters = sum(parameter.size for parameter in model.parameters())
     print(f"Data: {digits.source}: {len(digits.train_images):,} to learn from, {len(digits.test_images):,} held out")
-    print(f"Network: LeNet-5, {parameters:,} parameters; fastconv {fastconv.__version__} on {_engine()}", flush=True)
+    print(f"Network: LeNet-5, {parameters:,} parameters; fastconv {__version__} on {_engine()}", flush=True)
 
     history: list[Epoch] = []
     began = time.perf_counter()
@@ -141,16 +134,12 @@ def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _engine() -> str:
-    import fastconv
-
-    threads = fastconv.get_num_threads()
-    return f"{fastconv.get_isa()}, {threads} thread{'s' if threads != 1 else ''}"
+    threads = get_num_threads()
+    return f"{get_isa()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
 def _progress(epochs: int) -> Any:
     """Return a function that puts a progress bar around an epoch's batches, if someone is looking."""
-    from .._extras import require
-
     tqdm = require("tqdm", purpose="the demo").tqdm
 
     def progress(batches: Iterable[Any], epoch: int) -> Iterable[Any]:
@@ -181,12 +170,6 @@ def _draw(
     history: list[Epoch],
 ) -> None:
     """Write the pictures."""
-    import numpy as np
-
-    from .. import functional as F
-    from .. import visualize
-    from .training import as_input
-
     layers = dict(model.named_modules())
     read = logits.argmax(1)
     wrong = np.flatnonzero(read != digits.test_labels)

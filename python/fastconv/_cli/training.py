@@ -25,7 +25,7 @@ class Recipe(NamedTuple):
     batch_size: int = 64
     lr: float = 3e-3
     """Highest learning rate of the schedule."""
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.1
 
 
 class Epoch(NamedTuple):
@@ -69,8 +69,8 @@ def distort(
 ) -> Images:
     """Return each image shifted, turned, scaled, slanted and bent at random: the same digit in another hand.
 
-    Bending is the elastic distortion of Simard, Steinkraus and Platt (2003), made from few random numbers: a coarse grid
-    of displacements, spread over the pixels by Gaussian weights.
+    Bending is the elastic distortion of Simard, Steinkraus and Platt (2003), made from few random numbers: a coarse
+    grid of displacements, spread over the pixels by Gaussian weights.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ _KNOTS = 7
 
 
 def _spread(size: int) -> Images:
-    """Return ``(size, _KNOTS)`` weights of the displacements in each pixel; rows have length 1, to keep the variance."""
+    """Return ``(size, _KNOTS)`` weights of the displacements in each pixel; rows of length 1 keep the variance."""
     knots = np.linspace(0, size - 1, _KNOTS)
     spacing = (size - 1) / (_KNOTS - 1)
     weights = np.exp(-0.5 * ((np.arange(size)[:, None] - knots) / (0.75 * spacing)) ** 2)

@@ -66,7 +66,7 @@ class _ConvBase(Layer):
         self.stride = tuple_of("stride", stride, self._ndim)
         self.dilation = tuple_of("dilation", dilation, self._ndim)
         self.padding = padding
-        self.bias: Parameter | None = None
+        self.bias: Parameter | None  # set after the weight, which comes first in the state
 
     def _check_groups(self, groups: int) -> int:
         groups = check_positive("groups", groups)

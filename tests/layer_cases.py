@@ -1,0 +1,184 @@
+"""Every layer with PyTorch's equal and an input: the cases that the tests of layers share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from fastconv import nn
+
+
+class Case(NamedTuple):
+    """A layer, PyTorch's equal and the shape of an input, channels first."""
+
+    name: str
+    ours: object
+    theirs: object
+    shape: tuple[int, ...]
+
+
+class TorchSeparable(torch.nn.Module):
+    """The textbook composition, with the parameter names of our layer."""
+
+    def __init__(self, n, c_in, c_out, kernel, stride=1, padding=0, dilation=1, multiplier=1, bias=True):
+        super().__init__()
+        conv = getattr(torch.nn, f"Conv{n}d")
+        self.n, self.geometry = n, (stride, padding, dilation, c_in)
+        self.depthwise_weight = conv(c_in, c_in * multiplier, kernel, groups=c_in).weight
+        self.pointwise_weight = conv(c_in * multiplier, c_out, 1).weight
+        self.bias = torch.nn.Parameter(torch.randn(c_out)) if bias else None
+
+    def forward(self, x):
+        conv = getattr(torch.nn.functional, f"conv{self.n}d")
+        return conv(conv(x, self.depthwise_weight, None, *self.geometry), self.pointwise_weight, self.bias)
+
+
+class TorchMinPool(torch.nn.Module):
+    """PyTorch has no min pool; by definition it is this."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x):
+        return -self.pool(-x)
+
+
+class TorchResidual(torch.nn.Module):
+    def __init__(self, branch, shortcut=None):
+        super().__init__()
+        self.branch, self.shortcut = branch, shortcut
+
+    def forward(self, x):
+        return self.branch(x) + (x if self.shortcut is None else self.shortcut(x))
+
+
+class TorchConcat(torch.nn.Sequential):
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self], 1)
+
+
+SPATIAL = {1: (9,), 2: (8, 7), 3: (5, 6, 4)}
+
+
+def _cases():
+    t = torch.nn
+    for n, spatial in SPATIAL.items():
+        shape = (3, 4, *spatial)
+        for arguments, keywords in (
+            ((4, 6, 3), {}),
+            ((4, 6, 3), {"stride": 2, "padding": 1, "groups": 2, "bias": False}),
+            ((4, 4, (2,) * n), {"padding": (2,) * n, "dilation": 2, "groups": 4}),
+        ):
+            for kind in ("Conv", "ConvTranspose"):
+                ours, theirs = getattr(nn, f"{kind}{n}d"), getattr(t, f"{kind}{n}d")
+                yield Case(
+                    f"{kind}{n}d-{arguments}-{keywords}",
+                    lambda o=ours, a=arguments, k=keywords, **kw: o(*a, **k, **kw),
+                    lambda o=theirs, a=arguments, k=keywords: o(*a, **k),
+                    shape,
+                )
+        yield Case(
+            f"ConvTranspose{n}d-output_padding",
+            lambda n=n, **kw: getattr(nn, f"ConvTranspose{n}d")(4, 2, 3, stride=3, output_padding=2, **kw),
+            lambda n=n: getattr(t, f"ConvTranspose{n}d")(4, 2, 3, stride=3, output_padding=2),
+            shape,
+        )
+        for keywords in ({}, {"stride": 2, "padding": 1, "bias": False, "multiplier": 3}):
+            renamed = {("depth_multiplier" if k == "multiplier" else k): v for k, v in keywords.items()}
+            yield Case(
+                f"SeparableConv{n}d-{keywords}",
+                lambda n=n, k=renamed, **kw: getattr(nn, f"SeparableConv{n}d")(4, 5, 3, **k, **kw),
+                lambda n=n, k=keywords: TorchSeparable(n, 4, 5, 3, **k),
+                shape,
+            )
+        for keywords in ({}, {"stride": 2, "padding": 1}, {"stride": (2,) * n, "ceil_mode": True}):
+            for kind in ("Max", "Min", "Avg"):
+                reference = getattr(t, f"{'Max' if kind == 'Min' else kind}Pool{n}d")
+                for suffix in ("", f"{n}d"):
+                    ours = getattr(nn, f"{kind}Pool{suffix}")
+                    yield Case(
+                        f"{kind}Pool{suffix}-{n}-{keywords}",
+                        lambda o=ours, k=keywords, dtype=None, **kw: o(3, **k, **kw),
+                        lambda r=reference, k=keywords, m=kind: TorchMinPool(r(3, **k)) if m == "Min" else r(3, **k),
+                        shape,
+                    )
+        yield Case(
+            f"MaxPool-dilation-{n}",
+            lambda dtype=None, **kw: nn.MaxPool(2, stride=1, dilation=2, **kw),
+            lambda n=n: getattr(t, f"MaxPool{n}d")(2, stride=1, dilation=2),
+            shape,
+        )
+        yield Case(
+            f"AvgPool-count-{n}",
+            lambda dtype=None, **kw: nn.AvgPool(3, 2, 1, count_include_pad=False, **kw),
+            lambda n=n: getattr(t, f"AvgPool{n}d")(3, 2, 1, count_include_pad=False),
+            shape,
+        )
+        yield Case(
+            f"GlobalAvgPool-{n}",
+            lambda dtype=None, **kw: nn.GlobalAvgPool(**kw),
+            lambda n=n: t.Sequential(getattr(t, f"AdaptiveAvgPool{n}d")(1), t.Flatten()),
+            shape,
+        )
+        yield Case(
+            f"GlobalMaxPool-{n}",
+            lambda dtype=None, **kw: nn.GlobalMaxPool(**kw),
+            lambda n=n: t.Sequential(getattr(t, f"AdaptiveMaxPool{n}d")(1), t.Flatten()),
+            shape,
+        )
+        for keywords in ({}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}, {"eps": 0.1}):
+            yield Case(
+                f"BatchNorm{n}d-{keywords}",
+                lambda n=n, k=keywords, **kw: getattr(nn, f"BatchNorm{n}d")(4, **k, **kw),
+                lambda n=n, k=keywords: getattr(t, f"BatchNorm{n}d")(4, **k),
+                shape,
+            )
+        yield Case(f"Flatten-{n}", lambda dtype=None, **kw: nn.Flatten(**kw), t.Flatten, shape)
+    for name, arguments in (
+        ("ReLU", ()), ("LeakyReLU", ()), ("LeakyReLU", (0.2,)), ("ELU", ()), ("ELU", (0.5,)), ("Sigmoid", ()),
+        ("Tanh", ()),
+    ):  # fmt: skip
+        yield Case(
+            f"{name}{arguments}",
+            lambda o=getattr(nn, name), a=arguments, dtype=None, **kw: o(*a, **kw),
+            lambda o=getattr(t, name), a=arguments: o(*a),
+            (3, 4, 5, 6),
+        )
+    for name in ("Softmax", "LogSoftmax"):
+        yield Case(
+            name,
+            lambda o=getattr(nn, name), dtype=None, **kw: o(**kw),
+            lambda o=getattr(t, name): o(1),
+            (3, 4, 5, 6),
+        )
+    yield Case("BatchNorm1d-2axes", lambda **kw: nn.BatchNorm1d(4, **kw), lambda: t.BatchNorm1d(4), (7, 4))
+    yield Case("Linear", lambda **kw: nn.Linear(4, 6, **kw), lambda: t.Linear(4, 6), (7, 4))
+    yield Case(
+        "Linear-bias", lambda **kw: nn.Linear(4, 6, bias=False, **kw), lambda: t.Linear(4, 6, bias=False), (7, 4)
+    )
+    yield Case(
+        "Residual",
+        lambda **kw: nn.Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, **kw), nn.BatchNorm2d(4, **kw))),
+        lambda: TorchResidual(t.Sequential(t.Conv2d(4, 4, 3, padding=1), t.BatchNorm2d(4))),
+        (3, 4, 5, 6),
+    )
+    yield Case(
+        "Residual-shortcut",
+        lambda **kw: nn.Residual(nn.Conv2d(4, 6, 3, stride=2, padding=1, **kw), nn.Conv2d(4, 6, 1, stride=2, **kw)),
+        lambda: TorchResidual(t.Conv2d(4, 6, 3, stride=2, padding=1), t.Conv2d(4, 6, 1, stride=2)),
+        (3, 4, 5, 6),
+    )
+    yield Case(
+        "Concat",
+        lambda **kw: nn.Concat(
+            nn.Conv2d(4, 2, 1, **kw), nn.Conv2d(4, 3, 3, padding=1, **kw), nn.Conv2d(4, 1, 1, **kw),
+            data_format=kw.get("data_format", "channels_first"),
+        ),
+        lambda: TorchConcat(t.Conv2d(4, 2, 1), t.Conv2d(4, 3, 3, padding=1), t.Conv2d(4, 1, 1)),
+        (3, 4, 5, 6),
+    )  # fmt: skip
+
+
+CASES = list(_cases())
