@@ -13,11 +13,11 @@ import time
 
 import numpy as np
 import pytest
-from test_datasets import _idx
 
 import fastconv
 from fastconv import _cli, models, nn, visualize
 from fastconv._cli import output, training
+from test_datasets import _idx
 
 PICTURES = {
     "filters-conv1.png",
@@ -152,7 +152,7 @@ def test_interrupted_demo_leaves_nothing(few_digits, tmp_path, number, there_bef
             if line.startswith("epoch"):
                 break
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err == "fastconv demo: interrupted\n"
     if there_before:

@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from layer_cases import CASES
 
 from fastconv import nn
 from fastconv.testing import gradcheck
+from layer_cases import CASES
 
 
 def _layers():

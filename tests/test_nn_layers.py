@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from layer_cases import CASES
 
 from fastconv import nn
 from fastconv.testing import gradcheck
+from layer_cases import CASES
 
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 each_format = pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -51,7 +53,7 @@ def lenet5(
         raise ValueError(f"form: expected 'modern' or '1998', got {form!r}")
     activation, pool = (nn.ReLU, nn.MaxPool2d) if form == "modern" else (nn.Tanh, nn.AvgPool2d)
     name = activation.__name__.lower()
-    weighted = {"data_format": data_format, "dtype": dtype, "rng": rng}
+    weighted: dict[str, Any] = {"data_format": data_format, "dtype": dtype, "rng": rng}
     return nn.Sequential(
         {
             "conv1": nn.Conv2d(in_channels, 6, 5, padding=2, **weighted),

@@ -134,7 +134,7 @@ def _compare(
             error, bound = abs(claim[index] - numeric), atol + rtol * abs(numeric)
             if not error <= bound:
                 wrong += 1
-                excess = error / bound if np.isfinite(error) and bound > 0 else np.inf
+                excess = float(error / bound) if np.isfinite(error) and bound > 0 else np.inf
                 if excess > worst[0]:
                     worst = excess, f"{name} at {index}: analytic {claim[index]!s}, numeric {numeric!s}"
     if wrong:

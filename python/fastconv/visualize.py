@@ -63,7 +63,8 @@ def filters(layer: Module) -> NDArray[Any]:
         raise TypeError(f"layer: expected a convolution, got {type(layer).__name__}")
     weight: NDArray[Any] = parameter.data
     largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True)
-    return weight / np.where(largest == 0, 1, largest)  # type: ignore[no-any-return]
+    scaled: NDArray[Any] = weight / np.where(largest == 0, 1, largest)
+    return scaled
 
 
 class _Maps:
@@ -147,7 +148,8 @@ def _figure(width: float, height: float, title: str, note: str) -> Figure:
     figure: Figure = require("matplotlib.figure", purpose="a picture").Figure(
         figsize=(width, full), layout="constrained", facecolor="white"
     )
-    figure.get_layout_engine().set(rect=(0.02, 0.0, 0.96, height / full))  # type: ignore[union-attr]
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0.02, 0.0, 0.96, height / full))
     left = 0.2 / width
     figure.text(left, 1 - 0.16 / full, title, fontsize=13, fontweight="bold", color=_INK, va="top")
     figure.text(left, 1 - 0.48 / full, note, fontsize=9, color=_MUTED, va="top")
@@ -189,11 +191,11 @@ def filters_figure(layer: Module, title: str = "Learned filters") -> Figure:
     if inputs > 1:
         axes.set_xlabel("output channel", color=_MUTED)
         axes.set_ylabel("input channel", color=_MUTED)
-        axes.set_xticks(np.arange(columns) * (width + 1) + (width - 1) / 2, range(1, columns + 1))
-        axes.set_yticks(np.arange(rows) * (height + 1) + (height - 1) / 2, range(1, rows + 1))
+        axes.set_xticks(np.arange(columns) * (width + 1) + (width - 1) / 2, [str(i + 1) for i in range(columns)])
+        axes.set_yticks(np.arange(rows) * (height + 1) + (height - 1) / 2, [str(i + 1) for i in range(rows)])
         axes.tick_params(length=0, colors=_MUTED, labelsize=8)
-    bar = figure.colorbar(picture, ax=axes, shrink=0.9, aspect=18, pad=0.02, ticks=[-1, 0, 1])
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar: Any = figure.colorbar(picture, ax=axes, shrink=0.9, aspect=18, pad=0.02, ticks=[-1, 0, 1])
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, colors=_MUTED, labelsize=8)
     return figure
 

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has what it wanted. Python would complain once more when it closes stdout.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except (MissingExtra, OSError, ValueError) as error:
         print(f"{command}: {error}", file=sys.stderr)

@@ -112,7 +112,8 @@ def distort(
     down, right = fraction[:, 0], fraction[:, 1]
     upper = pixels[first] * (1 - right) + pixels[first + 1] * right
     lower = pixels[first + row] * (1 - right) + pixels[first + row + 1] * right
-    return (upper * (1 - down) + lower * down).reshape(n, height, width)
+    result: Images = (upper * (1 - down) + lower * down).reshape(n, height, width)
+    return result
 
 
 _KNOTS = 7
@@ -124,7 +125,8 @@ def _spread(size: int) -> Images:
     knots = np.linspace(0, size - 1, _KNOTS)
     spacing = (size - 1) / (_KNOTS - 1)
     weights = np.exp(-0.5 * ((np.arange(size)[:, None] - knots) / (0.75 * spacing)) ** 2)
-    return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    return weights.astype(np.float32)
 
 
 def as_input(images: NDArray[np.uint8]) -> Images:

@@ -73,7 +73,7 @@ def tuple_of(name: str, value: Any, n: int) -> tuple[int, ...]:
         If it is neither.
     """
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return (check_positive(name, value),) * n
+        return (check_positive(name, int(value)),) * n
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name}: expected an int or a tuple of {n} ints, got {value!r}")
     if len(value) != n:

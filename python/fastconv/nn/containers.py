@@ -70,8 +70,8 @@ class Sequential(_Container):
             for name, layer in layers[0].items():
                 self._attach(name, layer)
         else:
-            for layer in layers:
-                self.append(layer)
+            for each in layers:
+                self.append(each)
 
     def append(self, layer: Module | Mapping[str, Module]) -> Sequential:
         """Put one more layer at the end, named by its number, and return the container."""
