@@ -336,7 +336,7 @@ def training_figure(losses: Sequence[float], accuracies: Sequence[float]) -> Fig
     below.set_ylabel("misread (%)")
     below.set_xlabel("epoch")
     below.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    below.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[-1] in "25" else "")
+    below.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}".strip("0.") in ("2", "5") else "")
     below.annotate(
         f"{accuracies[-1] * 100:.2f} % right", (epochs[-1], errors[-1]), xytext=(0, 14), textcoords="offset points",
         ha="right", color=_RED, fontsize=10, fontweight="bold",

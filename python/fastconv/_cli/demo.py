@@ -32,6 +32,7 @@ _EPOCHS_SMALL, _EPOCHS_FULL = 40, 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    defaults = Recipe._field_defaults
     parser.add_argument(
         "--epochs",
         type=_positive(int),
@@ -39,10 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"passes over the digits (default: {_EPOCHS_SMALL}; for the full MNIST {_EPOCHS_FULL})",
     )
     parser.add_argument(
-        "--batch-size", type=_positive(int), default=64, metavar="N", help="digits a step (%(default)s)"
+        "--batch-size",
+        type=_positive(int),
+        default=defaults["batch_size"],
+        metavar="N",
+        help="digits a step (%(default)s)",
     )
     parser.add_argument(
-        "--lr", type=_positive(float), default=3e-3, metavar="RATE", help="highest learning rate (%(default)s)"
+        "--lr",
+        type=_positive(float),
+        default=defaults["lr"],
+        metavar="RATE",
+        help="highest learning rate (%(default)s)",
     )
     parser.add_argument(
         "--seed",

@@ -22,8 +22,8 @@ class Recipe(NamedTuple):
     """Settings of a training run."""
 
     epochs: int
-    batch_size: int = 64
-    lr: float = 3e-3
+    batch_size: int = 32
+    lr: float = 2e-3
     """Highest learning rate of the schedule."""
     label_smoothing: float = 0.1
 
