@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-
 from fastconv import nn
 
 
@@ -142,15 +141,15 @@ def _cases():
     ):  # fmt: skip
         yield Case(
             f"{name}{arguments}",
-            lambda o=getattr(nn, name), a=arguments, dtype=None, **kw: o(*a, **kw),
-            lambda o=getattr(t, name), a=arguments: o(*a),
+            lambda o=name, a=arguments, dtype=None, **kw: getattr(nn, o)(*a, **kw),
+            lambda o=name, a=arguments: getattr(t, o)(*a),
             (3, 4, 5, 6),
         )
     for name in ("Softmax", "LogSoftmax"):
         yield Case(
             name,
-            lambda o=getattr(nn, name), dtype=None, **kw: o(**kw),
-            lambda o=getattr(t, name): o(1),
+            lambda o=name, dtype=None, **kw: getattr(nn, o)(**kw),
+            lambda o=name: getattr(t, o)(1),
             (3, 4, 5, 6),
         )
     yield Case("BatchNorm1d-2axes", lambda **kw: nn.BatchNorm1d(4, **kw), lambda: t.BatchNorm1d(4), (7, 4))

@@ -11,10 +11,9 @@ import sys
 import threading
 import time
 
+import fastconv
 import numpy as np
 import pytest
-
-import fastconv
 from fastconv import _cli, models, nn, visualize
 from fastconv._cli import output, training
 from test_datasets import _idx
@@ -63,7 +62,8 @@ def test_version_and_help(capsys):
         _cli.main(["--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
-    assert "info" in text and "demo" in text
+    assert "info" in text
+    assert "demo" in text
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,10 @@ def test_demo_from_beginning_to_end(few_digits, tmp_path, capsys):
     assert status == 0, captured.err
     assert captured.err == "", "no progress bar where there is no terminal"
     lines = captured.out.splitlines()
-    assert "400 to learn from, 60 held out" in lines[0] and str(few_digits) in lines[0]
-    assert "LeNet-5, 61,706 parameters" in lines[1] and fastconv.__version__ in lines[1]
+    assert "400 to learn from, 60 held out" in lines[0]
+    assert str(few_digits) in lines[0]
+    assert "LeNet-5, 61,706 parameters" in lines[1]
+    assert fastconv.__version__ in lines[1]
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert len(epochs) == 6
     for number, line in enumerate(epochs, 1):
@@ -102,14 +104,18 @@ def test_demo_from_beginning_to_end(few_digits, tmp_path, capsys):
             rf"epoch {number}/6  loss \d+\.\d{{4}}  accuracy [ \d]\d*\.\d\d %  [\d,]+ digits/s", line
         ), line
     accuracy = re.search(r"Test accuracy: ([\d.]+) % \((\d+) of 60 held-out digits misread\)", captured.out)
-    assert accuracy and float(accuracy[1]) > 50
+    assert accuracy
+    assert float(accuracy[1]) > 50
     assert float(accuracy[1]) == pytest.approx(100 * (60 - int(accuracy[2])) / 60, abs=0.01)
     matrix = np.array([[0 if cell == "." else int(cell) for cell in line.split()[1:]] for line in _rows(lines)])
-    assert matrix.shape == (10, 10) and matrix.sum() == 60 and np.trace(matrix) == 60 - int(accuracy[2])
+    assert matrix.shape == (10, 10)
+    assert matrix.sum() == 60
+    assert np.trace(matrix) == 60 - int(accuracy[2])
     assert str(target) in captured.out
     assert {path.name for path in target.iterdir()} == PICTURES
     for path in target.iterdir():
-        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert path.stat().st_size > 5000
     assert {path.name for path in tmp_path.iterdir()} == {"data", "pictures"}, "nothing temporary is left"
 
 
@@ -122,7 +128,8 @@ def test_demo_is_reproducible(few_digits, tmp_path, capsys):
     for threads in ("1", "2"):
         assert _cli.main(["demo", "--epochs", "1", "--threads", threads, "--output", str(tmp_path / "p")]) == 0
         outputs.append(re.findall(r"loss \S+  accuracy +\S+", capsys.readouterr().out))
-    assert outputs[0] == outputs[1] and len(outputs[0]) == 1
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == 1
 
 
 def test_demo_names_what_is_missing(tmp_path, capsys, monkeypatch, few_digits):
@@ -177,7 +184,8 @@ def test_whole_folder(tmp_path):
     target = tmp_path / "a" / "b"
     with output.whole_folder(target) as folder:
         (folder / "one").write_text("1")
-        assert not target.exists() and folder.parent == tmp_path
+        assert not target.exists()
+        assert folder.parent == tmp_path
     assert (target / "one").read_text() == "1"
     mask = os.umask(0)
     os.umask(mask)
@@ -248,9 +256,13 @@ def test_distorted_images_are_like_the_originals():
     still = training.distort(images, rng, shift=0, angle=0, scale=0, shear=0, bend=0)
     np.testing.assert_allclose(still, images, atol=1e-5)
     moved = training.distort(images, rng)
-    assert moved.dtype == np.float32 and moved.min() >= 0 and moved.max() <= 1 + 1e-6
+    assert moved.dtype == np.float32
+    assert moved.min() >= 0
+    assert moved.max() <= 1 + 1e-6
     areas = moved.sum((1, 2))
-    assert areas.mean() == pytest.approx(60, rel=0.1) and areas.min() > 30 and areas.max() < 120
+    assert areas.mean() == pytest.approx(60, rel=0.1)
+    assert areas.min() > 30
+    assert areas.max() < 120
     centres = np.stack([(moved * axis).sum((1, 2)) / moved.sum((1, 2)) for axis in np.indices((28, 28))], 1)
     offsets = centres - [13.5, 13.5]
     assert np.abs(offsets).max() < 2 + 1.5
@@ -277,9 +289,12 @@ def test_distort_shifts_by_whole_pixels():
 
 def test_learning_rate_rises_and_falls():
     rates = [training.learning_rate(step / 100, 0.5) for step in range(101)]
-    assert max(rates) == pytest.approx(0.5) and rates.index(max(rates)) == 15
-    assert rates[0] > 0 and rates[-1] == pytest.approx(0)
-    assert sorted(rates[:16]) == rates[:16] and sorted(rates[15:], reverse=True) == rates[15:]
+    assert max(rates) == pytest.approx(0.5)
+    assert rates.index(max(rates)) == 15
+    assert rates[0] > 0
+    assert rates[-1] == pytest.approx(0)
+    assert sorted(rates[:16]) == rates[:16]
+    assert sorted(rates[15:], reverse=True) == rates[15:]
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
@@ -307,7 +322,8 @@ def test_feature_maps(data_format):
     y = model(x)
     maps = visualize.feature_maps(model, x)
     assert list(maps) == [name for name, _ in model.named_children()]
-    assert maps["conv2"].shape == (2, 16, 10, 10) and maps["fc1"].shape == (2, 120)
+    assert maps["conv2"].shape == (2, 16, 10, 10)
+    assert maps["fc1"].shape == (2, 120)
     np.testing.assert_array_equal(maps["fc3"], y)
     np.testing.assert_array_equal(maps["relu1"], np.maximum(maps["conv1"], 0))
     assert model.training
@@ -324,7 +340,9 @@ def test_montage():
     canvas = visualize.montage(tiles, columns=3)
     assert canvas.shape == (5, 11)
     np.testing.assert_array_equal(canvas[3:5, 4:7], tiles[4])
-    assert np.isnan(canvas[2]).all() and np.isnan(canvas[:, 3]).all() and np.isnan(canvas[3:, 8:]).all()
+    assert np.isnan(canvas[2]).all()
+    assert np.isnan(canvas[:, 3]).all()
+    assert np.isnan(canvas[3:, 8:]).all()
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 7, 13, 50])

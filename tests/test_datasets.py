@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from fastconv import datasets
 
 
@@ -43,7 +42,9 @@ def test_read_idx(tmp_path, dtype, shape):
     path.write_bytes(_idx(array))
     result = datasets.read_idx(path)
     np.testing.assert_array_equal(result, array)
-    assert result.dtype == array.dtype and result.dtype.isnative and result.flags.writeable
+    assert result.dtype == array.dtype
+    assert result.dtype.isnative
+    assert result.flags.writeable
 
 
 def test_read_idx_refuses_other_files(tmp_path):
@@ -70,7 +71,8 @@ def test_mnist_on_disk(tmp_path, monkeypatch, below, compressed):
         np.testing.assert_array_equal(digits.train_labels, labels)
         np.testing.assert_array_equal(digits.test_images, test_images)
         np.testing.assert_array_equal(digits.test_labels, test_labels)
-        assert digits.train_labels.dtype == np.int64 and str(tmp_path) in digits.source
+        assert digits.train_labels.dtype == np.int64
+        assert str(tmp_path) in digits.source
 
 
 def test_mnist_that_is_not_there(tmp_path, monkeypatch):
@@ -94,10 +96,13 @@ def test_mnist_whose_labels_do_not_match(tmp_path):
 def test_the_5000_digits(monkeypatch):
     monkeypatch.delenv("FASTCONV_DATA", raising=False)
     images, labels = datasets.mnist_5000()
-    assert images.shape == (5000, 28, 28) and images.dtype == np.uint8 and images.max() == 255
+    assert images.shape == (5000, 28, 28)
+    assert images.dtype == np.uint8
+    assert images.max() == 255
     assert np.bincount(labels).tolist() == [500] * 10
     digits = datasets.load_digits(seed=1)
-    assert digits.train_images.shape == (4000, 28, 28) and digits.test_images.shape == (1000, 28, 28)
+    assert digits.train_images.shape == (4000, 28, 28)
+    assert digits.test_images.shape == (1000, 28, 28)
     assert np.bincount(digits.test_labels).tolist() == [100] * 10, "stratified"
     together = np.concatenate([digits.train_images, digits.test_images])
     np.testing.assert_array_equal(

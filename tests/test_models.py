@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from fastconv import nn, optim
 from fastconv.models import lenet5
 from fastconv.testing import gradcheck
@@ -54,7 +53,9 @@ def test_lenet5_summary():
     # 5x5x1 to 6x28x28, 5x5x6 to 16x10x10, and the three fully connected layers.
     assert summary.multiply_adds == 6 * 784 * 25 + 16 * 100 * 150 + 400 * 120 + 120 * 84 + 84 * 10
     shapes = {row.name: row.output_shape for row in summary.rows}
-    assert shapes["conv1"] == (1, 6, 28, 28) and shapes["pool2"] == (1, 16, 5, 5) and shapes["fc3"] == (1, 10)
+    assert shapes["conv1"] == (1, 6, 28, 28)
+    assert shapes["pool2"] == (1, 16, 5, 5)
+    assert shapes["fc3"] == (1, 10)
     assert {row.name: row.receptive_field for row in summary.rows}["pool2"] == (16, 16)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from fastconv import nn
 from fastconv.testing import gradcheck
 from layer_cases import CASES

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["MissingExtra", "require"]
+__all__ = ["MissingExtraError", "require"]
 
 
-class MissingExtra(ImportError):
+class MissingExtraError(ImportError):
     """A package of an optional extra is not installed; the message says what to type."""
 
 
@@ -28,7 +28,7 @@ def require(module: str, *, purpose: str, extra: str = "demo", package: str | No
 
     Raises
     ------
-    MissingExtra
+    MissingExtraError
         If it is not installed.
     """
     try:
@@ -37,6 +37,6 @@ def require(module: str, *, purpose: str, extra: str = "demo", package: str | No
         top = module.partition(".")[0]
         if error.name is not None and error.name.partition(".")[0] != top:
             raise  # installed, but a package of its own is missing: that name is the useful one
-        raise MissingExtra(
+        raise MissingExtraError(
             f"{purpose} needs the package {package or top!r}, which is not installed: pip install 'fastconv[{extra}]'"
         ) from None

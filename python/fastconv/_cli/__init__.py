@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from .._extras import MissingExtra
+from .._extras import MissingExtraError
 
 __all__ = ["COMMANDS", "INTERRUPTED", "main"]
 
@@ -87,6 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has what it wanted. Python would complain once more when it closes stdout.
         sys.stdout = None
         return 0
-    except (MissingExtra, OSError, ValueError) as error:
+    except (MissingExtraError, OSError, ValueError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 1

@@ -153,8 +153,12 @@ class _Extremum(_Window):
 
 class MaxPool(_Extremum):
     __doc__ = _Extremum.__doc__
-    _forward = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-    _backward = {1: F.max_pool1d_backward, 2: F.max_pool2d_backward, 3: F.max_pool3d_backward}
+    _forward: ClassVar[dict[int, Callable[..., Any]]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+    _backward: ClassVar[dict[int, Callable[..., NDArray[Any]]]] = {
+        1: F.max_pool1d_backward,
+        2: F.max_pool2d_backward,
+        3: F.max_pool3d_backward,
+    }
 
 
 class MaxPool1d(MaxPool):
@@ -174,8 +178,12 @@ class MaxPool3d(MaxPool):
 
 class MinPool(_Extremum):
     __doc__ = _Extremum.__doc__
-    _forward = {1: F.min_pool1d, 2: F.min_pool2d, 3: F.min_pool3d}
-    _backward = {1: F.min_pool1d_backward, 2: F.min_pool2d_backward, 3: F.min_pool3d_backward}
+    _forward: ClassVar[dict[int, Callable[..., Any]]] = {1: F.min_pool1d, 2: F.min_pool2d, 3: F.min_pool3d}
+    _backward: ClassVar[dict[int, Callable[..., NDArray[Any]]]] = {
+        1: F.min_pool1d_backward,
+        2: F.min_pool2d_backward,
+        3: F.min_pool3d_backward,
+    }
 
 
 class MinPool1d(MinPool):
