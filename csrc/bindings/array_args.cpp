@@ -1,0 +1,52 @@
+#include "bindings/array_args.h"
+
+namespace fastconv {
+
+Dtype dtype_of(const py::array& array, const char* name) {
+  if (py::isinstance<py::array_t<float>>(array)) return Dtype::f32;
+  if (py::isinstance<py::array_t<double>>(array)) return Dtype::f64;
+  throw py::type_error(std::string(name) + ": expected float32 or float64, got " +
+                       py::cast<std::string>(py::str(py::object(array.dtype()))));
+}
+
+ArrayView view_with_axes(const py::array& array, const char* name, const int (&axes)[kRank], bool writable) {
+  ArrayView view;
+  view.dtype = dtype_of(array, name);
+  const auto item = static_cast<py::ssize_t>(dtype_size(view.dtype));
+  if (writable && !array.writeable()) fail(std::string(name) + ": is read-only");
+  view.data = const_cast<void*>(array.data());
+  if (reinterpret_cast<std::uintptr_t>(view.data) % item != 0) fail(std::string(name) + ": data is not aligned");
+  for (int i = 0; i < kRank; ++i) {
+    if (axes[i] < 0) continue;
+    if (axes[i] >= array.ndim()) fail(std::string(name) + ": has " + std::to_string(array.ndim()) + " dimensions");
+    view.shape[i] = array.shape(axes[i]);
+    const py::ssize_t bytes = array.strides(axes[i]);
+    if (bytes % item != 0) fail(std::string(name) + ": strides are not a multiple of the item size");
+    view.stride[i] = bytes / item;
+    if (writable && view.stride[i] == 0 && view.shape[i] > 1) fail(std::string(name) + ": is a broadcast view");
+  }
+  return view;
+}
+
+ArrayView image_view(const py::array& array, const char* name, bool channels_last, bool writable) {
+  const int rank = static_cast<int>(array.ndim()), spatial = rank - 2;
+  if (spatial < 1 || spatial > kSpatial)
+    fail(std::string(name) + ": expected 3 to 5 dimensions, got " + std::to_string(rank));
+  int axes[kRank] = {0, channels_last ? rank - 1 : 1, -1, -1, -1};
+  for (int i = 0; i < spatial; ++i) axes[kRank - spatial + i] = (channels_last ? 1 : 2) + i;
+  return view_with_axes(array, name, axes, writable);
+}
+
+py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) {
+  return dtype == Dtype::f32 ? py::array(py::array_t<float>(shape)) : py::array(py::array_t<double>(shape));
+}
+
+py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last) {
+  std::vector<py::ssize_t> dims{static_cast<py::ssize_t>(shape[0])};
+  if (!channels_last) dims.push_back(static_cast<py::ssize_t>(shape[1]));
+  for (int i = kRank - spatial_dims; i < kRank; ++i) dims.push_back(static_cast<py::ssize_t>(shape[i]));
+  if (channels_last) dims.push_back(static_cast<py::ssize_t>(shape[1]));
+  return new_array(dtype, dims);
+}
+
+}  // namespace fastconv

@@ -1,0 +1,30 @@
+// One home for the arithmetic of sliding windows: forward, transposed and pooling output sizes.
+#pragma once
+
+#include <cstdint>
+
+namespace fastconv {
+
+// A window sliding along one dimension.
+struct Window {
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t dilation = 1;
+  std::int64_t pad_before = 0;
+  std::int64_t pad_after = 0;
+
+  // Distance between the first and the last element that one window touches, plus one.
+  std::int64_t reach() const { return (kernel - 1) * dilation + 1; }
+};
+
+// Number of window positions over `in` elements; not positive when the padded input is smaller than the window.
+std::int64_t output_size(std::int64_t in, const Window& window);
+
+// The same with a last, partial window allowed, provided that it starts inside the input or the padding before it
+// (PyTorch's ceil_mode rule).
+std::int64_t output_size_ceil(std::int64_t in, const Window& window);
+
+// Output size of the transposed convolution.
+std::int64_t transposed_output_size(std::int64_t in, const Window& window, std::int64_t output_padding);
+
+}  // namespace fastconv

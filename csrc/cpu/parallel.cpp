@@ -1,0 +1,125 @@
+#include "cpu/parallel.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <exception>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fastconv {
+namespace {
+
+// Processors that the container's quota pays for (cgroup v2, then v1); 0 when there is no limit.
+int cgroup_quota() {
+  long long quota = 0, period = 0;
+  if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+    if (std::fscanf(file, "%lld %lld", &quota, &period) != 2) quota = 0;
+    std::fclose(file);
+  } else if (std::FILE* quota_file = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r")) {
+    if (std::fscanf(quota_file, "%lld", &quota) != 1) quota = 0;
+    std::fclose(quota_file);
+    if (std::FILE* period_file = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r")) {
+      if (std::fscanf(period_file, "%lld", &period) != 1) period = 0;
+      std::fclose(period_file);
+    }
+  }
+  return quota > 0 && period > 0 ? static_cast<int>(std::max(1LL, (quota + period - 1) / period)) : 0;
+}
+
+int affinity() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+  return count > 0 ? count : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+int default_threads() {
+  static const int limit = [] {
+    const int quota = cgroup_quota();
+    return quota > 0 ? std::min(quota, affinity()) : affinity();
+  }();
+  return limit;
+}
+
+std::atomic<int> requested_threads{0};  // 0: the default
+
+// OpenMP's pool does not survive fork: its workers are gone, and the forking thread would wait for them forever.
+// A thread born in the child has no pool yet, so there a parallel loop runs on such a thread.
+std::atomic<bool> in_forked_child{false};
+const int fork_handler = pthread_atfork(nullptr, nullptr, [] { in_forked_child.store(true); });
+
+class FloatingPointMode {
+ public:
+#if defined(__x86_64__)
+  explicit FloatingPointMode(Subnormals mode) : saved_(_mm_getcsr()) {
+    constexpr unsigned flush_to_zero = 0x8000, denormals_are_zero = 0x0040;
+    if (mode == Subnormals::flush) _mm_setcsr(saved_ | flush_to_zero | denormals_are_zero);
+  }
+  ~FloatingPointMode() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#else
+  explicit FloatingPointMode(Subnormals) {}
+#endif
+};
+
+struct Loop {
+  std::int64_t items;
+  Subnormals mode;
+  ItemFunction function;
+  void* context;
+  std::atomic<std::int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;
+
+  void work() {
+    const FloatingPointMode scope(mode);
+    for (std::int64_t item; !failed.load(std::memory_order_relaxed) && (item = next.fetch_add(1)) < items;) {
+      try {
+        function(context, item);
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
+    }
+  }
+
+  void run(int threads) {
+#pragma omp parallel num_threads(threads)
+    work();
+  }
+};
+
+}  // namespace
+
+int get_num_threads() {
+  const int requested = requested_threads.load(std::memory_order_relaxed);
+  // omp_get_max_threads reflects OMP_NUM_THREADS and what threadpoolctl set in the calling thread.
+  return requested > 0 ? requested : std::max(1, std::min(omp_get_max_threads(), default_threads()));
+}
+
+void set_num_threads(int count) { requested_threads.store(count, std::memory_order_relaxed); }
+
+void parallel_for_raw(std::int64_t items, Subnormals mode, ItemFunction function, void* context) {
+  if (items <= 0) return;
+  Loop loop{items, mode, function, context};
+  const int threads = static_cast<int>(std::min<std::int64_t>(items, get_num_threads()));
+  if (threads == 1 || omp_in_parallel()) {
+    loop.work();
+  } else if (in_forked_child.load(std::memory_order_relaxed)) {
+    std::thread([&] { loop.run(threads); }).join();
+  } else {
+    loop.run(threads);
+  }
+  if (loop.error) std::rethrow_exception(loop.error);
+}
+
+}  // namespace fastconv

@@ -1,0 +1,31 @@
+// Scratch memory of one work item or one call: cache-line aligned, never initialised, freed with its owner.
+// Small blocks come from the C library's per-thread cache, so a call allocates without a system call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace fastconv {
+
+template <class T>
+class Workspace {
+ public:
+  explicit Workspace(std::int64_t count) {
+    const std::size_t bytes = (static_cast<std::size_t>(count > 0 ? count : 1) * sizeof(T) + 63) / 64 * 64;
+    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (!data_) throw std::bad_alloc();
+  }
+  ~Workspace() { std::free(data_); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  T* data() { return data_; }
+  operator T*() { return data_; }
+
+ private:
+  T* data_;
+};
+
+}  // namespace fastconv
