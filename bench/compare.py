@@ -17,7 +17,6 @@ import tempfile
 import time
 
 import numpy as np
-
 from fastconv._cli.calls import make_arrays
 from fastconv._cli.problem import CONVOLUTIONS, OPS, parse_problems
 from fastconv._cli.timing import spread

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 
+import fastconv
 import hypothesis
 import pytest
-
-import fastconv
 from fastconv import _core
 
 hypothesis.settings.register_profile(
@@ -28,7 +27,7 @@ hypothesis.settings.load_profile("fastconv")
 ISAS_TESTED = set()
 
 
-def tested_isas():
+def isas_of_run():
     """The instruction sets this run covers."""
     forced = os.environ.get("FASTCONV_ISA")
     return [forced] if forced else list(fastconv.available_isas())
@@ -36,7 +35,7 @@ def tested_isas():
 
 def runnable_kernels(*ops):
     """The rows of the kernel table that this run can force, of the named ops (all of them without a name)."""
-    isas = tested_isas()
+    isas = isas_of_run()
     return [row for row in _core.kernel_table() if row["isa"] in isas and (not ops or row["op"] in ops)]
 
 
@@ -46,7 +45,7 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "isa" in metafunc.fixturenames:
-        metafunc.parametrize("isa", tested_isas(), indirect=True)
+        metafunc.parametrize("isa", isas_of_run(), indirect=True)
 
 
 @pytest.fixture
@@ -62,8 +61,8 @@ def isa(request):
 
 
 @pytest.fixture
-def problems(request):
-    """How many random problems to draw: ``problems(default)`` unless the command line says ``--problems``."""
+def problem_count(request):
+    """How many random problems to draw: ``problem_count(default)`` unless the command line says ``--problems``."""
     asked = request.config.getoption("--problems")
     return lambda default: default if asked is None else asked
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import reference
-
 from fastconv._cli.problem import Problem
 
 DTYPES = (np.float32, np.float64)
@@ -162,7 +161,7 @@ def pool_problem(source, axes=None, op="max_pool", symmetric=False):
 def channel_problem(source, op, axes=None):
     """A problem without a window: a norm, an activation, a softmax, a loss, a global pool or a linear layer."""
     axes = source.integer(1, 3) if axes is None else axes
-    size = () if op == "linear" else some(source, axes, 1, _axis_limit(axes))
+    size = some(source, axes, 1, _axis_limit(axes)) if axes and op != "linear" else ()
     k = source.integer(1, 40) if op == "linear" else 0
     return Problem(name="random", op=op, n=source.integer(2, 5), c=source.integer(1, 33), size=size, k=k)
 

@@ -100,6 +100,11 @@ def _groups(a, axis, groups):
     return a.reshape(*a.shape[:axis], groups, a.shape[axis] // groups, *a.shape[axis + 1 :])
 
 
+def _flat(a):
+    """``(n, groups, channels, positions)``."""
+    return a.reshape(*a.shape[:3], int(np.prod(a.shape[3:])))
+
+
 def _contract(equation, *operands):
     """``einsum`` that multiplies zero by infinity as IEEE does, without a warning."""
     with np.errstate(invalid="ignore", over="ignore"):
@@ -151,8 +156,8 @@ def conv_backward_weight(grad_output, x, weight_shape, *, stride, pads, dilation
         live = _live(size, out, stride, pads, dilation, tap)
         if live is not None:
             o, i = live
-            flat_y = gy[..., *o].reshape(*gy.shape[:3], -1)
-            flat_x = xg[..., *i].reshape(*xg.shape[:3], -1)
+            flat_y = _flat(gy[..., *o])
+            flat_x = _flat(xg[..., *i])
             gw[..., *tap] = _contract("ngkp,ngcp->gkc", flat_y, flat_x)
     return gw.reshape(weight_shape)
 
@@ -206,8 +211,8 @@ def conv_transpose_backward_weight(grad_output, x, weight_shape, *, stride, pads
         live = _live(out, size, stride, pads, dilation, tap)
         if live is not None:
             i, o = live
-            flat_x = xg[..., *i].reshape(*xg.shape[:3], -1)
-            flat_y = gy[..., *o].reshape(*gy.shape[:3], -1)
+            flat_x = _flat(xg[..., *i])
+            flat_y = _flat(gy[..., *o])
             gw[..., *tap] = _contract("ngcp,ngkp->gck", flat_x, flat_y)
     return gw.reshape(weight_shape)
 

@@ -48,8 +48,8 @@ def magnitude(definition, *arrays, **geometry):
     return definition(*absolute, **geometry)
 
 
-def worst_ratio(actual, expected, bound):
-    """The largest error in units of its bound, 0 where both are the same (also the same infinity or NaN)."""
+def error_ratio(actual, expected, bound):
+    """Each error in units of its bound, 0 where both are the same (also the same infinity or NaN)."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     with np.errstate(invalid="ignore"):
         error = np.abs(actual - expected)
@@ -64,7 +64,7 @@ def assert_close(actual, expected, bound, what="result"):
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
     if actual.size == 0:
         return
-    ratio = worst_ratio(actual, expected, bound)
+    ratio = error_ratio(actual, expected, bound)
     if ratio.max() > 1:
         at = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape))
         limit = np.broadcast_to(bound, actual.shape)[at]

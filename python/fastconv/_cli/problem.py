@@ -144,8 +144,15 @@ def _join(sizes: Iterable[int]) -> str:
     return "x".join(str(s) for s in sizes)
 
 
+def _integers(text: str, field: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split("x"))
+    except ValueError:
+        raise ValueError(f"{field}={text} is not integers joined by 'x'") from None
+
+
 def _sizes(text: str, axes: int, field: str) -> tuple[int, ...]:
-    parts = tuple(int(part) for part in text.split("x"))
+    parts = _integers(text, field)
     if len(parts) == 1:
         parts *= axes
     if len(parts) != axes:
@@ -198,7 +205,7 @@ def parse_problem(line: str) -> Problem:
 
 
 def _build(name: str, op: str, fields: dict[str, str]) -> Problem:
-    size = tuple(int(part) for part in fields["in"].split("x")) if "in" in fields else ()
+    size = _integers(fields["in"], "in") if "in" in fields else ()
     axes = len(size)
     options: dict[str, Any] = {"name": name, "op": op, "n": int(fields["n"]), "c": int(fields["c"]), "size": size}
     if op in CONVOLUTIONS or op == "linear":

@@ -1,0 +1,243 @@
+"""Convolution, forward and backward, against its definition."""
+
+import expected
+import fastconv.functional as F
+import numpy as np
+import problems
+import pytest
+import reference
+import tolerance
+from conftest import runnable_kernels
+from fastconv._cli.problem import Problem
+from fastconv.testing import gradcheck
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CONV_KERNELS = runnable_kernels("conv", "conv_forward", "conv_backward_input", "conv_backward_weight", "depthwise")
+TILES = sorted({int(t) for row in CONV_KERNELS for t in np.atleast_1d(row["tile"]) if 1 < int(t) <= 64})
+
+
+def conv(axes, n=2, c=5, k=7, size=9, kernel=3, stride=1, padding=1, dilation=1, groups=1):
+    """A convolution problem with the same numbers on every axis."""
+
+    def each(value):
+        return (value,) * axes
+
+    pads = padding if isinstance(padding, str) else each((padding, padding))
+    return Problem("", "conv", n, c, each(size), k, each(kernel), each(stride), pads, each(dilation), groups)
+
+
+@pytest.mark.parametrize("dtype", problems.DTYPES)
+@settings(max_examples=200)
+@given(data=st.data())
+def test_random_problems(isa, dtype, data):
+    """Any channels, groups, strides, dilations, pads, formats and views."""
+    source = problems.Drawn(data)
+    problem = problems.conv_problem(source, tiles=TILES)
+    view, data_format = source.choice(problems.VIEWS), source.choice(problems.FORMATS)
+    bias = bool(source.integer(0, 3))
+    call = expected.make_call(problem, dtype, source.rng, data_format, view, bias)
+    expected.check(call, source.rng, view)
+
+
+def around(size):
+    """One below, at and above a size and its double."""
+    return sorted({m * size + d for m in (1, 2) for d in (-1, 0, 1)} - {0})
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("dtype", problems.DTYPES)
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_sizes_around_the_tiles(isa, axes, dtype, data_format):
+    """Channels and positions one below, at and above what a kernel does at once."""
+    rng = np.random.default_rng(axes)
+    tiles = TILES or [8, 16]
+    for tile in tiles:
+        for i, edge in enumerate(around(tile)):
+            length = edge if axes == 1 else 5
+            sizes = ((2,) * (axes - 1) if axes == 3 else (5,) * (axes - 1)) + (length + 2,)
+            c, k = (3, edge) if i % 2 else (edge, 4)
+            ones = (1,) * axes
+            problem = Problem("", "conv", 1, c, sizes, k, (1,) * (axes - 1) + (3,), ones, "valid", ones)
+            expected.check(expected.make_call(problem, dtype, rng, data_format), rng)
+
+
+@pytest.mark.parametrize("view", problems.VIEWS)
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_views(isa, axes, data_format, view):
+    """Every arrangement of memory of inputs, weights and gradients, dense, grouped, depthwise and 1x1."""
+    rng = np.random.default_rng(7)
+    for c, k, groups, kernel in ((5, 7, 1, 3), (6, 4, 2, 3), (9, 9, 9, 3), (8, 16, 1, 1)):
+        problem = conv(axes, c=c, k=k, groups=groups, kernel=kernel, size=6)
+        expected.check(expected.make_call(problem, np.float32, rng, data_format, view), rng, view)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_same_padding_is_keras(isa, axes, stride, kernel):
+    """``"same"`` gives ``ceil(in/stride)`` positions with the odd pad at the end."""
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 5, 6):
+        for dilation in (1, 2):
+            problem = conv(axes, n=1, c=2, k=3, size=size, kernel=kernel, stride=stride, padding="same")
+            call = expected.make_call(problem, np.float32, rng)
+            assert call.forward().shape[2:] == (-(-size // stride),) * axes
+            expected.check(call, rng)
+            if stride == 1:
+                dilated = conv(axes, n=1, c=2, k=3, size=size, kernel=kernel, padding="same", dilation=dilation)
+                expected.check(expected.make_call(dilated, np.float32, rng), rng)
+
+
+def test_paddings_by_name_and_by_number(isa):
+    """Every way to say the same padding gives the same bits."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((2, 3, 8, 9)), rng.standard_normal((4, 3, 3, 5))
+    plain = F.conv2d(x, w, padding=(1, 2))
+    for other in (((1, 1), (2, 2)), "same", [1, 2], np.array([1, 2])):
+        tolerance.assert_same_bits(F.conv2d(x, w, padding=other), plain, f"padding={other}")
+    tolerance.assert_same_bits(F.conv2d(x, w, padding="valid"), F.conv2d(x, w), "valid")
+    tolerance.assert_same_bits(F.conv2d(x, w, padding="full"), F.conv2d(x, w, padding=(2, 4)), "full")
+    x, w = x[:, :, 0], w[:, :, 0]
+    causal = F.conv1d(x, w, padding="causal", dilation=2)
+    tolerance.assert_same_bits(causal, F.conv1d(x, w, padding=((8, 0),), dilation=2), "causal")
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_unbatched_and_empty(isa, axes, data_format):
+    """``(C, *spatial)`` is one sample; no samples give an empty result and zero gradients of the weights."""
+    rng = np.random.default_rng(2)
+    call = expected.make_call(conv(axes), np.float32, rng, data_format)
+    x, w, b = (call.arrays[name] for name in ("x", "weight", "bias"))
+    forward, backward = getattr(F, f"conv{axes}d"), getattr(F, f"conv{axes}d_backward")
+    y = forward(x, w, b, padding=1, data_format=data_format)
+    single = forward(x[1], w, b, padding=1, data_format=data_format)
+    tolerance.assert_same_bits(single, y[1], "unbatched")
+    gradients = backward(y[:1], x[:1], w, padding=1, data_format=data_format)
+    unbatched = backward(y[0], x[0], w, padding=1, data_format=data_format)
+    tolerance.assert_same_bits(unbatched.input, gradients.input[0], "unbatched gradient")
+    tolerance.assert_same_bits(unbatched.weight, gradients.weight, "unbatched weight gradient")
+    empty = forward(x[:0], w, b, padding=1, data_format=data_format)
+    assert empty.shape == (0, *y.shape[1:])
+    assert empty.dtype == x.dtype
+    gradients = backward(empty, x[:0], w, padding=1, data_format=data_format)
+    assert gradients.input.shape == x[:0].shape
+    assert gradients.weight.shape == w.shape
+    assert not gradients.weight.any()
+    assert gradients.bias.shape == b.shape
+    assert not gradients.bias.any()
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "sigmoid", "tanh"])
+@pytest.mark.parametrize("dtype", problems.DTYPES)
+def test_fused_activation(isa, activation, dtype):
+    """``activation=`` is the activation of the plain result."""
+    rng = np.random.default_rng(3)
+    for data_format in problems.FORMATS:
+        for groups in (1, 6):
+            problem = conv(2, c=6, k=12, size=11, groups=groups)
+            call = expected.make_call(problem, dtype, rng, data_format)
+            plain = call.forward()
+            call.options["activation"] = activation
+            fused = call.forward()
+            separate = getattr(F, activation)(plain)
+            bound = tolerance.ulp_bound(dtype, separate, 4, floor=4)
+            tolerance.assert_close(fused, separate, bound, activation)
+
+
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_out(isa, data_format):
+    """``out=`` receives the result, whatever its strides, and is returned."""
+    rng = np.random.default_rng(4)
+    call = expected.make_call(conv(2), np.float32, rng, data_format)
+    y = call.forward()
+    for view in ("contiguous", "reversed", "gapped", "transposed", "offset"):
+        out = problems.as_view(np.full_like(y, np.nan), view)
+        call.options["out"] = out
+        assert call.forward() is out
+        tolerance.assert_same_bits(out, y, f"out as a {view} view")
+
+
+def test_out_may_share_memory_with_the_input(isa):
+    """A result written over the input is still computed from the input as it was."""
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((2, 3, 9, 9)).astype("f"), rng.standard_normal((3, 3, 3, 3)).astype("f")
+    y = F.conv2d(x, w, padding=1)
+    F.conv2d(x, w, padding=1, out=x)
+    tolerance.assert_same_bits(x, y, "out=x")
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_output_mask(isa, axes):
+    """A masked gradient is ``None`` and leaves the others as they are."""
+    rng = np.random.default_rng(6)
+    call = expected.make_call(conv(axes), np.float64, rng)
+    gradient = rng.standard_normal(call.forward().shape)
+    full = call.backward(gradient)
+    assert full._fields == ("input", "weight", "bias")
+    for mask in ((True, False, False), (False, True, False), (False, False, True), (False, False, False)):
+        for wanted, got, whole in zip(mask, call.backward(gradient, mask), full, strict=True):
+            if wanted:
+                tolerance.assert_same_bits(got, whole, str(mask))
+            else:
+                assert got is None
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_gradcheck(isa, axes, groups, data_format):
+    """The gradients are what central differences of the output say."""
+    rng = np.random.default_rng(8)
+    problem = conv(axes, n=2, c=4, k=4, size=5 if axes < 3 else 3, kernel=2, stride=2, dilation=1, groups=groups)
+    call = expected.make_call(problem, np.float64, rng, data_format)
+
+    def function(x, weight, bias):
+        call.arrays = {"x": x, "weight": weight, "bias": bias}
+        return call.forward(), call.backward
+
+    assert gradcheck(function, [call.arrays[name] for name in ("x", "weight", "bias")])
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes(isa, mode):
+    """The other padding modes are the valid convolution of the padded input."""
+    rng = np.random.default_rng(9)
+    x, w = rng.standard_normal((2, 3, 6, 7)), rng.standard_normal((4, 3, 3, 3))
+    kind = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 2), (2, 1)), mode=kind)
+    y = F.conv2d(x, w, padding=((1, 2), (2, 1)), padding_mode=mode)
+    geometry = {"stride": (1, 1), "pads": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    magnitude = tolerance.magnitude(reference.conv, padded, w, **geometry)
+    tolerance.assert_close(y, reference.conv(padded, w, **geometry), tolerance.sum_bound(x.dtype, 27, magnitude), mode)
+
+
+@pytest.mark.parametrize("row", CONV_KERNELS, ids=lambda row: row["name"])
+def test_every_kernel(row, force_kernel):
+    """Each kernel row, forced by name, on sizes around its own tile."""
+    dtype = np.dtype(row["dtype"])
+    tile = [int(t) for t in np.atleast_1d(row["tile"]) if int(t) > 0] or [8]
+    rng = np.random.default_rng(11)
+    ran = 0
+    for axes in (1, 2, 3):
+        for data_format in problems.FORMATS:
+            for edge in around(max(tile)) + around(min(tile)):
+                for problem in kernel_problems(row, axes, edge):
+                    call = expected.make_call(problem, dtype, rng, data_format)
+                    with force_kernel(row["name"]):
+                        expected.check(call, rng)
+                    ran += 1
+    assert ran
+
+
+def kernel_problems(row, axes, edge):
+    """Problems that a row serves: depthwise rows get depthwise ones."""
+    ones = (1,) * axes
+    length = (2,) * (axes - 1) + (min(edge, 20) + 2,)
+    if "depthwise" in row["name"]:
+        yield Problem("", "conv", 1, edge, length, edge, (1,) * (axes - 1) + (3,), ones, "same", ones, edge)
+        return
+    yield Problem("", "conv", 1, edge, length, 3, (1,) * (axes - 1) + (3,), ones, "same", ones)
+    yield Problem("", "conv", 1, 3, length, edge, (1,) * (axes - 1) + (2,), (2,) * axes, "same", ones)
