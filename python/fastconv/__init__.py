@@ -1,0 +1,53 @@
+"""fastconv: the convolution engine for people who work in NumPy.
+
+``fastconv.functional`` (by habit ``F``) has the ops, forward and backward; ``fastconv.nn`` the layers;
+``fastconv.optim`` the update rules; ``fastconv.testing`` a gradient check.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastconv._runtime import (
+    __version__,
+    available_isas,
+    get_isa,
+    get_num_threads,
+    set_isa,
+    set_num_threads,
+    show_config,
+)
+
+if TYPE_CHECKING:
+    from fastconv import datasets, functional, models, nn, optim, testing, visualize
+
+# Loaded when first used, so that `import fastconv` costs little more than `import numpy`.
+_SUBMODULES = ("datasets", "functional", "models", "nn", "optim", "testing", "visualize")
+
+__all__ = [
+    "__version__",
+    "available_isas",
+    "datasets",
+    "functional",
+    "get_isa",
+    "get_num_threads",
+    "models",
+    "nn",
+    "optim",
+    "set_isa",
+    "set_num_threads",
+    "show_config",
+    "testing",
+    "visualize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"fastconv.{name}")
+    raise AttributeError(f"module 'fastconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,243 @@
+"""Argument checks, made once: every op, forward and backward, normalises its arguments here.
+
+Each error names the argument, what came and what was expected.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastconv import _core
+
+Array: TypeAlias = npt.NDArray[Any]
+Pads: TypeAlias = tuple[tuple[int, int], ...]
+Restore: TypeAlias = Callable[[Any], Any]
+
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_CHANNELS_FIRST = {"channels_first", "NCL", "NCW", "NCHW", "NCDHW"}
+_CHANNELS_LAST = {"channels_last", "NLC", "NWC", "NHWC", "NDHWC"}
+# Sizes beyond this cannot be an array's, and the arithmetic of window positions stays inside 64 bits.
+_LARGEST = 2**40
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def _is_torch(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _as_ndarray(value: object, name: str) -> Array:
+    if isinstance(value, np.ndarray):
+        array = value
+    elif _is_torch(value):
+        tensor: Any = value
+        if tensor.device.type != "cpu":
+            raise TypeError(f"{name}: a PyTorch tensor on {tensor.device}; move it to the CPU with .cpu()")
+        array = tensor.detach().numpy()
+    elif type(value).__module__.split(".")[0] in ("jax", "jaxlib"):
+        raise TypeError(f"{name}: JAX arrays are immutable and not served; pass numpy.asarray({name})")
+    else:
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; pass numpy.asarray({name})")
+    # The engine steps in whole elements from an aligned start; only such views as record fields are copied.
+    if array.dtype in _DTYPES and (
+        not array.flags.aligned
+        or not array.dtype.isnative
+        or any(s % array.itemsize for s in array.strides)
+        or type(array) is not np.ndarray
+    ):
+        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="K", subok=False)
+    return array
+
+
+def as_arrays(**named: object) -> tuple[Any, ...]:
+    """Check that the arrays of one call are float32 or float64, all of one dtype.
+
+    Parameters
+    ----------
+    **named
+        The call's arrays by argument name; ``None`` stands for an absent optional one.
+
+    Returns
+    -------
+    tuple
+        The arrays in the same order (views, not copies), then a function that turns a result into the caller's kind
+        of array (a PyTorch tensor where one came in).
+
+    Raises
+    ------
+    TypeError
+        Not an array, an unsupported dtype, or mixed dtypes.
+    """
+    arrays: list[Array | None] = []
+    first: tuple[str, np.dtype[Any]] | None = None
+    tensor_came = False
+    for name, value in named.items():
+        if value is None:
+            arrays.append(None)
+            continue
+        tensor_came = tensor_came or _is_torch(value)
+        array = _as_ndarray(value, name)
+        if array.dtype not in _DTYPES:
+            advice = "float64" if array.dtype.kind in "c" else "float32"
+            raise TypeError(
+                f"{name}: dtype {array.dtype} is not supported, expected float32 or float64; "
+                f"cast it with {name}.astype(numpy.{advice})"
+            )
+        if first is None:
+            first = (name, array.dtype)
+        elif array.dtype != first[1]:
+            raise TypeError(
+                f"{name}: dtype {array.dtype} differs from {first[0]}'s {first[1]}; all arrays of one call share a "
+                f"dtype, cast with {name}.astype(numpy.{first[1]})"
+            )
+        arrays.append(array)
+    return (*arrays, _to_torch if tensor_came else _identity)
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _to_torch(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return sys.modules["torch"].from_numpy(value)
+    return value
+
+
+def channels_last(data_format: object) -> bool:
+    """Whether `data_format` means channels-last; ``ValueError`` for an unknown name."""
+    if data_format in _CHANNELS_FIRST:
+        return False
+    if data_format in _CHANNELS_LAST:
+        return True
+    raise ValueError(f'data_format: got {data_format!r}, expected "channels_first" or "channels_last"')
+
+
+def integer(value: object, name: str, minimum: int) -> int:
+    """`value` as an int of at least `minimum`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an int, got {value!r}")
+    number = int(value)
+    require(
+        minimum <= number <= _LARGEST,
+        f"{name}: got {number}, expected {'at least' if number < minimum else 'less than'} "
+        f"{minimum if number < minimum else _LARGEST}",
+    )
+    return number
+
+
+def tuple_of_ints(value: object, n: int, name: str, minimum: int) -> tuple[int, ...]:
+    """An int, or a sequence of `n` ints, as a tuple of `n` ints of at least `minimum`."""
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        items = list(value)
+        require(len(items) == n, f"{name}: got {value!r}, expected an int or a tuple of {n} ints")
+        return tuple(integer(item, name, minimum) for item in items)
+    return (integer(value, name, minimum),) * n
+
+
+def number(value: object, name: str) -> float:
+    """`value` as a float."""
+    if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def spatial_shape(x: Array, n: int, name: str, last: bool) -> tuple[int, ...]:
+    """The spatial sizes of a batch of images of `n` spatial dimensions; ``ValueError`` for another rank."""
+    layout = "(N, *spatial, C)" if last else "(N, C, *spatial)"
+    require(x.ndim == n + 2, f"{name}: expected {n + 2} dimensions {layout}, got shape {x.shape}")
+    return tuple(x.shape[1:-1] if last else x.shape[2:])
+
+
+def channels(x: Array, last: bool) -> int:
+    """The channel count of a batch of images."""
+    return int(x.shape[-1] if last else x.shape[1])
+
+
+def pads(
+    padding: object,
+    n: int,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Pads:
+    """`padding` in any of its forms as `n` pairs ``(before, after)``.
+
+    ``"same"`` is Keras's: output ``ceil(in / stride)``, the odd element of padding at the end. ``"full"`` pads so that
+    every overlap counts; ``"causal"`` (1-D) pads before only.
+    """
+    reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    if isinstance(padding, str):
+        if padding == "valid":
+            return ((0, 0),) * n
+        if padding == "same":
+            totals = [
+                max((-(-size // s) - 1) * s + r + 1 - size, 0) for size, s, r in zip(sizes, stride, reach, strict=True)
+            ]
+            return tuple((total // 2, total - total // 2) for total in totals)
+        if padding == "full":
+            return tuple((r, r) for r in reach)
+        if padding == "causal" and n == 1:
+            return ((reach[0], 0),)
+        causal = ', "causal"' if n == 1 else ""
+        raise ValueError(f'padding: got {padding!r}, expected ints, pairs, "valid", "same", "full"{causal}')
+    if isinstance(padding, Sequence | np.ndarray) and any(isinstance(p, Sequence | np.ndarray) for p in padding):
+        require(len(padding) == n, f"padding: got {padding!r}, expected {n} pairs (before, after)")
+        pairs = tuple(tuple_of_ints(pair, 2, "padding", 0) for pair in padding)
+        return tuple((before, after) for before, after in pairs)
+    return tuple((p, p) for p in tuple_of_ints(padding, n, "padding", 0))
+
+
+def output_sizes(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding: Pads,
+    *,
+    ceil_mode: bool = False,
+    name: str = "kernel_size",
+) -> tuple[int, ...]:
+    """Window positions per dimension; ``ValueError`` where a window does not fit the padded input."""
+    result = tuple(
+        int(_core.output_size(size, k, s, d, before, after, ceil_mode))
+        for size, k, s, d, (before, after) in zip(sizes, kernel, stride, dilation, padding, strict=True)
+    )
+    require(
+        all(size > 0 for size in result),
+        f"{name}: a window of {tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))} (dilation "
+        f"included) is larger than the padded input {tuple(i + a + b for i, (a, b) in zip(sizes, padding, strict=True))}",
+    )
+    return result
+
+
+def same_shape(array: Array, shape: Sequence[int], name: str) -> None:
+    """``ValueError`` unless `array` has `shape`."""
+    require(array.shape == tuple(shape), f"{name}: got shape {array.shape}, expected {tuple(shape)}")
+
+
+def flag(value: object, name: str) -> bool:
+    """`value` as a bool; anything but a bool is a ``TypeError``."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def mask(output_mask: object) -> tuple[bool, bool, bool]:
+    """`output_mask` as three bools."""
+    if not isinstance(output_mask, Sequence) or len(output_mask) != 3:
+        raise ValueError(f"output_mask: got {output_mask!r}, expected three bools (input, weight, bias)")
+    first, second, third = (flag(item, "output_mask") for item in output_mask)
+    return first, second, third

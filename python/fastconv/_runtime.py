@@ -1,0 +1,74 @@
+"""Versions, instruction sets and threads: what the engine is and how it runs."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+
+from fastconv import _core
+
+__version__: str = _core.build_config()["version"]
+
+
+def available_isas() -> list[str]:
+    """Instruction sets that are compiled in and usable on this machine, best last."""
+    return list(_core.available_isas())
+
+
+def get_isa() -> str:
+    """The best instruction set that kernels may use now."""
+    return _core.get_isa()
+
+
+def set_isa(name: str) -> None:
+    """Let kernels use instruction sets up to `name` only.
+
+    Parameters
+    ----------
+    name
+        One of :func:`available_isas`. ``FASTCONV_ISA`` sets it at start.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or this machine cannot run it.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a str, got {name!r}")
+    _core.set_isa(name)
+
+
+def get_num_threads() -> int:
+    """CPU threads that an op may use.
+
+    Until :func:`set_num_threads` is called this is the smallest of ``OMP_NUM_THREADS`` (or threadpoolctl's limit), the
+    process's CPU affinity and its cgroup quota.
+    """
+    return _core.get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` CPU threads (at least 1). Results do not depend on the number of threads."""
+    from fastconv._check import integer
+
+    _core.set_num_threads(min(integer(n, "n", 1), 4096))
+
+
+def show_config() -> None:
+    """Print versions, compiler, instruction sets, threads and CUDA support."""
+    build = _core.build_config()
+    usable = available_isas()
+    compiled = sorted({row["isa"] for row in _core.kernel_table()} | {"baseline"})
+    lines = {
+        "fastconv": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "numpy": np.__version__,
+        "compiler": f"{build['compiler']}, {build['build_type']}",
+        "instruction set": f"{get_isa()} (usable here: {', '.join(usable)}; compiled in: {', '.join(compiled)})",
+        "threads": f"{get_num_threads()} (OpenMP {build['openmp']})",
+        "kernels": f"{len(_core.kernel_table())} compiled in",
+        "CUDA": "not in this build",
+    }
+    width = max(map(len, lines))
+    print("\n".join(f"{key:<{width}}  {value}" for key, value in lines.items()))

@@ -1,0 +1,14 @@
+"""The ops, forward and backward, on arrays.
+
+Arrays are ``(N, C, *spatial)`` (``data_format="channels_first"``, the default) or ``(N, *spatial, C)``
+(``"channels_last"``), float32 or float64, of any strides. Every forward op with a gradient has a ``NAME_backward``
+that takes the output's gradient first.
+"""
+
+from fastconv.functional.activation import *  # noqa: F403
+from fastconv.functional.conv import *  # noqa: F403
+from fastconv.functional.dropout import *  # noqa: F403
+from fastconv.functional.linear import *  # noqa: F403
+from fastconv.functional.loss import *  # noqa: F403
+from fastconv.functional.norm import *  # noqa: F403
+from fastconv.functional.pooling import *  # noqa: F403
