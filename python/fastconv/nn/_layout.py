@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .._check import channels_last
 from .module import Module
 
-__all__ = ["Layer", "channel_axis", "check_data_format", "check_dtype", "tuple_of"]
-
-_CHANNELS_FIRST = ("channels_first", "NCW", "NCL", "NCHW", "NCDHW")
-_CHANNELS_LAST = ("channels_last", "NWC", "NLC", "NHWC", "NDHWC")
+__all__ = ["Layer", "channel_axis", "check_data_format", "check_dtype"]
 
 
 def check_data_format(data_format: str) -> str:
@@ -23,11 +21,7 @@ def check_data_format(data_format: str) -> str:
     ValueError
         For any other name.
     """
-    if data_format in _CHANNELS_FIRST:
-        return "channels_first"
-    if data_format in _CHANNELS_LAST:
-        return "channels_last"
-    raise ValueError(f"data_format: expected 'channels_first' or 'channels_last', got {data_format!r}")
+    return "channels_last" if channels_last(data_format) else "channels_first"
 
 
 def channel_axis(data_format: str) -> int:
@@ -47,38 +41,6 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if result.kind in "iubcOSUMm":
         raise TypeError(f"dtype: a layer's parameters are floating-point numbers, got {result}")
     return result
-
-
-def check_positive(name: str, value: int) -> int:
-    """Return a positive integer.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not an integer, or not positive.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected a positive integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value}")
-    return int(value)
-
-
-def tuple_of(name: str, value: Any, n: int) -> tuple[int, ...]:
-    """Return ``n`` positive integers for an int or a sequence of ``n`` ints.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is neither.
-    """
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return (check_positive(name, int(value)),) * n
-    if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name}: expected an int or a tuple of {n} ints, got {value!r}")
-    if len(value) != n:
-        raise ValueError(f"{name}: expected an int or a tuple of {n} ints, got {value!r}")
-    return tuple(check_positive(name, item) for item in value)
 
 
 class Layer(Module):

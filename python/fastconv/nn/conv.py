@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import functional as F
+from .._check import integer, tuple_of_ints
 from . import init
-from ._layout import Layer, check_dtype, check_positive, tuple_of
+from ._layout import Layer, check_dtype
 from .parameter import Parameter
 from .receptive_field import Geometry
 
@@ -60,16 +61,16 @@ class _ConvBase(Layer):
         data_format: str,
     ) -> None:
         super().__init__(data_format=data_format)
-        self.in_channels = check_positive("in_channels", in_channels)
-        self.out_channels = check_positive("out_channels", out_channels)
-        self.kernel_size = tuple_of("kernel_size", kernel_size, self._ndim)
-        self.stride = tuple_of("stride", stride, self._ndim)
-        self.dilation = tuple_of("dilation", dilation, self._ndim)
+        self.in_channels = integer(in_channels, "in_channels", 1)
+        self.out_channels = integer(out_channels, "out_channels", 1)
+        self.kernel_size = tuple_of_ints(kernel_size, self._ndim, "kernel_size", 1)
+        self.stride = tuple_of_ints(stride, self._ndim, "stride", 1)
+        self.dilation = tuple_of_ints(dilation, self._ndim, "dilation", 1)
         self.padding = padding
         self.bias: Parameter | None  # set after the weight, which comes first in the state
 
     def _check_groups(self, groups: int) -> int:
-        groups = check_positive("groups", groups)
+        groups = integer(groups, "groups", 1)
         for name, channels in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
             if channels % groups:
                 raise ValueError(f"groups: {groups} does not divide {name}={channels}")
@@ -396,7 +397,7 @@ class _SeparableConv(_ConvBase):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, data_format)
-        self.depth_multiplier = check_positive("depth_multiplier", depth_multiplier)
+        self.depth_multiplier = integer(depth_multiplier, "depth_multiplier", 1)
         middle = self.in_channels * self.depth_multiplier
         real = check_dtype(dtype)
         self.depthwise_weight, _ = init.new_weight_and_bias((middle, 1, *self.kernel_size), None, real, rng)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import functional as F
+from .._check import integer
 from . import init
-from ._layout import Layer, check_dtype, check_positive
+from ._layout import Layer, check_dtype
 from .receptive_field import Geometry
 
 __all__ = ["Linear"]
@@ -47,8 +48,8 @@ class Linear(Layer):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(data_format=data_format)
-        self.in_features = check_positive("in_features", in_features)
-        self.out_features = check_positive("out_features", out_features)
+        self.in_features = integer(in_features, "in_features", 1)
+        self.out_features = integer(out_features, "out_features", 1)
         self.weight, self.bias = init.new_weight_and_bias(
             (out_features, in_features), out_features if bias else None, check_dtype(dtype), rng
         )

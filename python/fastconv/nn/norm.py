@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import functional as F
-from ._layout import Layer, channel_axis, check_dtype, check_positive
+from .._check import integer
+from ._layout import Layer, channel_axis, check_dtype
 from .parameter import Parameter
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -62,7 +63,7 @@ class _BatchNorm(Layer):
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__(data_format=data_format)
-        self.num_features = check_positive("num_features", num_features)
+        self.num_features = integer(num_features, "num_features", 1)
         self.eps = eps
         self.momentum = momentum
         real = check_dtype(dtype)

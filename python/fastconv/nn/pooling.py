@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional as F
-from ._layout import Layer, tuple_of
+from .._check import tuple_of_ints
+from ._layout import Layer
 from .receptive_field import Geometry
 
 __all__ = [
@@ -56,7 +57,7 @@ class _Window(Layer):
                 self._dimensions = len(value)
         for name, value in sizes.items():
             if value is not None:
-                tuple_of(name, value, self._dimensions or 1)
+                tuple_of_ints(value, self._dimensions or 1, name, 1)
         if self._dimensions not in (None, 1, 2, 3):
             raise ValueError(f"kernel_size: expected an int or a tuple of 1, 2 or 3 ints, got {kernel_size!r}")
         self.kernel_size = kernel_size
@@ -91,7 +92,7 @@ class _Window(Layer):
         if n is None:
             return None
         kernel, stride, dilation = (
-            tuple_of(name, getattr(self, name), n) for name in ("kernel_size", "stride", "dilation")
+            tuple_of_ints(getattr(self, name), n, name, 1) for name in ("kernel_size", "stride", "dilation")
         )
         return Geometry(kernel, stride, dilation)
 
