@@ -68,7 +68,7 @@ def conv_table(call, w, weight_channels):
         ("groups that do not divide", lambda: call(X, w, groups=3), ValueError, "groups", "3"),
         ("groups a float", lambda: call(X, w, groups=2.0), TypeError, "groups", "2.0"),
         ("data_format unknown", lambda: call(X, w, data_format="NHCW"), ValueError, "data_format", "NHCW"),
-        ("data_format a number", lambda: call(X, w, data_format=1), TypeError, "data_format", "1"),
+        ("data_format a number", lambda: call(X, w, data_format=1), ValueError, "data_format", "1"),
         ("an unknown keyword", lambda: call(X, w, strides=1), TypeError, "strides", ""),
     ]
 
@@ -105,7 +105,7 @@ CONV = [
     ("grad_output None", lambda: conv_backward(None), TypeError, "grad_output", "None"),
     ("grad_output with other samples", lambda: conv_backward(a(3, 6, 6, 6)), ValueError, "grad_output", "3"),
     ("output_mask of two", lambda: conv_backward(output_mask=(True, True)), ValueError, "output_mask", "2"),
-    ("output_mask a number", lambda: conv_backward(output_mask=7), TypeError, "output_mask", "7"),
+    ("output_mask a number", lambda: conv_backward(output_mask=7), ValueError, "output_mask", "7"),
     ("backward stride 0", lambda: conv_backward(stride=0), ValueError, "stride", "0"),
     ("backward groups 3", lambda: conv_backward(groups=3), ValueError, "groups", "3"),
     ("backward x of integers", lambda: conv_backward(x=X.astype(int)), TypeError, "x", "int64"),
@@ -347,7 +347,7 @@ LOSS = [
     ("mse grad_output", lambda: F.mse_loss_backward(a(3), a(2), a(2), "none"), ValueError, "grad_output", "(3,)"),
 ]
 CONTROL = [
-    ("set_isa unknown", lambda: fastconv.set_isa("sse9"), ValueError, "isa", "sse9"),
+    ("set_isa unknown", lambda: fastconv.set_isa("sse9"), ValueError, "", "sse9"),
     ("set_isa a number", lambda: fastconv.set_isa(2), TypeError, "", ""),
     ("set_num_threads 0", lambda: fastconv.set_num_threads(0), ValueError, "", "0"),
     ("set_num_threads negative", lambda: fastconv.set_num_threads(-4), ValueError, "", "-4"),
