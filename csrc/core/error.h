@@ -6,7 +6,8 @@
 
 namespace fastconv {
 
-[[noreturn]] inline void fail(const std::string& message) { throw std::invalid_argument(message); }
+// Not inline: kernel files see this header, and are compiled without exceptions.
+[[noreturn]] void fail(const std::string& message);
 
 inline void require(bool condition, const char* message) {
   if (!condition) fail(message);
