@@ -1,0 +1,136 @@
+// Elementwise maps over dense runs, and the squared error's sum.
+#pragma once
+
+#include "cpu/eltwise/functions.h"
+
+namespace fastconv {
+namespace {
+
+struct Relu {
+  template <class V>
+  static FASTCONV_INLINE V of(V x, V, V) {
+    return V{x.v <= V::zero().v ? V::zero().v : x.v};
+  }
+};
+struct LeakyRelu {
+  template <class V>
+  static FASTCONV_INLINE V of(V x, V, V slope) {
+    return V::select(x > V::zero(), x, x * slope);
+  }
+};
+struct Elu {
+  template <class V>
+  static FASTCONV_INLINE V of(V x, V, V alpha) {
+    return V::select(x > V::zero(), x, alpha * expm1(x));
+  }
+};
+struct Sigmoid {
+  template <class V>
+  static FASTCONV_INLINE V of(V x, V, V) {
+    return sigmoid(x);
+  }
+};
+struct Tanh {
+  template <class V>
+  static FASTCONV_INLINE V of(V x, V, V) {
+    return tanh(x);
+  }
+};
+struct ReluBackward {
+  template <class V>
+  static FASTCONV_INLINE V of(V g, V y, V) {
+    return V{y.v <= V::zero().v ? V::zero().v : g.v};
+  }
+};
+struct LeakyReluBackward {
+  template <class V>
+  static FASTCONV_INLINE V of(V g, V x, V slope) {
+    return V::select(x > V::zero(), g, g * slope);
+  }
+};
+struct EluBackward {
+  template <class V>
+  static FASTCONV_INLINE V of(V g, V x, V alpha) {
+    return V::select(x > V::zero(), g, g * (alpha * exp(x)));
+  }
+};
+struct SigmoidBackward {
+  template <class V>
+  static FASTCONV_INLINE V of(V g, V y, V) {
+    return g * (y * (V::broadcast(1) - y));
+  }
+};
+struct TanhBackward {
+  template <class V>
+  static FASTCONV_INLINE V of(V g, V y, V) {
+    return g * ((V::broadcast(1) - y) * (V::broadcast(1) + y));
+  }
+};
+struct SquaredDifference {
+  template <class V>
+  static FASTCONV_INLINE V of(V a, V b, V) {
+    return (a - b) * (a - b);
+  }
+};
+struct ScaledDifference {
+  template <class V>
+  static FASTCONV_INLINE V of(V a, V b, V factor) {
+    return factor * (a - b);
+  }
+};
+
+template <class F, class T, bool two_inputs>
+void run_map(const void* a_, const void* b_, void* y_, int64_t count, double parameter) {
+  using V = Reg<T>;
+  const T* a = static_cast<const T*>(a_);
+  const T* b = static_cast<const T*>(b_);
+  T* y = static_cast<T*>(y_);
+  const V p = V::broadcast(static_cast<T>(parameter));
+  int64_t i = 0;
+  for (; i + 2 * V::width <= count; i += 2 * V::width) {
+    const V first = F::of(V::load(a + i), two_inputs ? V::load(b + i) : V::zero(), p);
+    const V second = F::of(V::load(a + i + V::width), two_inputs ? V::load(b + i + V::width) : V::zero(), p);
+    first.store(y + i);
+    second.store(y + i + V::width);
+  }
+  for (; i < count; i += V::width) {
+    const int left = count - i < V::width ? static_cast<int>(count - i) : V::width;
+    const V value = F::of(V::load_partial(a + i, left), two_inputs ? V::load_partial(b + i, left) : V::zero(), p);
+    value.store_partial(y + i, left);
+  }
+}
+
+template <class T>
+double run_squared_error(const void* a_, const void* b_, int64_t count) {
+  using D = Reg<double>;
+  using N = Vec<T, D::width>;
+  const T* a = static_cast<const T*>(a_);
+  const T* b = static_cast<const T*>(b_);
+  D sums[2] = {D::zero(), D::zero()};
+  int64_t i = 0;
+  for (; i + 2 * D::width <= count; i += 2 * D::width)
+    for (int k = 0; k < 2; ++k) {
+      const N difference = N::load(a + i + k * D::width) - N::load(b + i + k * D::width);
+      const D wide{__builtin_convertvector(difference.v, typename D::raw)};
+      sums[k] = D::fma(wide, wide, sums[k]);
+    }
+  double rest = 0;
+  for (; i < count; ++i) {
+    const double difference = a[i] - b[i];
+    rest += difference * difference;
+  }
+  return (sums[0] + sums[1]).sum() + rest;
+}
+
+template <class T>
+constexpr ActivationKernel activation_row(const char* name, Isa isa) {
+  return {{"activation", name, isa, DtypeOf<T>::value, 1, Reg<T>::width},
+          {run_map<Relu, T, false>, run_map<LeakyRelu, T, false>, run_map<Elu, T, false>, run_map<Sigmoid, T, false>,
+           run_map<Tanh, T, false>, run_map<ReluBackward, T, true>, run_map<LeakyReluBackward, T, true>,
+           run_map<EluBackward, T, true>, run_map<SigmoidBackward, T, true>, run_map<TanhBackward, T, true>,
+           run_map<SquaredDifference, T, true>, run_map<ScaledDifference, T, true>},
+          run_squared_error<T>};
+}
+
+}  // namespace
+}  // namespace fastconv

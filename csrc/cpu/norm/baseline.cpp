@@ -1,0 +1,11 @@
+#include "cpu/simd/vec_baseline.h"
+// The register type must be known before the templates.
+#include "cpu/norm/generic.h"
+
+namespace fastconv {
+
+const BatchNormKernel batch_norm_kernels_baseline[2] = {
+    batch_norm_row<float>("batch_norm_f32_baseline", Isa::baseline),
+    batch_norm_row<double>("batch_norm_f64_baseline", Isa::baseline)};
+
+}  // namespace fastconv

@@ -1,0 +1,103 @@
+// Reading an image batch as planes or as rows: in place where its strides allow it, else through a buffer.
+#pragma once
+
+#include <cstdint>
+
+#include "core/array_view.h"
+
+namespace fastconv {
+
+template <class T>
+class ChannelImage {
+ public:
+  // A run of planes or rows: `count` of them, `stride` elements apart.
+  struct Run {
+    const T* data;
+    std::int64_t stride;
+  };
+
+  explicit ChannelImage(const View<T>& view) : view_(view) {
+    const std::int64_t* shape = view_.shape;
+    const std::int64_t* stride = view_.stride;
+    positions_ = shape[2] * shape[3] * shape[4];
+    // The step between positions if one step serves all of them.
+    bool uniform = true;
+    step_ = 1;
+    std::int64_t inside = 1;  // positions within one index of the axis at hand
+    for (int i = kRank - 1; i >= 2; --i) {
+      if (shape[i] == 1) continue;
+      if (inside == 1) step_ = stride[i];
+      uniform = uniform && stride[i] == inside * step_;
+      inside *= shape[i];
+    }
+    planes_in_place_ = uniform && (positions_ == 1 || step_ == 1);
+    const bool dense_channels = shape[1] == 1 || stride[1] == 1;
+    // One step between rows, within and across samples.
+    row_step_ = positions_ == 1 ? stride[0] : step_;
+    rows_in_place_ = dense_channels && uniform && (positions_ == 1 || shape[0] == 1 || stride[0] == positions_ * step_);
+  }
+
+  std::int64_t samples() const { return view_.shape[0]; }
+  std::int64_t channels() const { return view_.shape[1]; }
+  std::int64_t positions() const { return positions_; }
+  std::int64_t rows() const { return samples() * positions_; }
+  bool planes_in_place() const { return planes_in_place_; }
+  // Whether rows can be read where they are; `packed` asks that nothing lies between them.
+  bool rows_in_place(bool packed) const { return rows_in_place_ && (!packed || row_step_ == channels()); }
+
+  // The positions [begin, begin + length) of channel c of `count` samples from n on.
+  Run sample_planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length,
+                    T* buffer) const {
+    if (planes_in_place_) return {plane(n, c) + begin, view_.stride[0]};
+    for (std::int64_t i = 0; i < count; ++i) gather(n + i, c, begin, length, buffer + i * length, 1);
+    return {buffer, length};
+  }
+
+  // The positions [begin, begin + length) of `count` channels of sample n from c on.
+  Run channel_planes(std::int64_t n, std::int64_t c, std::int64_t count, std::int64_t begin, std::int64_t length,
+                     T* buffer) const {
+    if (planes_in_place_) return {plane(n, c) + begin, view_.stride[1]};
+    for (std::int64_t i = 0; i < count; ++i) gather(n, c + i, begin, length, buffer + i * length, 1);
+    return {buffer, length};
+  }
+
+  // The channels [c, c + columns) of `count` rows from `row` on; a row is a position of a sample.
+  Run row_block(std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns, bool packed,
+                T* buffer) const {
+    if (rows_in_place(packed)) return {view_.data + row * row_step_ + c * view_.stride[1], row_step_};
+    for (std::int64_t done = 0; done < count;) {
+      const std::int64_t n = (row + done) / positions_, begin = (row + done) % positions_;
+      const std::int64_t some = positions_ - begin < count - done ? positions_ - begin : count - done;
+      for (std::int64_t i = 0; i < columns; ++i) gather(n, c + i, begin, some, buffer + done * columns + i, columns);
+      done += some;
+    }
+    return {buffer, columns};
+  }
+
+ private:
+  const T* plane(std::int64_t n, std::int64_t c) const {
+    return view_.data + n * view_.stride[0] + c * view_.stride[1];
+  }
+
+  void gather(std::int64_t n, std::int64_t c, std::int64_t begin, std::int64_t length, T* to, std::int64_t step) const {
+    const T* base = plane(n, c);
+    const std::int64_t height = view_.shape[3], width = view_.shape[4];
+    std::int64_t w = begin % width, h = begin / width % height, d = begin / width / height;
+    for (std::int64_t i = 0; i < length; ++i) {
+      to[i * step] = base[d * view_.stride[2] + h * view_.stride[3] + w * view_.stride[4]];
+      if (++w == width) {
+        w = 0;
+        if (++h == height) {
+          h = 0;
+          ++d;
+        }
+      }
+    }
+  }
+
+  View<T> view_;
+  std::int64_t positions_, step_, row_step_;
+  bool planes_in_place_, rows_in_place_;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,140 @@
+#include "ops/eltwise.h"
+
+#include <cmath>
+
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kItem = 32768;  // elements of one work item
+constexpr std::int64_t kRun = 1024;    // elements gathered at a time where an input is not dense
+
+constexpr const char* kMapNames[kMapCount] = {"relu",
+                                              "leaky_relu",
+                                              "elu",
+                                              "sigmoid",
+                                              "tanh",
+                                              "relu_backward",
+                                              "leaky_relu_backward",
+                                              "elu_backward",
+                                              "sigmoid_backward",
+                                              "tanh_backward",
+                                              "squared_difference",
+                                              "scaled_difference"};
+
+// Maps that only pick or scale their inputs keep subnormal numbers; so does float64 everywhere.
+Subnormals mode_of(Dtype dtype, Map map) {
+  const bool selection =
+      map == Map::relu || map == Map::leaky_relu || map == Map::relu_backward || map == Map::leaky_relu_backward;
+  return selection || dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush;
+}
+
+// Whether all of a nest is one dense run of array k.
+template <int K>
+bool dense(const LoopNest<K>& nest, int k) {
+  return nest.rank == 0 || (nest.rank == 1 && nest.stride[k][0] == 1);
+}
+
+template <int K>
+void require_dense_result(const LoopNest<K>& nest, int k) {
+  std::int64_t expected = 1;
+  for (int i = nest.rank - 1; i >= 0; --i) {
+    require(nest.stride[k][i] == expected, "y: expected a dense array");
+    expected *= nest.shape[i];
+  }
+}
+
+// body(first, count) over fixed pieces of [0, size): whole items where every input is dense, else gathered runs.
+template <class Body>
+void for_pieces(std::int64_t size, bool all_dense, Subnormals mode, Body&& body) {
+  parallel_for((size + kItem - 1) / kItem, mode, [&](std::int64_t item) {
+    const std::int64_t begin = item * kItem, end = std::min(size, begin + kItem), step = all_dense ? kItem : kRun;
+    for (std::int64_t at = begin; at < end; at += step) body(at, std::min(step, end - at), item);
+  });
+}
+
+}  // namespace
+
+Map map_by_name(const std::string& name) {
+  for (int i = 0; i < kMapCount; ++i)
+    if (name == kMapNames[i]) return static_cast<Map>(i);
+  fail("name: no map is called '" + name + "'");
+}
+
+bool map_has_two_inputs(Map map) { return map >= Map::relu_backward; }
+
+void run_eltwise(Dtype dtype, Map map, const Strided& a, const Strided* b, const Strided& y, double parameter) {
+  const std::int64_t size = y.size();
+  const LoopNest<3> nest({&a, b ? b : &a, &y}, 2);
+  require_dense_result(nest, 2);
+  const ActivationKernel& kernel = choose_activation(dtype, active_isa_mask());
+  if (size == 0) return;
+  const MapFunction function = kernel.maps[static_cast<int>(map)];
+  const bool all_dense = dense(nest, 0) && dense(nest, 1);
+  dispatch_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* first = static_cast<const T*>(a.data);
+    const T* second = b ? static_cast<const T*>(b->data) : nullptr;
+    T* result = static_cast<T*>(y.data);
+    for_pieces(size, all_dense, mode_of(dtype, map), [&](std::int64_t at, std::int64_t count, std::int64_t) {
+      T buffers[2][kRun];
+      const T* left = nest.run(0, first, at, count, buffers[0]);
+      const T* right = second ? nest.run(1, second, at, count, buffers[1]) : nullptr;
+      function(left, right, result + at, count, parameter);
+    });
+  });
+}
+
+double squared_error(Dtype dtype, const Strided& a, const Strided& b) {
+  const std::int64_t size = a.size();
+  const LoopNest<2> nest({&a, &b}, 0);
+  const ActivationKernel& kernel = choose_activation(dtype, active_isa_mask());
+  if (size == 0) return 0;
+  // Pieces of one size whatever the strides, so that the sum's order depends on the shape only.
+  Workspace<double> sums((size + kItem - 1) / kItem);
+  dispatch_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_pieces(size, false, Subnormals::keep, [&](std::int64_t at, std::int64_t count, std::int64_t item) {
+      T buffers[2][kRun];
+      const double part =
+          kernel.squared_error(nest.run(0, static_cast<const T*>(a.data), at, count, buffers[0]),
+                               nest.run(1, static_cast<const T*>(b.data), at, count, buffers[1]), count);
+      sums[item] = at % kItem == 0 ? part : sums[item] + part;
+    });
+  });
+  double total = 0;
+  for (std::int64_t item = 0; item < (size + kItem - 1) / kItem; ++item) total += sums[item];
+  return total;
+}
+
+void draw_dropout_mask(std::uint64_t seed, double p, std::int64_t count, std::uint8_t* keep) {
+  require(p >= 0 && p <= 1, "p: expected a probability between 0 and 1");
+  const auto threshold = static_cast<std::uint64_t>(std::llround(std::ldexp(p, 32)));
+  const DropoutKernel& kernel = choose_dropout(Dtype::f32, active_isa_mask());
+  for_pieces(count, true, Subnormals::keep, [&](std::int64_t at, std::int64_t some, std::int64_t) {
+    kernel.draw(seed, at, some, threshold, keep + at);
+  });
+}
+
+void apply_dropout(Dtype dtype, const Strided& x, const Strided& keep, const Strided& y, double scale) {
+  const std::int64_t size = y.size();
+  const LoopNest<3> nest({&x, &keep, &y}, 2);
+  require_dense_result(nest, 2);
+  const DropoutKernel& kernel = choose_dropout(dtype, active_isa_mask());
+  if (size == 0) return;
+  dispatch_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_pieces(size, dense(nest, 0) && dense(nest, 1), Subnormals::keep,
+               [&](std::int64_t at, std::int64_t count, std::int64_t) {
+                 T buffer[kRun];
+                 std::uint8_t flags[kRun];
+                 kernel.apply(nest.run(0, static_cast<const T*>(x.data), at, count, buffer),
+                              nest.run(1, static_cast<const std::uint8_t*>(keep.data), at, count, flags),
+                              static_cast<T*>(y.data) + at, count, scale);
+               });
+  });
+}
+
+}  // namespace fastconv

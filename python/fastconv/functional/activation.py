@@ -1,0 +1,409 @@
+"""Activations, softmax, and their gradients."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from fastconv import _core
+from fastconv._check import Array, as_arrays, number, require, same_shape
+
+__all__ = [
+    "elu",
+    "elu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]
+
+
+def _map(name: str, x: Any, parameter: float = 0.0) -> Any:
+    array, restore = as_arrays(x=x)
+    result = np.empty_like(array)
+    _core.eltwise(name, array, None, result, parameter)
+    return restore(result)
+
+
+def _map_backward(name: str, grad_output: Any, saved: str, value: Any, parameter: float = 0.0) -> Any:
+    array, gradient, restore = as_arrays(**{saved: value}, grad_output=grad_output)
+    same_shape(gradient, array.shape, "grad_output")
+    result = np.empty_like(gradient)
+    _core.eltwise(f"{name}_backward", gradient, array, result, parameter)
+    return restore(result)
+
+
+def relu(x: Any) -> Any:
+    """Rectified linear unit, ``max(x, 0)``.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, float32 or float64.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype; a NaN stays a NaN.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64.
+    """
+    return _map("relu", x)
+
+
+def relu_backward(grad_output: Any, y: Any) -> Any:
+    """Gradient of `relu`: `grad_output` where the output is positive (or NaN), else 0.
+
+    Parameters
+    ----------
+    grad_output, y : array
+        The gradient of the output, and the output (or the input, which has the same sign).
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        The shapes differ.
+    """
+    return _map_backward("relu", grad_output, "y", y)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+    """``x`` where positive, else ``negative_slope * x``.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, float32 or float64.
+    negative_slope : float
+        The slope left of 0.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64, or `negative_slope` not a number.
+    """
+    return _map("leaky_relu", x, number(negative_slope, "negative_slope"))
+
+
+def leaky_relu_backward(grad_output: Any, x: Any, negative_slope: float = 0.01) -> Any:
+    """Gradient of `leaky_relu`: `grad_output`, times the slope where `x` is not positive.
+
+    Parameters
+    ----------
+    grad_output, x : array
+        The gradient of the output, and the input.
+    negative_slope : float
+        As in `leaky_relu`.
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        The shapes differ.
+    """
+    return _map_backward("leaky_relu", grad_output, "x", x, number(negative_slope, "negative_slope"))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """Exponential linear unit: ``x`` where positive, else ``alpha * (exp(x) - 1)``.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, float32 or float64.
+    alpha : float
+        Minus the limit at minus infinity.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64, or `alpha` not a number.
+
+    References
+    ----------
+    D. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate deep network learning by exponential linear units",
+    ICLR 2016.
+    """
+    return _map("elu", x, number(alpha, "alpha"))
+
+
+def elu_backward(grad_output: Any, x: Any, alpha: float = 1.0) -> Any:
+    """Gradient of `elu`: `grad_output`, times ``alpha * exp(x)`` where `x` is not positive.
+
+    Parameters
+    ----------
+    grad_output, x : array
+        The gradient of the output, and the input.
+    alpha : float
+        As in `elu`.
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        The shapes differ.
+    """
+    return _map_backward("elu", grad_output, "x", x, number(alpha, "alpha"))
+
+
+def sigmoid(x: Any) -> Any:
+    """Logistic function, ``1 / (1 + exp(-x))``.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, float32 or float64.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64.
+    """
+    return _map("sigmoid", x)
+
+
+def sigmoid_backward(grad_output: Any, y: Any) -> Any:
+    """Gradient of `sigmoid`: ``grad_output * y * (1 - y)``.
+
+    Parameters
+    ----------
+    grad_output, y : array
+        The gradient of the output, and the output.
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        The shapes differ.
+    """
+    return _map_backward("sigmoid", grad_output, "y", y)
+
+
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, float32 or float64.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64.
+    """
+    return _map("tanh", x)
+
+
+def tanh_backward(grad_output: Any, y: Any) -> Any:
+    """Gradient of `tanh`: ``grad_output * (1 - y**2)``.
+
+    Parameters
+    ----------
+    grad_output, y : array
+        The gradient of the output, and the output.
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        The shapes differ.
+    """
+    return _map_backward("tanh", grad_output, "y", y)
+
+
+def _axis(x: Array, name: str, axis: object) -> int:
+    if isinstance(axis, bool) or not isinstance(axis, Integral):
+        raise TypeError(f"axis: expected an int, got {axis!r}")
+    require(x.ndim > 0, f"{name}: expected at least one dimension, got shape {x.shape}")
+    require(-x.ndim <= axis < x.ndim, f"axis: got {axis}, expected -{x.ndim} to {x.ndim - 1} for shape {x.shape}")
+    return int(axis) % x.ndim
+
+
+def _result(x: Array, axis: int) -> Array:
+    """An array like `x`, with the axis densest in memory where it is so in `x`."""
+    if x.strides[axis] != x.itemsize or x.flags.c_contiguous:
+        return np.empty_like(x)
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :], x.shape[axis])
+    return np.moveaxis(np.empty(shape, x.dtype), -1, axis)
+
+
+def _softmax(x: Any, axis: object, logarithm: bool) -> Any:
+    array, restore = as_arrays(x=np.asarray(x) if isinstance(x, np.generic) else x)
+    along = _axis(array, "x", axis)
+    result = _result(array, along)
+    _core.softmax(array, result, along, logarithm)
+    return restore(result)
+
+
+def _softmax_backward(grad_output: Any, y: Any, axis: object, logarithm: bool) -> Any:
+    value, gradient, restore = as_arrays(y=y, grad_output=grad_output)
+    along = _axis(value, "y", axis)
+    same_shape(gradient, value.shape, "grad_output")
+    result = _result(value, along)
+    _core.softmax_backward(gradient, value, result, along, logarithm)
+    return restore(result)
+
+
+def softmax(x: Any, axis: int) -> Any:
+    """``exp(x) / sum(exp(x))`` along an axis, computed without overflow.
+
+    Parameters
+    ----------
+    x : array
+        At least one dimension, float32 or float64.
+    axis : int
+        The axis whose entries become the probabilities of one distribution.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64, or `axis` not an int.
+    ValueError
+        `x` has no axis `axis`.
+    """
+    return _softmax(x, axis, False)
+
+
+def softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
+    """Gradient of `softmax`: ``y * (grad_output - sum(grad_output * y))``.
+
+    Parameters
+    ----------
+    grad_output, y : array
+        The gradient of the output, and the output.
+    axis : int
+        As in `softmax`.
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, of two dtypes, or `axis` not an int.
+    ValueError
+        The shapes differ, or have no axis `axis`.
+    """
+    return _softmax_backward(grad_output, y, axis, False)
+
+
+def log_softmax(x: Any, axis: int) -> Any:
+    """``x - log(sum(exp(x)))`` along an axis, computed without overflow.
+
+    Parameters
+    ----------
+    x : array
+        At least one dimension, float32 or float64.
+    axis : int
+        The axis whose entries become the logarithms of one distribution's probabilities.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64, or `axis` not an int.
+    ValueError
+        `x` has no axis `axis`.
+    """
+    return _softmax(x, axis, True)
+
+
+def log_softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
+    """Gradient of `log_softmax`: ``grad_output - exp(y) * sum(grad_output)``.
+
+    Parameters
+    ----------
+    grad_output, y : array
+        The gradient of the output, and the output.
+    axis : int
+        As in `log_softmax`.
+
+    Returns
+    -------
+    array
+        The gradient of the input.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, of two dtypes, or `axis` not an int.
+    ValueError
+        The shapes differ, or have no axis `axis`.
+    """
+    return _softmax_backward(grad_output, y, axis, True)
