@@ -1,0 +1,157 @@
+// What the pooling kernels share: the clipping of windows, the reductions, and loads and stores at the ends of rows.
+// Memory-bound for the usual windows: 2x2 and 3x3 cost 4 to 12 vector operations an input vector, all of them one or
+// two cycles. Included by ISA files only, after vec_<isa>.h.
+#pragma once
+
+#include "cpu/pool/kernels.h"
+
+namespace fastconv {
+namespace {
+
+using Index = int64_t;
+
+template <class T>
+using IntLane = typename IntOf<T>::type;
+
+FASTCONV_INLINE Index smaller(Index a, Index b) { return a < b ? a : b; }
+FASTCONV_INLINE Index larger(Index a, Index b) { return a > b ? a : b; }
+
+// The taps of one window that lie inside the input.
+struct Live {
+  Index first;  // input coordinate of the first; where there is none, of the input nearest to the window's start
+  Index count;
+};
+
+FASTCONV_INLINE Live live_taps(const PoolAxis& axis, Index o) {
+  const Index start = o * axis.stride - axis.pad_before;
+  if (start >= 0 && start + (axis.kernel - 1) * axis.dilation < axis.in) return Live{start, axis.kernel};
+  const Index skip = start < 0 ? (-start + axis.dilation - 1) / axis.dilation : 0;
+  const Index end = start < axis.in ? smaller(axis.kernel, (axis.in - 1 - start) / axis.dilation + 1) : 0;
+  if (end <= skip) return Live{start < 0 ? 0 : smaller(start, axis.in - 1), 0};
+  return Live{start + skip * axis.dilation, end - skip};
+}
+
+// One axis's factor of the divisor: the taps inside the input, or inside the padded input. A divisor that the caller
+// chose counts as a factor of W alone.
+FASTCONV_INLINE Index counted_taps(const PoolShape& shape, int i, Index o) {
+  const PoolAxis& axis = shape.axis[i];
+  if (shape.divisor_override > 0) return i == 2 ? shape.divisor_override : 1;
+  if (!shape.count_include_pad) return larger(live_taps(axis, o).count, 1);
+  const Index padded = axis.in + axis.pad_before + axis.pad_after;
+  return larger(smaller(axis.kernel, (padded - 1 - o * axis.stride) / axis.dilation + 1), 1);
+}
+
+template <class T>
+struct Max {
+  static constexpr bool extreme = true;
+  static FASTCONV_INLINE T identity() { return -T(__builtin_inf()); }
+  static FASTCONV_INLINE typename Reg<T>::mask better(Reg<T> x, Reg<T> best) { return (x > best) | (x != x); }
+  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return Reg<T>::max_nan(x, acc); }
+  static FASTCONV_INLINE bool better(T x, T best) { return x > best || x != x; }
+};
+
+template <class T>
+struct Min {
+  static constexpr bool extreme = true;
+  static FASTCONV_INLINE T identity() { return T(__builtin_inf()); }
+  static FASTCONV_INLINE typename Reg<T>::mask better(Reg<T> x, Reg<T> best) { return (x < best) | (x != x); }
+  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return Reg<T>::min_nan(x, acc); }
+  static FASTCONV_INLINE bool better(T x, T best) { return x < best || x != x; }
+};
+
+template <class T>
+struct Sum {
+  static constexpr bool extreme = false;
+  static FASTCONV_INLINE T identity() { return T(0); }
+  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return acc + x; }
+};
+
+// The register at p, of which only the lanes before `end` can be read; the others hold anything.
+template <class T>
+FASTCONV_INLINE Reg<T> load_before(const T* p, const T* end) {
+  if (end - p >= Reg<T>::width) return Reg<T>::load(p);
+  return Reg<T>::load_partial(p, static_cast<int>(larger(end - p, 0)));
+}
+
+// Writes the lanes that lie before `end`.
+template <class T>
+FASTCONV_INLINE void store_before(Reg<T> v, T* p, const T* end) {
+  if (end - p >= Reg<T>::width)
+    v.store(p);
+  else
+    v.store_partial(p, static_cast<int>(end - p));
+}
+
+template <int W>
+struct Positions {
+  typedef int64_t raw __attribute__((vector_size(8 * W)));
+};
+
+// int64 positions of a register's lanes: base + lane * step + offset[lane].
+template <class T>
+FASTCONV_INLINE void store_positions(typename Reg<T>::mask offset, Index base, Index step, int64_t* p,
+                                     const int64_t* end) {
+  constexpr int W = Reg<T>::width;
+  using Wide = typename Positions<W>::raw;
+  Wide lane;
+  for (int i = 0; i < W; ++i) lane[i] = i * step;
+  const Wide position = __builtin_convertvector(offset, Wide) + lane + base;
+  if (end - p >= W)
+    memcpy(p, &position, sizeof position);
+  else
+    memcpy(p, &position, static_cast<size_t>(end - p) * 8);
+}
+
+template <class T>
+FASTCONV_INLINE typename Reg<T>::mask load_offsets(const IntLane<T>* p) {
+  typename Reg<T>::mask r;
+  memcpy(&r, p, sizeof r);
+  return r;
+}
+
+template <class T>
+FASTCONV_INLINE typename Reg<T>::mask broadcast_offset(Index x) {
+  return static_cast<IntLane<T>>(x) - typename Reg<T>::mask{};
+}
+
+// Every second element of two registers in a row, starting with the first (odd = 0) or the second.
+template <int odd, class T>
+FASTCONV_INLINE Reg<T> every_second(Reg<T> a, Reg<T> b) {
+  constexpr int W = Reg<T>::width;
+  constexpr int o = odd;
+  if constexpr (W == 2) return Reg<T>{__builtin_shufflevector(a.v, b.v, o, o + 2)};
+  if constexpr (W == 4) return Reg<T>{__builtin_shufflevector(a.v, b.v, o, o + 2, o + 4, o + 6)};
+  if constexpr (W == 8)
+    return Reg<T>{__builtin_shufflevector(a.v, b.v, o, o + 2, o + 4, o + 6, o + 8, o + 10, o + 12, o + 14)};
+  if constexpr (W == 16)
+    return Reg<T>{__builtin_shufflevector(a.v, b.v, o, o + 2, o + 4, o + 6, o + 8, o + 10, o + 12, o + 14, o + 16,
+                                          o + 18, o + 20, o + 22, o + 24, o + 26, o + 28, o + 30)};
+}
+
+// The first (second = 0) or second half of a and b interleaved: a0 b0 a1 b1 ...
+template <int second, class T>
+FASTCONV_INLINE Reg<T> interleave(Reg<T> a, Reg<T> b) {
+  constexpr int W = Reg<T>::width;
+  constexpr int h = second * W / 2;
+  if constexpr (W == 2) return Reg<T>{__builtin_shufflevector(a.v, b.v, h, W + h)};
+  if constexpr (W == 4) return Reg<T>{__builtin_shufflevector(a.v, b.v, h, W + h, h + 1, W + h + 1)};
+  if constexpr (W == 8)
+    return Reg<T>{__builtin_shufflevector(a.v, b.v, h, W + h, h + 1, W + h + 1, h + 2, W + h + 2, h + 3, W + h + 3)};
+  if constexpr (W == 16)
+    return Reg<T>{__builtin_shufflevector(a.v, b.v, h, W + h, h + 1, W + h + 1, h + 2, W + h + 2, h + 3, W + h + 3,
+                                          h + 4, W + h + 4, h + 5, W + h + 5, h + 6, W + h + 6, h + 7, W + h + 7)};
+}
+
+// Scratch memory of one task, handed out in cache-line multiples.
+struct Arena {
+  char* next;
+  template <class T>
+  FASTCONV_INLINE T* take(Index count) {
+    T* p = reinterpret_cast<T*>(next);
+    next += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return p;
+  }
+};
+
+}  // namespace
+}  // namespace fastconv

@@ -1,0 +1,62 @@
+// Contract of the pooling kernels.
+//
+//   max, min   y[o] = the extreme of x over the window's taps inside the input; indices[o] its flat spatial position
+//   avg        y[o] = (sum over the window's taps inside the input) / divisor(o)
+//   backward   of avg: gx[i] = sum over the windows o that touch i of gy[o] / divisor(o)
+//
+// Padding never contributes. A NaN wins an extreme (the last one, as in PyTorch); of equal values the first in
+// row-major order wins. A window wholly in padding gives the identity (-inf, +inf; 0 for avg) and the position of the
+// input nearest to its start. Two families:
+//
+//   plane   the vector lies along W. x has any strides; y (and indices) is contiguous in the order (N, C, D, H, W).
+//           A task is the output rows [first, last) of the flattened (N, C, D, H), columns [col_first, col_last).
+//   lane    the vector lies along C, and x has unit stride there. y is contiguous in the order (N, D, H, W, C).
+//           A task is the output positions [first, last) of the flattened (N, D, H, W).
+//
+// For the backward pass x is the output's gradient and y the input's, and rows and positions are the input's.
+// For the global ops a plane task is the planes [first, last) of (N, C), and a lane task the samples [first, last) in
+// channels [col_first, col_last).
+//
+// Kernels may read any address from the view's first element up to `x_end`, and write any y of their own task twice.
+// Sums add in an order that the shape alone fixes: along D and H, then W in planes; row-major in lanes.
+#pragma once
+
+#include <cstdint>
+
+#include "core/pool_shape.h"
+#include "cpu/registry.h"
+
+namespace fastconv {
+
+struct PoolTask {
+  const PoolShape* shape;
+  const void* x;
+  const void* x_end;         // one past the element of the view with the highest address
+  std::int64_t x_stride[5];  // elements
+  void* y;                   // the whole result
+  std::int64_t* indices;     // null when not asked for
+  std::int64_t first, last;
+  std::int64_t col_first, col_last;
+  void* scratch;  // pool_scratch_size() elements, cache-line aligned
+};
+
+enum class PoolFamily : std::uint8_t { plane, lane };
+
+struct PoolKernel : KernelInfo {
+  PoolFamily family;
+  void (*run)(const PoolTask& task);
+};
+
+// Elements of room that vectors may write past the end of each scratch row.
+constexpr std::int64_t kPoolSlack = 64;
+// Elements a global kernel adds up in the arrays' dtype before it goes on in float64.
+constexpr std::int64_t kPoolChunk = 2048;
+
+// One table per instruction set that the build has.
+extern const PoolKernel pool_kernels_baseline[], pool_kernels_avx2[], pool_kernels_avx512[];
+extern const int pool_kernel_count_baseline, pool_kernel_count_avx2, pool_kernel_count_avx512;
+
+// The kernel for an op ("max_pool", "avg_pool_backward", ...) on the instruction sets of `mask`.
+const PoolKernel& choose_pool_kernel(const char* op, PoolFamily family, Dtype dtype, IsaMask mask);
+
+}  // namespace fastconv

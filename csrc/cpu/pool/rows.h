@@ -1,0 +1,142 @@
+// Rows of a plane: merging input rows into one scratch row, and splitting a row by the phase of its columns, so that
+// every tap of a strided window becomes a contiguous load.
+#pragma once
+
+#include "cpu/pool/generic.h"
+
+namespace fastconv {
+namespace {
+
+// dst[j] = the reduction of (dst[j], unless fresh, and) R source rows; whole registers are written past n.
+template <class T, class Op, int R>
+void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fresh) {
+  constexpr int W = Reg<T>::width;
+  const T *s0 = sources[0], *s1 = R > 1 ? sources[1] : s0, *s2 = R > 2 ? sources[2] : s0;
+  Index j = 0;
+  for (; j + W <= n; j += W) {
+    Reg<T> acc = Reg<T>::load(s0 + j);
+    if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
+    if (R > 1) acc = Op::combine(acc, Reg<T>::load(s1 + j));
+    if (R > 2) acc = Op::combine(acc, Reg<T>::load(s2 + j));
+    acc.store(dst + j);
+  }
+  if (j < n) {
+    Reg<T> acc = load_before(s0 + j, end);
+    if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
+    if (R > 1) acc = Op::combine(acc, load_before(s1 + j, end));
+    if (R > 2) acc = Op::combine(acc, load_before(s2 + j, end));
+    acc.store(dst + j);
+  }
+}
+
+// Merges rows handed in one at a time, three in a pass. Rows without unit stride are gathered first.
+template <class T, class Op>
+struct RowMerger {
+  T* dst;
+  T* gathered;  // room for one row
+  Index n;
+  Index step;  // of a row's elements
+  const T* end;
+  const T* pending[3];
+  int waiting;
+  bool fresh;
+
+  FASTCONV_INLINE void start() {
+    waiting = 0;
+    fresh = true;
+  }
+  FASTCONV_INLINE void add(const T* row) {
+    if (step != 1) {
+      for (Index j = 0; j < n; ++j) gathered[j] = row[j * step];
+      const T* one[1] = {gathered};
+      merge_fixed<T, Op, 1>(dst, one, gathered + n + kPoolSlack, n, fresh);
+      fresh = false;
+      return;
+    }
+    pending[waiting++] = row;
+    if (waiting == 3) flush();
+  }
+  void flush() {
+    if (waiting == 1) merge_fixed<T, Op, 1>(dst, pending, end, n, fresh);
+    if (waiting == 2) merge_fixed<T, Op, 2>(dst, pending, end, n, fresh);
+    if (waiting == 3) merge_fixed<T, Op, 3>(dst, pending, end, n, fresh);
+    fresh = fresh && waiting == 0;
+    waiting = 0;
+  }
+};
+
+// How the columns of a padded row are laid out for a window: tap t of output o is at rows + offset of tap t + o.
+// With fewer taps than the stride each tap has a row of its own, else each residue of the column has one.
+struct Phases {
+  Index stride, dilation, kernel, outputs, span;
+  Index pitch;
+  bool by_tap;
+
+  FASTCONV_INLINE Index rows() const { return stride == 1 ? 0 : by_tap ? kernel : stride; }
+};
+
+FASTCONV_INLINE Phases make_phases(const PoolAxis& axis, Index outputs, Index span) {
+  Phases p;
+  p.stride = outputs == 1 ? 1 : axis.stride;
+  p.dilation = axis.dilation;
+  p.kernel = axis.kernel;
+  p.outputs = outputs;
+  p.span = span;
+  p.by_tap = p.kernel < p.stride;
+  p.pitch = (p.by_tap ? outputs : span / p.stride + 1) + kPoolSlack;
+  return p;
+}
+
+// Walks the taps of a window: offset() is the current tap's place.
+struct TapCursor {
+  Index row, column, pitch, row_step, column_step, rows;
+  FASTCONV_INLINE Index offset() const { return row * pitch + column; }
+  FASTCONV_INLINE void next() {
+    row += row_step;
+    column += column_step;
+    if (row >= rows) {
+      row -= rows;
+      ++column;
+    }
+  }
+};
+
+FASTCONV_INLINE TapCursor taps_of(const Phases& p) {
+  if (p.stride == 1) return TapCursor{0, 0, 0, 0, p.dilation, 1};
+  if (p.by_tap) return TapCursor{0, 0, p.pitch, 1, 0, p.kernel + 1};
+  return TapCursor{0, 0, p.pitch, p.dilation % p.stride, p.dilation / p.stride, p.stride};
+}
+
+template <class T>
+void split_row(const T* row, T* phases, const Phases& p) {
+  constexpr int W = Reg<T>::width;
+  if (p.by_tap) {
+    for (Index t = 0; t < p.kernel; ++t)
+      for (Index o = 0; o < p.outputs; ++o) phases[t * p.pitch + o] = row[t * p.dilation + o * p.stride];
+  } else if (p.stride == 2) {
+    for (Index q = 0; 2 * q < p.span; q += W) {
+      const Reg<T> a = Reg<T>::load(row + 2 * q), b = Reg<T>::load(row + 2 * q + W);
+      every_second<0, T>(a, b).store(phases + q);
+      every_second<1, T>(a, b).store(phases + p.pitch + q);
+    }
+  } else if (p.stride == 4) {
+    for (Index q = 0; 4 * q < p.span; q += W) {
+      const T* r = row + 4 * q;
+      const Reg<T> a = Reg<T>::load(r), b = Reg<T>::load(r + W), c = Reg<T>::load(r + 2 * W),
+                   d = Reg<T>::load(r + 3 * W);
+      const Reg<T> even = every_second<0, T>(a, b), even2 = every_second<0, T>(c, d);
+      const Reg<T> odd = every_second<1, T>(a, b), odd2 = every_second<1, T>(c, d);
+      every_second<0, T>(even, even2).store(phases + q);
+      every_second<0, T>(odd, odd2).store(phases + p.pitch + q);
+      every_second<1, T>(even, even2).store(phases + 2 * p.pitch + q);
+      every_second<1, T>(odd, odd2).store(phases + 3 * p.pitch + q);
+    }
+  } else {
+    Index q = 0;
+    for (Index j = 0; j < p.span; j += p.stride, ++q)
+      for (Index r = 0; r < smaller(p.stride, p.span - j); ++r) phases[r * p.pitch + q] = row[j + r];
+  }
+}
+
+}  // namespace
+}  // namespace fastconv

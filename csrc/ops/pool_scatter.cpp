@@ -1,0 +1,124 @@
+// Pooling gradients that move values without arithmetic to speak of: plain loops, one thread per plane or block of
+// channels, so that sums have one order.
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "cpu/parallel.h"
+#include "ops/pool.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kItemElements = 1 << 15;
+constexpr std::int64_t kChannelBlock = 64;
+
+[[noreturn]] void refuse_index(std::int64_t index, std::int64_t positions) {
+  fail("indices: got " + std::to_string(index) + ", expected flat spatial positions from 0 to " +
+       std::to_string(positions - 1));
+}
+
+// Positions of a (D, H, W) array with its offsets in two strided arrays.
+template <class Visit>
+void for_positions(const std::int64_t (&shape)[kRank], const std::int64_t (&a)[kRank], const std::int64_t (&b)[kRank],
+                   Visit&& visit) {
+  for (std::int64_t d = 0; d < shape[2]; ++d)
+    for (std::int64_t h = 0; h < shape[3]; ++h) {
+      std::int64_t at_a = d * a[2] + h * a[3], at_b = d * b[2] + h * b[3];
+      for (std::int64_t w = 0; w < shape[4]; ++w, at_a += a[4], at_b += b[4]) visit(at_a, at_b);
+    }
+}
+
+template <class T>
+void scatter_plane(const T* g, const View<T>& gradients, const std::int64_t* index,
+                   const View<const std::int64_t>& indices, std::int64_t positions, T* out) {
+  std::memset(out, 0, static_cast<std::size_t>(positions) * sizeof(T));
+  for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
+    const std::int64_t place = index[at_i];
+    if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+    out[place] += g[at_g];
+  });
+}
+
+template <class T>
+void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* index,
+                   const View<const std::int64_t>& indices, std::int64_t positions, std::int64_t count, T* out) {
+  const std::int64_t channels = gradients.shape[1], step_g = gradients.stride[1], step_i = indices.stride[1];
+  for (std::int64_t p = 0; p < positions; ++p)
+    std::memset(out + p * channels, 0, static_cast<std::size_t>(count) * sizeof(T));
+  for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
+    for (std::int64_t c = 0; c < count; ++c) {
+      const std::int64_t place = index[at_i + c * step_i];
+      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+      out[place * channels + c] += g[at_g + c * step_g];
+    }
+  });
+}
+
+// Planes that one work item takes.
+std::int64_t planes_per_item(std::int64_t planes, std::int64_t positions) {
+  if (planes * positions <= kItemElements / 2) return planes;
+  return std::clamp<std::int64_t>(kItemElements / std::max<std::int64_t>(1, positions), 1,
+                                  std::max<std::int64_t>(1, planes / (4 * get_num_threads())));
+}
+
+}  // namespace
+
+void pool_backward_from_indices(const ArrayView& grad_output, const View<const std::int64_t>& indices,
+                                std::int64_t positions, bool lanes, void* grad_input) {
+  const std::int64_t batch = grad_output.shape[0], channels = grad_output.shape[1], planes = batch * channels;
+  if (planes == 0) return;
+  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const View<T> gradients = grad_output.as<T>();
+    T* const out = static_cast<T*>(grad_input);
+    const auto start = [](const auto& view, std::int64_t n, std::int64_t c) {
+      return view.data + n * view.stride[0] + c * view.stride[1];
+    };
+    if (lanes) {
+      const std::int64_t blocks = (channels + kChannelBlock - 1) / kChannelBlock;
+      parallel_for(batch * blocks, Subnormals::keep, [&](std::int64_t item) {
+        const std::int64_t n = item / blocks, c = item % blocks * kChannelBlock;
+        scatter_lanes(start(gradients, n, c), gradients, start(indices, n, c), indices, positions,
+                      std::min(kChannelBlock, channels - c), out + n * positions * channels + c);
+      });
+      return;
+    }
+    const std::int64_t step = planes_per_item(planes, positions);
+    parallel_for((planes + step - 1) / step, Subnormals::keep, [&](std::int64_t item) {
+      for (std::int64_t p = item * step; p < std::min(planes, (item + 1) * step); ++p)
+        scatter_plane(start(gradients, p / channels, p % channels), gradients,
+                      start(indices, p / channels, p % channels), indices, positions, out + p * positions);
+    });
+  });
+}
+
+void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positions, bool lanes, void* grad_input) {
+  const std::int64_t batch = grad_output.shape[0], channels = grad_output.shape[1], planes = batch * channels;
+  if (planes == 0) return;
+  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const View<T> gradients = grad_output.as<T>();
+    const T* const g = gradients.data;
+    T* const out = static_cast<T*>(grad_input);
+    const T count = static_cast<T>(positions);
+    if (lanes) {
+      parallel_for(batch, Subnormals::keep, [&](std::int64_t n) {
+        T* const first = out + n * positions * channels;
+        for (std::int64_t c = 0; c < channels; ++c)
+          first[c] = g[n * gradients.stride[0] + c * gradients.stride[1]] / count;
+        for (std::int64_t p = 1; p < positions; ++p)
+          std::memcpy(first + p * channels, first, static_cast<std::size_t>(channels) * sizeof(T));
+      });
+      return;
+    }
+    const std::int64_t step = planes_per_item(planes, positions);
+    parallel_for((planes + step - 1) / step, Subnormals::keep, [&](std::int64_t item) {
+      for (std::int64_t p = item * step; p < std::min(planes, (item + 1) * step); ++p)
+        std::fill_n(out + p * positions, positions,
+                    g[p / channels * gradients.stride[0] + p % channels * gradients.stride[1]] / count);
+    });
+  });
+}
+
+}  // namespace fastconv

@@ -1,0 +1,214 @@
+"""What the pooling ops share, whatever their number of spatial axes: checks of arguments and calls of the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv import _core
+from fastconv._check import (
+    Array,
+    Restore,
+    as_arrays,
+    channels_last,
+    flag,
+    integer,
+    pads,
+    require,
+    same_shape,
+    tuple_of_ints,
+)
+
+Size = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+
+def spatial_sizes(shape: Sequence[int], last: bool) -> tuple[int, ...]:
+    return tuple(shape[1:-1] if last else shape[2:])
+
+
+def layout(n: int | None, last: bool) -> str:
+    spatial = "*spatial" if n is None else ", ".join(("D", "H", "W")[-n:])
+    return f"(N, {spatial}, C)" if last else f"(N, C, {spatial})"
+
+
+def as_batch(x: Array, n: int, name: str, last: bool) -> tuple[Array, bool]:
+    """`x` as a batch, and whether it was one already."""
+    require(
+        x.ndim in (n + 1, n + 2),
+        f"{name}: expected {n + 2} dimensions {layout(n, last)}, or {n + 1} without the batch, got shape {x.shape}",
+    )
+    batched = x.ndim == n + 2
+    return (x if batched else x[None]), batched
+
+
+def as_shape(input_shape: object, name: str = "input_shape") -> tuple[int, ...]:
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+        raise TypeError(f"{name}: expected a tuple of ints, got {input_shape!r}")
+    return tuple(integer(size, name, 0) for size in input_shape)
+
+
+def make_window(
+    n: int,
+    sizes: Sequence[int],
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    ceil_mode: bool,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """The checked window, as the engine takes it."""
+    kernel = tuple_of_ints(kernel_size, n, "kernel_size", 1)
+    steps = kernel if stride is None else tuple_of_ints(stride, n, "stride", 1)
+    gaps = tuple_of_ints(dilation, n, "dilation", 1)
+    pairs = pads(padding, n, sizes, kernel, steps, gaps)
+    explicit = isinstance(padding, str) or (
+        isinstance(padding, Sequence | np.ndarray) and any(isinstance(p, Sequence | np.ndarray) for p in padding)
+    )
+    for (before, _), k, d in zip(pairs, kernel, gaps, strict=True):
+        require(
+            explicit or before <= ((k - 1) * d + 1) // 2,
+            f"padding: got {before}, expected at most half of the window, {((k - 1) * d + 1) // 2}; "
+            "pairs (before, after) may pad more",
+        )
+    divisor = 0 if divisor_override is None else integer(divisor_override, "divisor_override", 1)
+    return _core.PoolWindow(
+        kernel,
+        steps,
+        gaps,
+        pairs,
+        flag(ceil_mode, "ceil_mode"),
+        flag(count_include_pad, "count_include_pad"),
+        divisor,
+    )
+
+
+def extreme(
+    op: str,
+    n: int,
+    x: Array,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    ceil_mode: bool,
+    return_indices: bool,
+    data_format: str,
+) -> Any:
+    array, restore = as_arrays(x=x)
+    last = channels_last(data_format)
+    batch, batched = as_batch(array, n, "x", last)
+    window = make_window(n, spatial_sizes(batch.shape, last), kernel_size, stride, padding, dilation, ceil_mode)
+    result = _core.pool(op, batch, window, last, flag(return_indices, "return_indices"))
+    if return_indices:
+        return tuple(restore(part if batched else part[0]) for part in result)
+    return restore(result if batched else result[0])
+
+
+def average(
+    n: int,
+    x: Array,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+    dilation: Size,
+    data_format: str,
+) -> Any:
+    array, restore = as_arrays(x=x)
+    last = channels_last(data_format)
+    batch, batched = as_batch(array, n, "x", last)
+    sizes = spatial_sizes(batch.shape, last)
+    window = make_window(
+        n, sizes, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
+    )
+    result = _core.pool("avg", batch, window, last, False)
+    return restore(result if batched else result[0])
+
+
+def average_backward(
+    n: int,
+    grad_output: Array,
+    input_shape: Sequence[int],
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+    dilation: Size,
+    data_format: str,
+) -> Any:
+    gradient, restore = as_arrays(grad_output=grad_output)
+    last = channels_last(data_format)
+    shape = as_shape(input_shape)
+    require(
+        len(shape) in (n + 1, n + 2),
+        f"input_shape: expected {n + 2} sizes {layout(n, last)}, or {n + 1} without the batch, got {shape}",
+    )
+    batched = len(shape) == n + 2
+    full = shape if batched else (1, *shape)
+    sizes = spatial_sizes(full, last)
+    window = make_window(
+        n, sizes, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
+    )
+    out = tuple(_core.pool_output_shape(window, sizes))
+    expected = (full[0], *out, full[-1]) if last else (full[0], full[1], *out)
+    same_shape(gradient, expected if batched else expected[1:], "grad_output")
+    result = _core.avg_pool_backward(gradient if batched else gradient[None], full, window, last)
+    return restore(result if batched else result[0])
+
+
+def as_indices(indices: object, gradient: Array) -> Array:
+    """`indices` as an int64 array of the gradient's shape."""
+    array = indices.detach().numpy() if hasattr(indices, "detach") else indices
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"indices: expected an array of int64, got {type(indices).__name__}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"indices: dtype {array.dtype} is not supported, expected int64")
+    same_shape(array, gradient.shape, "indices")
+    if array.dtype != np.int64 or not array.flags.aligned or any(s % array.itemsize for s in array.strides):
+        array = np.array(array, dtype=np.int64)
+    return array
+
+
+def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Sequence[int], data_format: str) -> Any:
+    gradient, restore = as_arrays(grad_output=grad_output)
+    last = channels_last(data_format)
+    shape = as_shape(input_shape)
+    batch, batched = as_batch(gradient, n, "grad_output", last)
+    require(
+        len(shape) == gradient.ndim,
+        f"input_shape: expected {gradient.ndim} sizes, as many as grad_output has axes, got {shape}",
+    )
+    places = as_indices(indices, gradient)
+    full = shape if batched else (1, *shape)
+    channel = -1 if last else 1
+    require(
+        full[0] == batch.shape[0] and full[channel] == batch.shape[channel],
+        f"input_shape: got {shape}, expected the batch and channels of grad_output, whose shape is {gradient.shape}",
+    )
+    result = _core.pool_backward_from_indices(batch, places if batched else places[None], full, last)
+    return restore(result if batched else result[0])
+
+
+def global_input(x: Array, data_format: str) -> tuple[Array, bool, Restore]:
+    array, restore = as_arrays(x=x)
+    last = channels_last(data_format)
+    require(3 <= array.ndim <= 5, f"x: expected 3 to 5 dimensions {layout(None, last)}, got shape {array.shape}")
+    require(math.prod(spatial_sizes(array.shape, last)) > 0, f"x: has no spatial positions, got shape {array.shape}")
+    return array, last, restore
+
+
+def global_shape(gradient: Array, input_shape: object, last: bool) -> tuple[int, ...]:
+    shape = as_shape(input_shape)
+    require(3 <= len(shape) <= 5, f"input_shape: expected 3 to 5 sizes {layout(None, last)}, got {shape}")
+    same_shape(gradient, (shape[0], shape[-1 if last else 1]), "grad_output")
+    return shape
