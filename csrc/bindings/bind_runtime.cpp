@@ -40,11 +40,11 @@ void bind_runtime(py::module_& module) {
     const Window window{kernel, stride, dilation, before, after};
     return ceil_mode ? output_size_ceil(in, window) : output_size(in, window);
   });
-  module.def("transposed_output_size", [](std::int64_t in, std::int64_t kernel, std::int64_t stride,
-                                          std::int64_t dilation, std::int64_t before, std::int64_t after,
-                                          std::int64_t output_padding) {
-    return transposed_output_size(in, Window{kernel, stride, dilation, before, after}, output_padding);
-  });
+  module.def("transposed_output_size",
+             [](std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation, std::int64_t before,
+                std::int64_t after, std::int64_t output_padding) {
+               return transposed_output_size(in, Window{kernel, stride, dilation, before, after}, output_padding);
+             });
   module.def("build_config", [] {
     return py::dict(py::arg("version") = FASTCONV_VERSION, py::arg("compiler") = FASTCONV_COMPILER,
                     py::arg("build_type") = FASTCONV_BUILD_TYPE, py::arg("openmp") = _OPENMP

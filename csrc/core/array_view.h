@@ -9,7 +9,7 @@
 
 namespace fastconv {
 
-constexpr int kSpatial = 3;        // D, H, W
+constexpr int kSpatial = 3;          // D, H, W
 constexpr int kRank = 2 + kSpatial;  // N, C, D, H, W
 
 template <class T>

@@ -79,7 +79,7 @@ struct Loop {
   void* context;
   std::atomic<std::int64_t> next{0};
   std::atomic<bool> failed{false};
-  std::exception_ptr error;
+  std::exception_ptr error{};
 
   void work() {
     const FloatingPointMode scope(mode);

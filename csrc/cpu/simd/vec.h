@@ -67,14 +67,19 @@ struct Vec {
   // so that tails and full tiles give the same bits.
   static FASTCONV_INLINE Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(raw) == 64 && sizeof(T) == 4) return Vec{(raw)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v)};
-    if constexpr (sizeof(raw) == 64 && sizeof(T) == 8) return Vec{(raw)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v)};
+    if constexpr (sizeof(raw) == 64 && sizeof(T) == 4)
+      return Vec{(raw)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v)};
+    if constexpr (sizeof(raw) == 64 && sizeof(T) == 8)
+      return Vec{(raw)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v)};
 #endif
 #if defined(__FMA__)
-    if constexpr (sizeof(raw) == 32 && sizeof(T) == 4) return Vec{(raw)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v)};
-    if constexpr (sizeof(raw) == 32 && sizeof(T) == 8) return Vec{(raw)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v)};
+    if constexpr (sizeof(raw) == 32 && sizeof(T) == 4)
+      return Vec{(raw)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v)};
+    if constexpr (sizeof(raw) == 32 && sizeof(T) == 8)
+      return Vec{(raw)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v)};
     Vec r;
-    for (int i = 0; i < W; ++i) r.v[i] = sizeof(T) == 4 ? T(__builtin_fmaf(a.v[i], b.v[i], c.v[i])) : T(__builtin_fma(a.v[i], b.v[i], c.v[i]));
+    for (int i = 0; i < W; ++i)
+      r.v[i] = sizeof(T) == 4 ? T(__builtin_fmaf(a.v[i], b.v[i], c.v[i])) : T(__builtin_fma(a.v[i], b.v[i], c.v[i]));
     return r;
 #else
     return Vec{a.v * b.v + c.v};

@@ -1,0 +1,70 @@
+#include "cpu/conv/kernels.h"
+
+namespace fastconv {
+namespace {
+
+template <class Row>
+void append(std::vector<const Row*>& rows, const Row* table, int count) {
+  for (int i = 0; i < count; ++i) rows.push_back(table + i);
+}
+
+#if FASTCONV_HAVE_AVX2 && FASTCONV_HAVE_AVX512
+#define FASTCONV_ALL_TABLES(Row, op)                               \
+  append(rows, op##_kernels_baseline, op##_kernel_count_baseline); \
+  append(rows, op##_kernels_avx2, op##_kernel_count_avx2);         \
+  append(rows, op##_kernels_avx512, op##_kernel_count_avx512);
+#else
+#define FASTCONV_ALL_TABLES(Row, op) append(rows, op##_kernels_baseline, op##_kernel_count_baseline);
+#endif
+
+#define FASTCONV_ROWS(Row, op)                      \
+  const std::vector<const Row*>& op##_rows() {      \
+    static const std::vector<const Row*> all = [] { \
+      std::vector<const Row*> rows;                 \
+      FASTCONV_ALL_TABLES(Row, op)                  \
+      return rows;                                  \
+    }();                                            \
+    return all;                                     \
+  }
+FASTCONV_ROWS(ConvKernel, conv)
+FASTCONV_ROWS(DepthwiseKernel, depthwise)
+FASTCONV_ROWS(TransposeKernel, transpose)
+
+std::vector<KernelInfo> list() {
+  std::vector<KernelInfo> rows;
+  for (const auto* row : conv_rows()) rows.push_back(*row);
+  for (const auto* row : depthwise_rows()) rows.push_back(*row);
+  for (const auto* row : transpose_rows()) rows.push_back(*row);
+  return rows;
+}
+
+const bool registered = (register_kernels(&list), true);
+
+constexpr auto always = [](const KernelInfo&) { return true; };
+
+}  // namespace
+
+const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
+  // Rows are listed widest first; a narrower one is better where it leaves fewer lanes idle.
+  const auto idle = [cols](const ConvKernel& row) {
+    return (cols + row.tile_cols - 1) / row.tile_cols * row.tile_cols;
+  };
+  Isa best_isa = Isa::baseline;
+  for (const ConvKernel* row : conv_rows())
+    if (row->dtype == dtype && (mask & isa_bit(row->isa)) && row->isa > best_isa) best_isa = row->isa;
+  std::int64_t least = INT64_MAX;
+  for (const ConvKernel* row : conv_rows())
+    if (row->dtype == dtype && row->isa == best_isa && idle(*row) < least) least = idle(*row);
+  return choose_kernel(conv_rows(), dtype, mask,
+                       [&](const ConvKernel& row) { return row.isa < best_isa || idle(row) == least; });
+}
+
+const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask) {
+  return choose_kernel(depthwise_rows(), dtype, mask, always);
+}
+
+const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask) {
+  return choose_kernel(transpose_rows(), dtype, mask, always);
+}
+
+}  // namespace fastconv

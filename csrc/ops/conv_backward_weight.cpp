@@ -1,0 +1,313 @@
+// Weight gradient: grad_weight[k][c][t] = sum over samples and outputs o of grad_output[k][o] * input[c][o * stride +
+// offset(t)]. Blocks of output rows: the input packed channel by channel, the output gradient in panels of output
+// channels (dense) or channel by channel (depthwise). Runs of the reduction are clipped to the live outputs of each
+// tap, so nothing is multiplied by padding. Work is split over channels, and over blocks by a number that depends on
+// the shape only; the parts are added in order.
+#include <algorithm>
+#include <vector>
+
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+#include "ops/conv.h"
+#include "ops/conv_gather.h"
+#include "ops/conv_pack.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kBlockPositions = 224;
+constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
+constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;  // elements of one item's sums
+constexpr std::int64_t kPartials = std::int64_t{4} << 20;      // elements of all parts together
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+class WeightGradient {
+ public:
+  WeightGradient(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& input,
+                 const ArrayView& grad_weight)
+      : gy_(grad_output.as<const T>()),
+        x_(input.as<const T>()),
+        dw_(grad_weight.as<T>()),
+        groups_(shape.groups),
+        k_(grad_output.shape[1] / shape.groups),
+        c_(input.shape[1] / shape.groups),
+        depthwise_(c_ == 1 && k_ == 1 && shape.groups > 1),
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      phase_[axis] = forward_phases(shape.window[axis], grad_output.extent(axis))[0];
+      out_phase_[axis] = forward_phases(Window{}, grad_output.extent(axis))[0];
+    }
+    taps_ = static_cast<std::int64_t>(phase_[0].taps.size() * phase_[1].taps.size() * phase_[2].taps.size());
+    if (depthwise_) {
+      dot_ = &select_depthwise(DtypeOf<T>::value, active_isa_mask());
+      // Channels take the part of groups: a block of them shares a pack.
+      c_block_ = std::min<std::int64_t>(groups_, 16);
+      c_blocks_ = ceil_div(groups_, c_block_);
+      k_block_ = k_blocks_ = 1;
+      sums_ = c_block_ * taps_;
+    } else {
+      gemm_ = &select_conv(DtypeOf<T>::value, k_, active_isa_mask());
+      cols_ = gemm_->tile_cols;
+      const std::int64_t panels = ceil_div(k_, cols_);
+      k_block_ = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
+      k_blocks_ = ceil_div(panels * cols_, k_block_);
+      c_block_ = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block_), 1, std::min<std::int64_t>(c_, 96));
+      c_blocks_ = ceil_div(c_, c_block_);
+      c_block_ = ceil_div(c_, c_blocks_);
+      sums_ = c_block_ * taps_ * k_block_;
+    }
+    width_ = std::min<std::int64_t>(gy_.extent(2), kBlockPositions);
+    height_ = std::clamp<std::int64_t>(kBlockPositions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
+    rows_ = ceil_div(gy_.extent(1), height_);
+    columns_ = ceil_div(gy_.extent(2), width_);
+    blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
+  }
+
+  void run() {
+    const std::int64_t items = (depthwise_ ? 1 : groups_) * c_blocks_ * k_blocks_;
+    parts_ =
+        std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, kPartials / (items * sums_)));
+    parts_ = std::clamp<std::int64_t>(parts_, 1, std::max<std::int64_t>(1, blocks_));
+    if (parts_ == 1) {
+      parallel_for(items, subnormals<T>(), [&](std::int64_t item) {
+        Workspace<T> sums(sums_);
+        accumulate(item, 0, sums);
+        store(item, sums);
+      });
+      return;
+    }
+    Workspace<T> sums(parts_ * items * sums_);
+    parallel_for(items * parts_, subnormals<T>(),
+                 [&](std::int64_t i) { accumulate(i / parts_, i % parts_, sums + i * sums_); });
+    parallel_for(items, subnormals<T>(), [&](std::int64_t item) {
+      T* total = sums + item * parts_ * sums_;
+      for (std::int64_t part = 1; part < parts_; ++part)
+        for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
+      store(item, total);
+    });
+  }
+
+ private:
+  struct Item {
+    std::int64_t group, c0, channels, k0, outputs;
+  };
+
+  Item item_of(std::int64_t index) const {
+    if (depthwise_) {
+      const std::int64_t c0 = index * c_block_;
+      return {c0, 0, std::min(c_block_, groups_ - c0), 0, 1};
+    }
+    const std::int64_t k0 = index % k_blocks_ * k_block_;
+    index /= k_blocks_;
+    const std::int64_t c0 = index % c_blocks_ * c_block_;
+    return {index / c_blocks_, c0, std::min(c_block_, c_ - c0), k0, std::min(k_block_, k_ - k0)};
+  }
+
+  void accumulate(std::int64_t index, std::int64_t part, T* sums) const {
+    const Item item = item_of(index);
+    std::fill_n(sums, sums_, T(0));
+    const std::int64_t first = blocks_ * part / parts_, last = blocks_ * (part + 1) / parts_;
+    AxisSlots probe[kSpatial];
+    std::int64_t positions = 1;
+    const std::int64_t largest[kSpatial] = {1, height_, width_};
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      probe[axis] = axis_slots(phase_[axis], largest[axis], true);
+      positions *= probe[axis].slots;
+    }
+    Workspace<T> input(positions * item.channels);
+    Workspace<T> grad(height_ * width_ * (depthwise_ ? item.channels : k_block_));
+    std::vector<Segment> segments;
+    for (std::int64_t b = first; b < last; ++b) {
+      std::int64_t rest = b;
+      std::int64_t j0[kSpatial];
+      j0[2] = rest % columns_ * width_;
+      rest /= columns_;
+      j0[1] = rest % rows_ * height_;
+      rest /= rows_;
+      j0[0] = rest % gy_.extent(0);
+      const std::int64_t n = rest / gy_.extent(0);
+      add_block(item, n, j0, input, grad, segments, sums);
+    }
+  }
+
+  void add_block(const Item& item, std::int64_t n, const std::int64_t (&j0)[kSpatial], T* input, T* grad,
+                 std::vector<Segment>& segments, T* sums) const {
+    const std::int64_t count[kSpatial] = {1, std::min(height_, gy_.extent(1) - j0[1]),
+                                          std::min(width_, gy_.extent(2) - j0[2])};
+    AxisSlots slots[kSpatial], out_slots[kSpatial];
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      slots[axis] = axis_slots(phase_[axis], count[axis], true);
+      out_slots[axis] = axis_slots(out_phase_[axis], count[axis], true);
+    }
+    const BlockPacker<T> input_packer{
+        x_, {&phase_[0], &phase_[1], &phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const BlockPacker<T> grad_packer{gy_,
+                                     {&out_phase_[0], &out_phase_[1], &out_phase_[2]},
+                                     {&out_slots[0], &out_slots[1], &out_slots[2]},
+                                     transpose_};
+    const std::int64_t plane = input_packer.positions(), outputs = count[1] * count[2];
+    if (depthwise_) {
+      input_packer.pack(input, n, item.group, item.channels, j0, 1, plane);
+      grad_packer.pack(grad, n, item.group, item.channels, j0, 1, outputs);
+    } else {
+      input_packer.pack(input, n, item.group * c_ + item.c0, item.channels, j0, 1, plane);
+      for (std::int64_t k = 0; k < item.outputs; k += cols_) {
+        T* panel = grad + k * outputs;
+        const std::int64_t live = std::min<std::int64_t>(cols_, item.outputs - k);
+        if (live < cols_) std::fill_n(panel, outputs * cols_, T(0));
+        grad_packer.pack(panel, n, item.group * k_ + item.k0 + k, live, j0, cols_, 1);
+      }
+    }
+    std::int64_t t = 0;
+    for (std::size_t d = 0; d < phase_[0].taps.size(); ++d)
+      for (std::size_t h = 0; h < phase_[1].taps.size(); ++h)
+        for (std::size_t w = 0; w < phase_[2].taps.size(); ++w, ++t) {
+          list_segments(segments, slots, d, h, w, j0, count);
+          if (segments.empty()) continue;
+          if (depthwise_)
+            add_dots(item, input, plane, grad, outputs, segments, sums + t);
+          else
+            add_tiles(item, input, plane, grad, outputs, segments, sums + t * c_block_ * k_block_);
+        }
+  }
+
+  void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::size_t d, std::size_t h,
+                     std::size_t w, const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
+    segments.clear();
+    const Range rd = live_outputs(phase_[0], phase_[0].taps[d], j0[0], count[0], x_.extent(0));
+    const Range rh = live_outputs(phase_[1], phase_[1].taps[h], j0[1], count[1], x_.extent(1));
+    const Range rw = live_outputs(phase_[2], phase_[2].taps[w], j0[2], count[2], x_.extent(2));
+    if (rd.begin >= rd.end || rw.begin >= rw.end) return;
+    for (std::int64_t r = rh.begin; r < rh.end; ++r) {
+      const std::int64_t line = slots[0].base[d] * slots[1].slots + slots[1].base[h] + r * slots[1].step;
+      segments.push_back(
+          {line * slots[2].slots + slots[2].base[w] + rw.begin, r * count[2] + rw.begin, rw.end - rw.begin});
+    }
+  }
+
+  void add_dots(const Item& item, const T* input, std::int64_t plane, const T* grad, std::int64_t outputs,
+                const std::vector<Segment>& segments, T* sums) const {
+    for (std::int64_t c = 0; c < item.channels; ++c) {
+      DotArgs<T> args{input + c * plane, grad + c * outputs, segments.data(),
+                      static_cast<std::int64_t>(segments.size()), T(0)};
+      dot_->dot(&args);
+      sums[c * taps_] += args.result;
+    }
+  }
+
+  void add_tiles(const Item& item, const T* input, std::int64_t plane, const T* grad, std::int64_t outputs,
+                 const std::vector<Segment>& segments, T* sums) const {
+    for (std::int64_t k = 0; k < item.outputs; k += cols_)
+      for (std::int64_t c = 0; c < item.channels;) {
+        const std::int64_t rows = std::min<std::int64_t>(gemm_->tile_rows, item.channels - c);
+        const T* a[kMaxTileRows];
+        for (std::int64_t m = 0; m < rows; ++m) a[m] = input + (c + m) * plane;
+        const GemmArgs<T> args{a,
+                               grad + k * outputs,
+                               segments.data(),
+                               static_cast<std::int64_t>(segments.size()),
+                               sums + c * k_block_ + k,
+                               k_block_,
+                               true};
+        gemm_->gemm[rows - 1](&args);
+        c += rows;
+      }
+  }
+
+  void store(std::int64_t index, const T* sums) const {
+    const Item item = item_of(index);
+    std::int64_t t = 0;
+    for (const Tap& d : phase_[0].taps)
+      for (const Tap& h : phase_[1].taps)
+        for (const Tap& w : phase_[2].taps) {
+          T* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
+          if (depthwise_) {
+            for (std::int64_t c = 0; c < item.channels; ++c)
+              target[(item.group + c) * dw_.stride[0]] = sums[c * taps_ + t];
+          } else {
+            for (std::int64_t c = 0; c < item.channels; ++c)
+              for (std::int64_t k = 0; k < item.outputs; ++k)
+                target[(item.group * k_ + item.k0 + k) * dw_.stride[0] + (item.c0 + c) * dw_.stride[1]] =
+                    sums[(t * c_block_ + c) * k_block_ + k];
+          }
+          ++t;
+        }
+  }
+
+  View<const T> gy_, x_;
+  View<T> dw_;
+  std::int64_t groups_, k_, c_;
+  bool depthwise_;
+  const TransposeKernel& transpose_;
+  const ConvKernel* gemm_ = nullptr;
+  const DepthwiseKernel* dot_ = nullptr;
+  AxisPhase phase_[kSpatial], out_phase_[kSpatial];
+  std::int64_t taps_ = 0, cols_ = 1, c_block_ = 1, c_blocks_ = 1, k_block_ = 1, k_blocks_ = 1, sums_ = 1;
+  std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1, parts_ = 1;
+};
+
+}  // namespace
+
+void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& input,
+                          const ArrayView& grad_weight) {
+  check_conv(shape, input, grad_weight, grad_output);
+  if (grad_weight.size() == 0) return;
+  dispatch_dtype(input.dtype,
+                 [&](auto zero) { WeightGradient<decltype(zero)>(shape, grad_output, input, grad_weight).run(); });
+}
+
+namespace {
+
+template <class T>
+void bias_gradient(const View<const T>& gy, T* result) {
+  const std::int64_t channels = gy.shape[1], planes = gy.shape[0] * gy.extent(0);
+  // One part a sample and depth, up to a number fixed by the shape; float64 sums, combined in order.
+  const std::int64_t parts = std::clamp<std::int64_t>(
+      planes, 1, std::clamp<std::int64_t>((1 << 18) / std::max<std::int64_t>(channels, 1), 1, 64));
+  Workspace<double> sums(parts * channels);
+  parallel_for(parts, Subnormals::keep, [&](std::int64_t part) {
+    double* sum = sums + part * channels;
+    std::fill_n(sum, channels, 0.0);
+    for (std::int64_t p = planes * part / parts; p < planes * (part + 1) / parts; ++p) {
+      const T* plane = gy.data + p / gy.extent(0) * gy.stride[0] + p % gy.extent(0) * gy.step(0);
+      if (gy.stride[1] == 1) {
+        for (std::int64_t h = 0; h < gy.extent(1); ++h)
+          for (std::int64_t w = 0; w < gy.extent(2); ++w) {
+            const T* values = plane + h * gy.step(1) + w * gy.step(2);
+            for (std::int64_t c = 0; c < channels; ++c) sum[c] += values[c];
+          }
+      } else {
+        for (std::int64_t c = 0; c < channels; ++c)
+          for (std::int64_t h = 0; h < gy.extent(1); ++h) {
+            const T* row = plane + c * gy.stride[1] + h * gy.step(1);
+            double lanes[8] = {};
+            std::int64_t w = 0;
+            for (; w + 8 <= gy.extent(2); w += 8)
+              for (int i = 0; i < 8; ++i) lanes[i] += row[(w + i) * gy.step(2)];
+            for (; w < gy.extent(2); ++w) lanes[0] += row[w * gy.step(2)];
+            sum[c] += ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+          }
+      }
+    }
+  });
+  for (std::int64_t c = 0; c < channels; ++c) {
+    double total = 0;
+    for (std::int64_t part = 0; part < parts; ++part) total += sums[part * channels + c];
+    result[c] = static_cast<T>(total);
+  }
+}
+
+}  // namespace
+
+void conv_backward_bias(const ArrayView& grad_output, const ArrayView& grad_bias) {
+  require(grad_output.dtype == grad_bias.dtype, "arrays of one call must share a dtype");
+  require(grad_bias.size() == grad_output.shape[1], "grad_bias: wrong length");
+  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    bias_gradient(grad_output.as<const T>(), static_cast<T*>(grad_bias.data));
+  });
+}
+
+}  // namespace fastconv

@@ -1,0 +1,48 @@
+// The gather sum of conv_plan.h over whole arrays: one driver for forward and input gradient, dense, grouped and
+// depthwise. "x" is what is read (input or output gradient) and "y" what is written; the weight comes as a view whose
+// axis 0 counts y's channels per group and axis 1 x's, whatever its own order.
+#pragma once
+
+#include <vector>
+
+#include "core/array_view.h"
+#include "cpu/conv/kernels.h"
+#include "cpu/parallel.h"
+#include "ops/conv_plan.h"
+
+namespace fastconv {
+
+template <class T>
+struct GatherProblem {
+  View<const T> x, y_shape;  // y_shape: y's shape and strides
+  T* y = nullptr;
+  const T* weight = nullptr;
+  std::int64_t groups = 1;
+  std::int64_t x_channels = 0, y_channels = 0;                                           // per group
+  std::int64_t weight_group = 0, weight_y = 0, weight_x = 0, weight_tap[kSpatial] = {};  // strides
+  const T* bias = nullptr;  // contiguous, one value per channel of y
+  std::vector<AxisPhase> phases[kSpatial];
+};
+
+template <class T>
+void gather_dense(const GatherProblem<T>& problem);
+template <class T>
+void gather_depthwise(const GatherProblem<T>& problem);
+
+template <class T>
+Subnormals subnormals() {
+  return sizeof(T) == 4 ? Subnormals::flush : Subnormals::keep;
+}
+
+// Calls body(phase) for every combination of one phase per dimension.
+template <class T, class Body>
+void for_each_phase(const GatherProblem<T>& problem, Body&& body) {
+  for (const AxisPhase& d : problem.phases[0])
+    for (const AxisPhase& h : problem.phases[1])
+      for (const AxisPhase& w : problem.phases[2]) {
+        const AxisPhase* phase[kSpatial] = {&d, &h, &w};
+        body(phase);
+      }
+}
+
+}  // namespace fastconv

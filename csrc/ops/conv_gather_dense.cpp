@@ -1,0 +1,238 @@
+// Dense and grouped gather: blocks of outputs of one sample; the block's inputs packed channels-last into scratch, a
+// block of channels at a time, then tiles of (positions x channels) by the gather_gemm kernel.
+#include <algorithm>
+
+#include "cpu/workspace.h"
+#include "ops/conv_gather.h"
+#include "ops/conv_pack.h"
+
+namespace fastconv {
+namespace {
+
+// Lengths of reduction that share one call of the kernel: the packed panel then stays in the first-level cache.
+constexpr std::int64_t kReductionBlock = 320;
+constexpr std::int64_t kBlockPositions = 240;
+constexpr std::int64_t kBlockColumns = 256;
+constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+class PhaseDriver {
+ public:
+  PhaseDriver(const GatherProblem<T>& problem, const AxisPhase* const (&phase)[kSpatial])
+      : p_(problem),
+        phase_{phase[0], phase[1], phase[2]},
+        kernel_(select_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask())),
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
+    taps_ = static_cast<std::int64_t>(phase[0]->taps.size() * phase[1]->taps.size() * phase[2]->taps.size());
+    cols_ = kernel_.tile_cols;
+    panels_ = ceil_div(p_.y_channels, cols_);
+    // The channel block depends on the shape of the weight only: it fixes the order of the sum.
+    const std::int64_t wanted = std::max<std::int64_t>(8, kReductionBlock / std::max<std::int64_t>(taps_, 1) / 8 * 8);
+    const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), wanted);
+    channel_block_ = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), blocks);
+    choose_block();
+  }
+
+  void run() {
+    const std::int64_t panel_size = std::max<std::int64_t>(1, taps_ * p_.x_channels * cols_);
+    const std::int64_t total = p_.groups * panels_;
+    const std::int64_t at_once = std::clamp<std::int64_t>(kPackedWeights / panel_size, 1, total);
+    Workspace<T> packed(at_once * panel_size);
+    for (std::int64_t first = 0; first < total; first += at_once) {
+      const std::int64_t count = std::min(at_once, total - first);
+      std::vector<unsigned char> finite(count);
+      parallel_for(count, subnormals<T>(), [&](std::int64_t i) {
+        pack_panel(first + i, packed + i * panel_size);
+        finite[i] = all_finite(packed + i * panel_size, panel_size);
+      });
+      finite_ = std::all_of(finite.begin(), finite.end(), [](unsigned char f) { return f != 0; });
+      compute(first, count, packed, panel_size);
+    }
+  }
+
+ private:
+  // Blocks of outputs: rows as wide as they are up to a limit, then as many rows as fill the block.
+  void choose_block() {
+    block_[0] = 1;
+    block_[2] = std::min(phase_[2]->out_count, kBlockPositions);
+    const std::int64_t rows = std::max<std::int64_t>(1, kBlockPositions / block_[2]);
+    const std::int64_t row_blocks = ceil_div(phase_[1]->out_count, rows);
+    block_[1] = ceil_div(phase_[1]->out_count, row_blocks);
+    for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(phase_[axis]->out_count, block_[axis]);
+  }
+
+  // Panel layout: [channel block][tap][channel in block][column], zero columns past the last channel.
+  void pack_panel(std::int64_t index, T* dst) const {
+    const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
+    const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
+    const T* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
+    for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
+      const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
+      std::int64_t tap = 0;
+      for (const Tap& td : phase_[0]->taps)
+        for (const Tap& th : phase_[1]->taps)
+          for (const Tap& tw : phase_[2]->taps) {
+            const T* source = base + td.index * p_.weight_tap[0] + th.index * p_.weight_tap[1] +
+                              tw.index * p_.weight_tap[2] + c0 * p_.weight_x;
+            T* target = dst + (c0 * taps_ + tap * channels) * cols_;
+            for (std::int64_t c = 0; c < channels; ++c, target += cols_) {
+              const T* row = source + c * p_.weight_x;
+              for (std::int64_t y = 0; y < live; ++y) target[y] = row[y * p_.weight_y];
+              for (std::int64_t y = live; y < cols_; ++y) target[y] = T(0);
+            }
+            ++tap;
+          }
+    }
+  }
+
+  void compute(std::int64_t first_panel, std::int64_t panel_count, const T* packed, std::int64_t panel_size) {
+    const std::int64_t samples = p_.x.shape[0];
+    const std::int64_t blocks = samples * blocks_[0] * blocks_[1] * blocks_[2];
+    // Panels of one group that one item computes; more items where blocks alone would leave threads idle.
+    std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_);
+    const std::int64_t threads = get_num_threads();
+    while (span > 1 && blocks * ceil_div(panel_count, span) < 4 * threads) span = ceil_div(span, 2);
+    struct Job {
+      std::int64_t group, panel, count, slot;
+    };
+    std::vector<Job> jobs;
+    for (std::int64_t i = 0; i < panel_count;) {
+      const std::int64_t global = first_panel + i, group = global / panels_, panel = global % panels_;
+      const std::int64_t count = std::min({span, panels_ - panel, panel_count - i});
+      jobs.push_back({group, panel, count, i});
+      i += count;
+    }
+    const std::int64_t job_count = static_cast<std::int64_t>(jobs.size());
+    parallel_for(blocks * job_count, subnormals<T>(), [&](std::int64_t item) {
+      const Job& job = jobs[item % job_count];
+      std::int64_t block = item / job_count;
+      std::int64_t j0[kSpatial];
+      for (int axis = kSpatial - 1; axis >= 0; --axis) {
+        j0[axis] = block % blocks_[axis] * block_[axis];
+        block /= blocks_[axis];
+      }
+      run_block(block, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
+    });
+  }
+
+  void run_block(std::int64_t n, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,
+                 std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) const {
+    std::int64_t count[kSpatial];
+    AxisSlots slots[kSpatial];
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      count[axis] = std::min(block_[axis], phase_[axis]->out_count - j0[axis]);
+      slots[axis] = axis_slots(*phase_[axis], count[axis], false);
+    }
+    const BlockPacker<T> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const std::int64_t positions = count[1] * count[2], ldc = panel_count * cols_;
+    Workspace<T> input(packer.positions() * channel_block_);
+    Workspace<T> result(positions * ldc);
+    std::vector<Segment> segments;
+    segments.reserve(taps_);
+    std::vector<std::int64_t> slot_of(positions);
+    for (std::int64_t q = 0; q < positions; ++q)
+      slot_of[q] = q / count[2] * slots[1].step * slots[2].slots + q % count[2] * slots[2].step;
+    const bool exact = !finite_ && !all_taps_live(j0, count);
+
+    for (std::int64_t c0 = 0; c0 == 0 || c0 < p_.x_channels; c0 += channel_block_) {
+      const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
+      if (taps_ > 0) packer.pack(input, n, group * p_.x_channels + c0, channels, j0, channels, 1);
+      if (!exact) list_segments(segments, slots, channels, c0, nullptr, j0);
+      for (std::int64_t i = 0; i < panel_count; ++i) {
+        const T* panel_weights = packed + i * panel_size;
+        for (std::int64_t q = 0; q < positions;) {
+          const std::int64_t rows = exact ? 1 : std::min<std::int64_t>(kernel_.tile_rows, positions - q);
+          if (exact) {
+            const std::int64_t at[kSpatial] = {0, q / count[2], q % count[2]};
+            list_segments(segments, slots, channels, c0, at, j0);
+          }
+          const T* a[kMaxTileRows];
+          for (std::int64_t m = 0; m < rows; ++m) a[m] = input + slot_of[q + m] * channels;
+          const GemmArgs<T> args{a,
+                                 panel_weights,
+                                 segments.data(),
+                                 static_cast<std::int64_t>(segments.size()),
+                                 result + q * ldc + i * cols_,
+                                 ldc,
+                                 c0 > 0};
+          kernel_.gemm[rows - 1](&args);
+          q += rows;
+        }
+      }
+    }
+    store(n, group, panel, panel_count, j0, count, result, ldc);
+  }
+
+  bool all_taps_live(const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
+    for (int axis = 0; axis < kSpatial; ++axis)
+      for (const Tap& tap : phase_[axis]->taps) {
+        const Range live = live_outputs(*phase_[axis], tap, j0[axis], count[axis], p_.x.extent(axis));
+        if (live.begin != 0 || live.end != count[axis]) return false;
+      }
+    return true;
+  }
+
+  // The taps as runs of the reduction, neighbours merged. With `at`, only the taps that are live at that output.
+  void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::int64_t channels,
+                     std::int64_t c0, const std::int64_t* at, const std::int64_t (&j0)[kSpatial]) const {
+    segments.clear();
+    std::int64_t index = 0;
+    const auto live = [&](int axis, const Tap& tap) {
+      const std::int64_t position = (j0[axis] + at[axis]) * phase_[axis]->in_step + tap.offset;
+      return position >= 0 && position < p_.x.extent(axis);
+    };
+    for (std::size_t d = 0; d < phase_[0]->taps.size(); ++d)
+      for (std::size_t h = 0; h < phase_[1]->taps.size(); ++h)
+        for (std::size_t w = 0; w < phase_[2]->taps.size(); ++w, ++index) {
+          if (at && !(live(0, phase_[0]->taps[d]) && live(1, phase_[1]->taps[h]) && live(2, phase_[2]->taps[w])))
+            continue;
+          const std::int64_t slot =
+              (slots[0].base[d] * slots[1].slots + slots[1].base[h]) * slots[2].slots + slots[2].base[w];
+          const Segment next{slot * channels, c0 * taps_ + index * channels, channels};
+          if (!segments.empty() && segments.back().a + segments.back().length == next.a &&
+              segments.back().b + segments.back().length == next.b)
+            segments.back().length += channels;
+          else
+            segments.push_back(next);
+        }
+  }
+
+  void store(std::int64_t n, std::int64_t group, std::int64_t panel, std::int64_t panel_count,
+             const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial], const T* result,
+             std::int64_t ldc) const {
+    const std::int64_t y0 = group * p_.y_channels + panel * cols_;
+    const std::int64_t channels = std::min(panel_count * cols_, p_.y_channels - panel * cols_);
+    const View<const T>& y = p_.y_shape;
+    const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
+    T* base = p_.y + n * y.stride[0] + y0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
+    const std::int64_t row_step = phase_[1]->out_step * y.step(1), step = phase_[2]->out_step * y.step(2);
+    const T* bias = p_.bias ? p_.bias + y0 : nullptr;
+    // Rows that follow each other in memory are stored as one run.
+    const bool joined = row_step == count[2] * step;
+    const std::int64_t rows = joined ? 1 : count[1], run = joined ? count[1] * count[2] : count[2];
+    for (std::int64_t r = 0; r < rows; ++r)
+      store_run(transpose_, result + r * run * ldc, ldc, run, channels, bias, base + r * row_step, step, y.stride[1]);
+  }
+
+  const GatherProblem<T>& p_;
+  const AxisPhase* phase_[kSpatial];
+  const ConvKernel& kernel_;
+  const TransposeKernel& transpose_;
+  std::int64_t taps_ = 0, cols_ = 0, panels_ = 0, channel_block_ = 0;
+  std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};
+  bool finite_ = true;
+};
+
+}  // namespace
+
+template <class T>
+void gather_dense(const GatherProblem<T>& problem) {
+  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<T>(problem, phase).run(); });
+}
+
+template void gather_dense<float>(const GatherProblem<float>&);
+template void gather_dense<double>(const GatherProblem<double>&);
+
+}  // namespace fastconv

@@ -1,0 +1,166 @@
+// Depthwise gather: groups of one channel of x. A few channels' input rows are packed channel by channel, padding
+// included, so that the window kernel runs along the innermost dimension whatever the layout, stride and dilation.
+#include <algorithm>
+
+#include "cpu/workspace.h"
+#include "ops/conv_gather.h"
+#include "ops/conv_pack.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kScratchElements = 16 << 10;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+class PhaseDriver {
+ public:
+  PhaseDriver(const GatherProblem<T>& problem, const AxisPhase* const (&phase)[kSpatial])
+      : p_(problem),
+        phase_{phase[0], phase[1], phase[2]},
+        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
+    for (const Tap& d : phase_[0]->taps)
+      for (const Tap& h : phase_[1]->taps)
+        for (const Tap& w : phase_[2]->taps) weight_of_tap_.push_back(weight_offset(d, h, w));
+    // Groups of channels that share a pack: as many as make full registers of a channels-last input.
+    group_block_ = std::min<std::int64_t>(p_.groups, 16);
+    width_ = std::min<std::int64_t>(phase_[2]->out_count, 512);
+    const std::int64_t row = axis_slots(*phase_[2], width_, true).slots * group_block_;
+    height_ = std::clamp<std::int64_t>(kScratchElements / std::max<std::int64_t>(row, 1), 1, phase_[1]->out_count);
+  }
+
+  void run() {
+    const std::int64_t group_blocks = ceil_div(p_.groups, group_block_);
+    const std::int64_t heights = ceil_div(phase_[1]->out_count, height_),
+                       widths = ceil_div(phase_[2]->out_count, width_);
+    const std::int64_t depths = phase_[0]->out_count;
+    parallel_for(p_.x.shape[0] * group_blocks * depths * heights * widths, subnormals<T>(), [&](std::int64_t item) {
+      std::int64_t j0[kSpatial];
+      j0[2] = item % widths * width_;
+      item /= widths;
+      j0[1] = item % heights * height_;
+      item /= heights;
+      j0[0] = item % depths;
+      item /= depths;
+      run_block(item / group_blocks, item % group_blocks * group_block_, j0);
+    });
+  }
+
+ private:
+  std::int64_t weight_offset(const Tap& d, const Tap& h, const Tap& w) const {
+    return d.index * p_.weight_tap[0] + h.index * p_.weight_tap[1] + w.index * p_.weight_tap[2];
+  }
+
+  void run_block(std::int64_t n, std::int64_t group0, const std::int64_t (&j0)[kSpatial]) const {
+    const std::int64_t groups = std::min(group_block_, p_.groups - group0);
+    const std::int64_t count[kSpatial] = {1, std::min(height_, phase_[1]->out_count - j0[1]),
+                                          std::min(width_, phase_[2]->out_count - j0[2])};
+    AxisSlots slots[kSpatial];
+    for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], true);
+    const BlockPacker<T> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const std::int64_t plane = packer.positions(), taps = static_cast<std::int64_t>(weight_of_tap_.size());
+    Workspace<T> input(plane * groups);
+    if (taps > 0) packer.pack(input, n, group0, groups, j0, 1, plane);
+    std::vector<std::int64_t> offsets;
+    for (std::int64_t d : slots[0].base)
+      for (std::int64_t h : slots[1].base)
+        for (std::int64_t w : slots[2].base) offsets.push_back((d * slots[1].slots + h) * slots[2].slots + w);
+
+    const View<const T>& y = p_.y_shape;
+    const std::int64_t step = phase_[2]->out_step * y.step(2);
+    const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
+    T* base = p_.y + n * y.stride[0] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
+    const std::int64_t channels = groups * p_.y_channels, channel0 = group0 * p_.y_channels;
+    const bool direct = step == 1;
+    Workspace<T> result(direct ? 1 : channels * count[2]);
+    std::vector<T> weights(taps * channels);
+    bool finite = true;
+    for (std::int64_t k = 0; k < channels; ++k) {
+      const std::int64_t channel = channel0 + k, group = channel / p_.y_channels, within = channel % p_.y_channels;
+      const T* source = p_.weight + group * p_.weight_group + within * p_.weight_y;
+      for (std::int64_t t = 0; t < taps; ++t) weights[k * taps + t] = source[weight_of_tap_[t]];
+    }
+    finite = all_finite(weights.data(), taps * channels);
+    for (std::int64_t r = 0; r < count[1]; ++r) {
+      T* row = base + r * phase_[1]->out_step * y.step(1);
+      for (std::int64_t k = 0; k < channels; ++k) {
+        const std::int64_t channel = channel0 + k;
+        T* target = direct ? row + channel * y.stride[1] : result + k * count[2];
+        const WindowArgs<T> args{input + k / p_.y_channels * plane + r * slots[1].step * slots[2].slots,
+                                 offsets.data(),
+                                 weights.data() + k * taps,
+                                 taps,
+                                 p_.bias ? p_.bias[channel] : T(0),
+                                 target,
+                                 count[2]};
+        if (finite)
+          kernel_.window(&args);
+        else
+          window_of_live_taps(args, j0, r);
+      }
+      if (!direct) {
+        // result is [channel][position]: a run of channels for each position where y is channels-last.
+        if (y.stride[1] == 1)
+          transpose_.run(channels, count[2], result, count[2], row + channel0, step, nullptr);
+        else
+          for (std::int64_t k = 0; k < channels; ++k)
+            for (std::int64_t i = 0; i < count[2]; ++i)
+              row[(channel0 + k) * y.stride[1] + i * step] = result[k * count[2] + i];
+      }
+    }
+  }
+
+  // The same sum one output at a time without the taps in the padding: for weights that are not finite.
+  void window_of_live_taps(const WindowArgs<T>& args, const std::int64_t (&j0)[kSpatial], std::int64_t r) const {
+    std::vector<std::int64_t> offsets;
+    std::vector<T> weights;
+    for (std::int64_t i = 0; i < args.count; ++i) {
+      const std::int64_t at[kSpatial] = {j0[0], j0[1] + r, j0[2] + i};
+      const auto live = [&](int axis, const Tap& tap) {
+        const std::int64_t position = at[axis] * phase_[axis]->in_step + tap.offset;
+        return position >= 0 && position < p_.x.extent(axis);
+      };
+      offsets.clear();
+      weights.clear();
+      std::int64_t t = 0;
+      for (const Tap& d : phase_[0]->taps)
+        for (const Tap& h : phase_[1]->taps)
+          for (const Tap& w : phase_[2]->taps) {
+            if (live(0, d) && live(1, h) && live(2, w)) {
+              offsets.push_back(args.offsets[t]);
+              weights.push_back(args.weights[t]);
+            }
+            ++t;
+          }
+      WindowArgs<T> one = args;
+      one.x = args.x + i;
+      one.offsets = offsets.data();
+      one.weights = weights.data();
+      one.taps = static_cast<std::int64_t>(weights.size());
+      one.y = args.y + i;
+      one.count = 1;
+      kernel_.window(&one);
+    }
+  }
+
+  const GatherProblem<T>& p_;
+  const AxisPhase* phase_[kSpatial];
+  const DepthwiseKernel& kernel_;
+  const TransposeKernel& transpose_;
+  std::vector<std::int64_t> weight_of_tap_;
+  std::int64_t group_block_ = 1, width_ = 1, height_ = 1;
+};
+
+}  // namespace
+
+template <class T>
+void gather_depthwise(const GatherProblem<T>& problem) {
+  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<T>(problem, phase).run(); });
+}
+
+template void gather_depthwise<float>(const GatherProblem<float>&);
+template void gather_depthwise<double>(const GatherProblem<double>&);
+
+}  // namespace fastconv

@@ -1,0 +1,59 @@
+#include "ops/conv_plan.h"
+
+#include <algorithm>
+
+namespace fastconv {
+
+std::vector<AxisPhase> forward_phases(const Window& window, std::int64_t out) {
+  AxisPhase phase;
+  phase.out_count = out;
+  phase.in_step = window.stride;
+  for (std::int64_t k = 0; k < window.kernel; ++k) phase.taps.push_back({k, k * window.dilation - window.pad_before});
+  return {phase};
+}
+
+std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in) {
+  std::vector<AxisPhase> phases;
+  for (std::int64_t start = 0; start < std::min(window.stride, in); ++start) {
+    AxisPhase phase;
+    phase.out_start = start;
+    phase.out_step = window.stride;
+    phase.out_count = (in - start + window.stride - 1) / window.stride;
+    for (std::int64_t k = window.kernel - 1; k >= 0; --k) {
+      const std::int64_t distance = start + window.pad_before - k * window.dilation;
+      if (distance % window.stride == 0) phase.taps.push_back({k, distance / window.stride});
+    }
+    phases.push_back(phase);
+  }
+  return phases;
+}
+
+AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step) {
+  AxisSlots result;
+  const auto taps = static_cast<std::int64_t>(phase.taps.size());
+  if (taps == 0) return result;
+  const std::int64_t first = phase.taps.front().offset, last = phase.taps.back().offset;
+  const std::int64_t contiguous = (count - 1) * phase.in_step + last - first + 1;
+  if (contiguous <= taps * count && (phase.in_step == 1 || !unit_step)) {
+    result.slots = contiguous;
+    result.step = phase.in_step;
+    for (const Tap& tap : phase.taps) result.base.push_back(tap.offset - first);
+    result.runs.push_back({0, first, 1, contiguous});
+  } else {
+    result.slots = taps * count;
+    for (std::int64_t t = 0; t < taps; ++t) {
+      result.base.push_back(t * count);
+      result.runs.push_back({t * count, phase.taps[t].offset, phase.in_step, count});
+    }
+  }
+  return result;
+}
+
+Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in) {
+  const std::int64_t origin = j0 * phase.in_step + tap.offset, step = phase.in_step;
+  const std::int64_t begin = origin >= 0 ? 0 : (-origin + step - 1) / step;
+  const std::int64_t end = in - origin <= 0 ? 0 : (in - origin + step - 1) / step;
+  return {std::min(begin, count), std::clamp(end, std::min(begin, count), count)};
+}
+
+}  // namespace fastconv

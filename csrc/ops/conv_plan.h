@@ -1,0 +1,56 @@
+// The geometry of a convolution pass, one dimension at a time.
+//
+// Forward and input gradient are the same sum, "gather": out[j] = sum over taps of in[j * step + offset(tap)] * w[tap].
+//   forward         step = stride, offset(k) = k * dilation - pad; one phase
+//   input gradient  the positions i of one residue class modulo the stride form a phase, i = start + stride * j; its
+//   live
+//                   taps are those with (start + pad - k * dilation) divisible by the stride; step = 1
+// so strided gradients visit live taps only, and transposed convolution is the input gradient's loop.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/array_view.h"
+#include "core/window.h"
+
+namespace fastconv {
+
+struct Tap {
+  std::int64_t index;   // in the weight
+  std::int64_t offset;  // in the input
+};
+
+struct AxisPhase {
+  std::int64_t out_start = 0, out_step = 1, out_count = 0;
+  std::int64_t in_step = 1;
+  std::vector<Tap> taps;  // by ascending offset
+};
+
+std::vector<AxisPhase> forward_phases(const Window& window, std::int64_t out);
+std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in);
+
+// Where one block of `count` outputs finds its inputs in a packed scratch: output j, tap t at slot j * step + base[t].
+// Contiguous slots share neighbouring inputs between taps; separate slots (one run of `count` a tap) are fewer where
+// the taps lie far apart or the step skips inputs.
+struct AxisSlots {
+  std::int64_t slots = 0;
+  std::int64_t step = 1;
+  std::vector<std::int64_t> base;
+  // The runs to pack: slot + i holds input start + i * in_step, i < count, relative to output 0 of the block.
+  struct Run {
+    std::int64_t slot, start, in_step, count;
+  };
+  std::vector<Run> runs;
+};
+
+// `unit_step` asks for slots with step 1 (outputs side by side).
+AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step);
+
+// The outputs j < count of a block starting at j0 whose tap reads inside [0, in).
+struct Range {
+  std::int64_t begin, end;
+};
+Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in);
+
+}  // namespace fastconv

@@ -1,0 +1,111 @@
+"""The linear layer's product: a convolution of length-1 windows over the batch, on the same kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv import _check, _core
+from fastconv._check import Array
+from fastconv.functional.conv import ConvGradients
+
+__all__ = ["linear", "linear_backward"]
+
+# The batch is the image: (1, features, rows) without a copy, whatever the strides.
+_WINDOW = ((1,), ((0, 0),), (1,), 1, True)
+
+
+def _as_image(x: Array) -> Array:
+    rows = x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+    return rows[np.newaxis]
+
+
+def _features(x: Array, weight: Array) -> None:
+    _check.require(x.ndim >= 1, f"x: expected at least 1 dimension (..., in_features), got shape {x.shape}")
+    _check.require(weight.ndim == 2, f"weight: expected shape (out_features, in_features), got {weight.shape}")
+    _check.require(
+        weight.shape[1] == x.shape[-1],
+        f"weight: got shape {weight.shape}, expected in_features {x.shape[-1]} on axis 1, the last axis of x {x.shape}",
+    )
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """``x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    x : array (..., in_features), float32 or float64
+    weight : array (out_features, in_features)
+    bias : array (out_features,), optional
+
+    Returns
+    -------
+    array
+        (..., out_features), of x's dtype.
+
+    Raises
+    ------
+    TypeError
+        Arrays of integers or of mixed dtypes.
+    ValueError
+        Shapes that do not fit.
+    """
+    x, weight, bias, restore = _check.as_arrays(x=x, weight=weight, bias=bias)
+    _features(x, weight)
+    outputs = weight.shape[0]
+    if bias is not None:
+        _check.require(bias.shape == (outputs,), f"bias: got shape {bias.shape}, expected ({outputs},)")
+        bias = np.ascontiguousarray(bias)
+    if x.size == 0 or outputs == 0:
+        y = np.zeros((*x.shape[:-1], outputs), x.dtype)
+        return restore(y if bias is None else y + bias)
+    y = _core.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None)
+    return restore(y.reshape(*x.shape[:-1], outputs))
+
+
+def linear_backward(
+    grad_output: Any, x: Any, weight: Any, *, output_mask: tuple[bool, bool, bool] = (True, True, True)
+) -> ConvGradients:
+    """Gradients of :func:`linear`.
+
+    Parameters
+    ----------
+    grad_output : array (..., out_features)
+    x, weight
+        As in the forward call.
+    output_mask : three bools
+        Which of the gradients of x, weight and bias to compute.
+
+    Returns
+    -------
+    ConvGradients
+        A named tuple (input, weight, bias), ``None`` where masked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As the forward call; also where grad_output has not the output's shape.
+    """
+    grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
+    _features(x, weight)
+    _check.same_shape(grad_output, (*x.shape[:-1], weight.shape[0]), "grad_output")
+    wanted = _check.mask(output_mask)
+    if x.size == 0 or weight.size == 0:
+        zeros = (np.zeros(x.shape, x.dtype), np.zeros(weight.shape, x.dtype), np.zeros(weight.shape[:1], x.dtype))
+        if x.shape[-1] == 0 and x.ndim > 0:
+            zeros[2][:] = grad_output.reshape(-1, weight.shape[0]).sum(0)
+        return ConvGradients(*(restore(z) if w else None for z, w in zip(zeros, wanted, strict=True)))
+    grad, image = _as_image(grad_output), _as_image(x)
+    gradients = (
+        _core.conv_backward_input(grad, weight[:, :, np.newaxis], None, grad.shape[1:2], *_WINDOW, None)
+        if wanted[0]
+        else None,
+        _core.conv_backward_weight(grad, image, (1,), *_WINDOW) if wanted[1] else None,
+        _core.conv_backward_bias(grad, True) if wanted[2] else None,
+    )
+    return ConvGradients(
+        None if gradients[0] is None else restore(gradients[0].reshape(x.shape)),
+        None if gradients[1] is None else restore(gradients[1][:, :, 0]),
+        None if gradients[2] is None else restore(gradients[2]),
+    )
