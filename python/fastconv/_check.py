@@ -215,10 +215,11 @@ def output_sizes(
         int(_core.output_size(size, k, s, d, before, after, ceil_mode))
         for size, k, s, d, (before, after) in zip(sizes, kernel, stride, dilation, padding, strict=True)
     )
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    padded = tuple(size + before + after for size, (before, after) in zip(sizes, padding, strict=True))
     require(
         all(size > 0 for size in result),
-        f"{name}: a window of {tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))} (dilation "
-        f"included) is larger than the padded input {tuple(i + a + b for i, (a, b) in zip(sizes, padding, strict=True))}",
+        f"{name}: a window of {reach} (dilation included) is larger than the padded input {padded}",
     )
     return result
 

@@ -14,16 +14,13 @@ import numpy as np
 from fastconv import _check, _core
 from fastconv._check import Array, Pads
 
-__all__ = [
-    "ConvGradients",
-    "SeparableConvGradients",
-    *(
-        f"{kind}{n}d{suffix}"
-        for kind in ("conv", "conv_transpose", "separable_conv")
-        for n in (1, 2, 3)
-        for suffix in ("", "_backward")
-    ),
-]
+__all__ = ["ConvGradients", "SeparableConvGradients"]
+__all__ += ["conv1d", "conv2d", "conv3d"]
+__all__ += ["conv1d_backward", "conv2d_backward", "conv3d_backward"]
+__all__ += ["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+__all__ += ["conv_transpose1d_backward", "conv_transpose2d_backward", "conv_transpose3d_backward"]
+__all__ += ["separable_conv1d", "separable_conv2d", "separable_conv3d"]
+__all__ += ["separable_conv1d_backward", "separable_conv2d_backward", "separable_conv3d_backward"]
 
 _ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
 _PRECISIONS = ("highest", "high", "medium")
@@ -58,7 +55,7 @@ class _Geometry:
     last: bool
 
     @property
-    def window(self) -> tuple[Any, ...]:
+    def window(self) -> tuple[tuple[int, ...], Pads, tuple[int, ...], int, bool]:
         return self.stride, self.padding, self.dilation, self.groups, self.last
 
 
@@ -209,7 +206,8 @@ def _forward(n: int) -> Callable[..., Any]:
         The same layout for both data formats.
     bias : array (C_out,), optional
     stride, dilation : int or tuple of {n} ints
-    padding : int, tuple of {n} ints, {n} pairs (before, after), "valid", "same" or "full"{', "causal"' if n == 1 else ""}
+    padding : int, tuple of {n} ints, {n} pairs (before, after) or str
+        "valid", "same", "full"{' or "causal"' if n == 1 else ""}
     groups : int
         Groups of channels that are convolved apart from each other.
     data_format : str
@@ -355,7 +353,7 @@ def _transposed_forward(n: int) -> Callable[..., Any]:
         y = _finish(y, unbatched, out, None)
         return given if given is not None else restore(y)
 
-    conv_transpose.__doc__ = f"""{n}-dimensional transposed convolution: the input gradient of a convolution, as a layer.
+    conv_transpose.__doc__ = f"""{n}-dimensional transposed convolution: a convolution's input gradient, as a layer.
 
     Parameters
     ----------
@@ -486,7 +484,7 @@ def _separable_forward(n: int) -> Callable[..., Any]:
         )
         return conv(middle, pointwise_weight, bias, data_format=data_format, precision=precision)
 
-    separable_conv.__doc__ = f"""{n}-dimensional depthwise separable convolution: one filter a channel, then a mix of channels.
+    separable_conv.__doc__ = f"""{n}-dimensional separable convolution: a filter for each channel, then a mix of channels.
 
     Parameters
     ----------

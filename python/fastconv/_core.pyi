@@ -1,0 +1,159 @@
+"""The compiled engine's private functions, as csrc/bindings registers them."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict, type_check_only
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+_Pads = Sequence[tuple[int, int]]
+
+@type_check_only
+class _KernelRow(TypedDict):
+    op: str
+    name: str
+    isa: str
+    dtype: str
+    tile: tuple[int, int]
+
+@type_check_only
+class _BuildConfig(TypedDict, total=False):
+    version: str
+    compiler: str
+    build_type: str
+    openmp: int
+    avx512_emulated: bool
+
+# bind_runtime.cpp
+def get_num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+def get_isa() -> str: ...
+def set_isa(name: str) -> None: ...
+def available_isas() -> list[str]: ...
+def kernel_table() -> list[_KernelRow]: ...
+def force_kernel(name: str | None) -> None: ...
+def kernel_counts() -> dict[str, int]: ...
+def reset_kernel_counts() -> None: ...
+def output_size(
+    in_: int, kernel: int, stride: int, dilation: int, before: int, after: int, ceil_mode: bool, /
+) -> int: ...
+def transposed_output_size(
+    in_: int, kernel: int, stride: int, dilation: int, before: int, after: int, output_padding: int, /
+) -> int: ...
+def build_config() -> _BuildConfig: ...
+
+# bind_conv.cpp
+def conv_forward(
+    input: _Array,
+    weight: _Array,
+    bias: _Array | None,
+    stride: Sequence[int],
+    padding: _Pads,
+    dilation: Sequence[int],
+    groups: int,
+    channels_last: bool,
+    out: _Array | None,
+    /,
+) -> _Array: ...
+def conv_backward_input(
+    grad_output: _Array,
+    weight: _Array,
+    bias: _Array | None,
+    input_size: Sequence[int],
+    stride: Sequence[int],
+    padding: _Pads,
+    dilation: Sequence[int],
+    groups: int,
+    channels_last: bool,
+    out: _Array | None,
+    /,
+) -> _Array: ...
+def conv_backward_weight(
+    grad_output: _Array,
+    input: _Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: _Pads,
+    dilation: Sequence[int],
+    groups: int,
+    channels_last: bool,
+    /,
+) -> _Array: ...
+def conv_backward_bias(grad_output: _Array, channels_last: bool, /) -> _Array: ...
+
+# bind_pool.cpp
+class PoolWindow:
+    def __init__(
+        self,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int],
+        padding: _Pads,
+        ceil_mode: bool,
+        count_include_pad: bool = True,
+        divisor_override: int = 0,
+    ) -> None: ...
+
+def pool_output_shape(window: PoolWindow, sizes: Sequence[int]) -> list[int]: ...
+
+# An array, or with return_indices a pair of them.
+def pool(op: str, x: _Array, window: PoolWindow, channels_last: bool, return_indices: bool) -> Any: ...
+def avg_pool_backward(
+    grad_output: _Array, input_shape: Sequence[int], window: PoolWindow, channels_last: bool
+) -> _Array: ...
+def pool_backward_from_indices(
+    grad_output: _Array, indices: npt.NDArray[np.int64], input_shape: Sequence[int], channels_last: bool
+) -> _Array: ...
+def global_pool(op: str, x: _Array, channels_last: bool, return_indices: bool) -> Any: ...
+def global_avg_pool_backward(grad_output: _Array, input_shape: Sequence[int], channels_last: bool) -> _Array: ...
+def global_max_pool_backward(
+    grad_output: _Array, indices: npt.NDArray[np.int64], input_shape: Sequence[int], channels_last: bool
+) -> _Array: ...
+
+# bind_norm.cpp
+def batch_statistics(
+    x: _Array, channels_last: bool, rows: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def batch_norm(
+    x: _Array,
+    y: _Array,
+    channels_last: bool,
+    rows: bool,
+    mean: _Array,
+    invstd: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+) -> None: ...
+def batch_norm_backward(
+    grad_output: _Array,
+    x: _Array,
+    grad_input: _Array | None,
+    channels_last: bool,
+    rows: bool,
+    mean: _Array,
+    invstd: _Array,
+    weight: _Array | None,
+    training: bool,
+    sums: bool,
+) -> tuple[_Array, _Array]: ...
+
+# bind_eltwise.cpp
+def eltwise(name: str, a: _Array, b: _Array | None, y: _Array, parameter: float = 0.0) -> None: ...
+def squared_error(a: _Array, b: _Array) -> float: ...
+def softmax(x: _Array, y: _Array, axis: int, logarithm: bool) -> None: ...
+def softmax_backward(grad_output: _Array, y: _Array, grad_input: _Array, axis: int, logarithm: bool) -> None: ...
+def cross_entropy(
+    logits: _Array, target: _Array, weight: _Array | None, ignore_index: int, label_smoothing: float, each: bool
+) -> tuple[Any, float, float]: ...
+def cross_entropy_backward(
+    grad_output: _Array,
+    logits: _Array,
+    target: _Array,
+    weight: _Array | None,
+    ignore_index: int,
+    label_smoothing: float,
+    mean: bool,
+) -> _Array: ...
+def dropout_mask(shape: Sequence[int], p: float, seed: int) -> npt.NDArray[np.bool_]: ...
+def dropout_apply(x: _Array, mask: npt.NDArray[np.bool_], y: _Array, scale: float) -> None: ...
