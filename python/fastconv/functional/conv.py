@@ -484,7 +484,7 @@ def _separable_forward(n: int) -> Callable[..., Any]:
         )
         return conv(middle, pointwise_weight, bias, data_format=data_format, precision=precision)
 
-    separable_conv.__doc__ = f"""{n}-dimensional separable convolution: a filter for each channel, then a mix of channels.
+    separable_conv.__doc__ = f"""{n}-dimensional separable convolution: a filter for each channel, then a mix of them.
 
     Parameters
     ----------
