@@ -3,6 +3,7 @@
 
 #include "bindings/array_args.h"
 #include "ops/eltwise.h"
+#include "ops/loss.h"
 #include "ops/softmax.h"
 
 namespace fastconv {
@@ -59,6 +60,80 @@ void eltwise(const std::string& name, const py::array& a, const py::object& b, c
   run_eltwise(dtype, map, first, two ? &second : nullptr, result, parameter);
 }
 
+// The arrays of a cross entropy: logits (N, C, S), target int64 (N, S) or probabilities (N, C, S), all C-contiguous.
+struct LossArguments {
+  CrossEntropy problem{};
+  std::vector<double> weight;
+
+  LossArguments(const py::array& logits, const py::array& target, const py::object& weights, std::int64_t ignore_index,
+                double label_smoothing) {
+    const Dtype dtype = dtype_of(logits, "logits");
+    const Strided x = real(logits, "logits", dtype);
+    if (x.shape.size() != 3 || x.shape[1] < 1) fail("logits: expected (N, C, S)");
+    if (!(logits.flags() & py::array::c_style) || !(target.flags() & py::array::c_style))
+      fail("logits: not contiguous");
+    const bool classes = py::isinstance<py::array_t<std::int64_t>>(target);
+    const Strided t = classes ? strided(target, "target", 8) : real(target, "target", dtype);
+    if (t.shape != (classes ? std::vector<std::int64_t>{x.shape[0], x.shape[2]} : x.shape)) fail("target: wrong shape");
+    weight.assign(static_cast<std::size_t>(x.shape[1]), 1.0);
+    if (!weights.is_none()) {
+      const auto given = py::cast<py::array_t<double, py::array::c_style>>(weights);
+      if (given.ndim() != 1 || given.shape(0) != x.shape[1]) fail("weight: expected one number a class");
+      std::copy_n(given.data(), x.shape[1], weight.begin());
+    }
+    problem = {dtype,
+               x.data,
+               x.shape[0],
+               x.shape[1],
+               x.shape[2],
+               classes ? static_cast<const std::int64_t*>(t.data) : nullptr,
+               classes ? nullptr : t.data,
+               weight.data(),
+               ignore_index,
+               label_smoothing};
+  }
+};
+
+// The losses (N, S) for "none"; else their sum or mean, rounded once, as an array without axes.
+py::array cross_entropy_forward(const py::array& logits, const py::array& target, const py::object& weights,
+                                std::int64_t ignore_index, double label_smoothing, const std::string& reduction) {
+  const LossArguments arguments(logits, target, weights, ignore_index, label_smoothing);
+  const CrossEntropy& p = arguments.problem;
+  const bool each = reduction == "none";
+  py::array result = each ? new_array(p.dtype, {logits.shape(0), logits.shape(2)}) : new_array(p.dtype, {});
+  void* data = result.mutable_data();
+  const py::gil_scoped_release release;
+  const double divisor = cross_entropy_divisor(p), sum = cross_entropy(p, each ? data : nullptr);
+  const double value = reduction == "mean" ? sum / divisor : sum;  // nothing counted: NaN, as in PyTorch
+  if (!each)
+    dispatch_dtype(p.dtype,
+                   [&](auto zero) { *static_cast<decltype(zero)*>(data) = static_cast<decltype(zero)>(value); });
+  return result;
+}
+
+// The gradient of the logits; grad_output is (N, S), or one number for all, over the mean's divisor if `mean`.
+py::array cross_entropy_gradient(const py::array& grad_output, const py::array& logits, const py::array& target,
+                                 const py::object& weights, std::int64_t ignore_index, double label_smoothing,
+                                 bool mean) {
+  const LossArguments arguments(logits, target, weights, ignore_index, label_smoothing);
+  const CrossEntropy& p = arguments.problem;
+  const Strided g = real(grad_output, "grad_output", p.dtype);
+  const bool each = grad_output.ndim() == 2;
+  if (each ? g.shape != std::vector<std::int64_t>{p.samples, p.positions} : grad_output.ndim() != 0)
+    fail("grad_output: expected (N, S) or one number");
+  if (!(grad_output.flags() & py::array::c_style)) fail("grad_output: not contiguous");
+  py::array result = new_array(p.dtype, {logits.shape(0), logits.shape(1), logits.shape(2)});
+  void* data = result.mutable_data();
+  double factor = 0;
+  if (!each)
+    dispatch_dtype(p.dtype, [&](auto zero) { factor = static_cast<double>(*static_cast<decltype(zero)*>(g.data)); });
+  const py::gil_scoped_release release;
+  const double divisor = cross_entropy_divisor(p);
+  if (mean) factor = divisor == 0 ? 0 : factor / divisor;
+  cross_entropy_backward(p, each ? g.data : nullptr, factor, data);
+  return result;
+}
+
 }  // namespace
 
 void bind_eltwise(py::module_& module) {
@@ -98,6 +173,11 @@ void bind_eltwise(py::module_& module) {
         softmax_backward(dtype, g, value, gx, axis, logarithm);
       },
       py::arg("grad_output"), py::arg("y"), py::arg("grad_input"), py::arg("axis"), py::arg("logarithm"));
+  module.def("cross_entropy", &cross_entropy_forward, py::arg("logits"), py::arg("target"),
+             py::arg("weight").none(true), py::arg("ignore_index"), py::arg("label_smoothing"), py::arg("reduction"));
+  module.def("cross_entropy_backward", &cross_entropy_gradient, py::arg("grad_output"), py::arg("logits"),
+             py::arg("target"), py::arg("weight").none(true), py::arg("ignore_index"), py::arg("label_smoothing"),
+             py::arg("mean"));
   module.def(
       "dropout_mask",
       [](const std::vector<py::ssize_t>& shape, double p, std::uint64_t seed) {

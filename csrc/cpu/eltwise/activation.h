@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/eltwise/functions.h"
+#include "cpu/simd/lanes.h"
 
 namespace fastconv {
 namespace {
@@ -95,8 +96,8 @@ void run_map(const void* a_, const void* b_, void* y_, int64_t count, double par
   }
   for (; i < count; i += V::width) {
     const int left = count - i < V::width ? static_cast<int>(count - i) : V::width;
-    const V value = F::of(V::load_partial(a + i, left), two_inputs ? V::load_partial(b + i, left) : V::zero(), p);
-    value.store_partial(y + i, left);
+    const V value = F::of(load_lanes<V>(a + i, left), two_inputs ? load_lanes<V>(b + i, left) : V::zero(), p);
+    store_lanes(value, y + i, left);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/eltwise/functions.h"
+#include "cpu/simd/lanes.h"
 
 namespace fastconv {
 namespace {
@@ -16,26 +17,12 @@ FASTCONV_INLINE void each(int64_t count, F f) {
 }
 
 template <class V>
-FASTCONV_INLINE V load_lanes(const typename V::element* p, int lanes, typename V::element fill = 0) {
-  return lanes == V::width ? V::load(p) : V::load_partial(p, lanes, fill);
-}
-
-template <class V>
-FASTCONV_INLINE void store_lanes(V v, typename V::element* p, int lanes) {
-  if (lanes == V::width) {
-    v.store(p);
-  } else {
-    v.store_partial(p, lanes);
-  }
-}
-
-template <class V>
 FASTCONV_INLINE V larger(V a, V b) {
   return V::select(b > a, b, a);  // a NaN is found later, by the sum of exponentials
 }
 
-template <class T>
-void softmax_row(const void* x_, void* y_, int64_t count, bool logarithm) {
+template <class T, bool logarithm>
+void run_softmax_row(const void* x_, void* y_, int64_t count) {
   using V = Reg<T>;
   const T* x = static_cast<const T*>(x_);
   T* y = static_cast<T*>(y_);
@@ -62,8 +49,8 @@ void softmax_row(const void* x_, void* y_, int64_t count, bool logarithm) {
   each<V>(count, [&](int64_t i, int lanes) { store_lanes(load_lanes<V>(y + i, lanes) / sum, y + i, lanes); });
 }
 
-template <class T>
-void softmax_row_backward(const void* g_, const void* y_, void* gx_, int64_t count, bool logarithm) {
+template <class T, bool logarithm>
+void run_softmax_row_backward(const void* g_, const void* y_, void* gx_, int64_t count) {
   using V = Reg<T>;
   const T* g = static_cast<const T*>(g_);
   const T* y = static_cast<const T*>(y_);
@@ -80,9 +67,9 @@ void softmax_row_backward(const void* g_, const void* y_, void* gx_, int64_t cou
   });
 }
 
-template <class T>
-void softmax_columns(const void* x_, int64_t x_stride, void* y_, int64_t y_stride, int64_t count, int64_t positions,
-                     bool logarithm) {
+template <class T, bool logarithm>
+void run_softmax_columns(const void* x_, int64_t x_stride, void* y_, int64_t y_stride, int64_t count,
+                         int64_t positions) {
   using V = Reg<T>;
   const T* x = static_cast<const T*>(x_);
   T* y = static_cast<T*>(y_);
@@ -113,9 +100,9 @@ void softmax_columns(const void* x_, int64_t x_stride, void* y_, int64_t y_strid
     });
 }
 
-template <class T>
-void softmax_columns_backward(const void* g_, int64_t g_stride, const void* y_, int64_t y_stride, void* gx_,
-                              int64_t stride, int64_t count, int64_t positions, bool logarithm) {
+template <class T, bool logarithm>
+void run_softmax_columns_backward(const void* g_, int64_t g_stride, const void* y_, int64_t y_stride, void* gx_,
+                                  int64_t stride, int64_t count, int64_t positions) {
   using V = Reg<T>;
   const T* g = static_cast<const T*>(g_);
   const T* y = static_cast<const T*>(y_);
@@ -134,6 +121,30 @@ void softmax_columns_backward(const void* g_, int64_t g_stride, const void* y_, 
       const V value = load_lanes<V>(y + c * y_stride + p, lanes);
       store_lanes(logarithm ? gradient - exp(value) * total : value * (gradient - total), gx + c * stride + p, lanes);
     });
+}
+
+template <class T>
+void softmax_row(const void* x, void* y, int64_t count, bool logarithm) {
+  (logarithm ? run_softmax_row<T, true> : run_softmax_row<T, false>)(x, y, count);
+}
+
+template <class T>
+void softmax_row_backward(const void* g, const void* y, void* gx, int64_t count, bool logarithm) {
+  (logarithm ? run_softmax_row_backward<T, true> : run_softmax_row_backward<T, false>)(g, y, gx, count);
+}
+
+template <class T>
+void softmax_columns(const void* x, int64_t x_stride, void* y, int64_t y_stride, int64_t count, int64_t positions,
+                     bool logarithm) {
+  (logarithm ? run_softmax_columns<T, true> : run_softmax_columns<T, false>)(x, x_stride, y, y_stride, count,
+                                                                             positions);
+}
+
+template <class T>
+void softmax_columns_backward(const void* g, int64_t g_stride, const void* y, int64_t y_stride, void* gx,
+                              int64_t stride, int64_t count, int64_t positions, bool logarithm) {
+  (logarithm ? run_softmax_columns_backward<T, true>
+             : run_softmax_columns_backward<T, false>)(g, g_stride, y, y_stride, gx, stride, count, positions);
 }
 
 template <class T>

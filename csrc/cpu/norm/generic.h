@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/norm/kernels.h"
-#include "cpu/simd/vec.h"
+#include "cpu/simd/lanes.h"
 
 namespace fastconv {
 namespace {
@@ -108,7 +108,7 @@ FASTCONV_INLINE Coefficients<V> load_coefficients(const NormCoefficients& c, int
                                                   bool backward) {
   const auto at = [&](const void* p) {
     const T* from = static_cast<const T*>(p) + channel;
-    return lanes == V::width ? V::load(from) : V::load_partial(from, lanes);
+    return load_lanes<V>(from, lanes);
   };
   if (backward && !c.slope) return {V::zero(), at(c.scale), V::zero(), V::zero()};
   return {at(c.mean), at(c.scale), at(c.shift), backward ? at(c.slope) : V::zero()};
@@ -128,20 +128,6 @@ FASTCONV_INLINE void cover(int64_t length, F f) {
   }
 }
 
-template <class V>
-FASTCONV_INLINE V load_some(const typename V::element* p, int lanes) {
-  return lanes == V::width ? V::load(p) : V::load_partial(p, lanes);
-}
-
-template <class V>
-FASTCONV_INLINE void store_some(V v, typename V::element* p, int lanes) {
-  if (lanes == V::width) {
-    v.store(p);
-  } else {
-    v.store_partial(p, lanes);
-  }
-}
-
 template <class T>
 void plane_forward(const void* x_, int64_t x_stride, void* y_, int64_t y_stride, int64_t planes, int64_t length,
                    const NormCoefficients& coefficients) {
@@ -150,7 +136,7 @@ void plane_forward(const void* x_, int64_t x_stride, void* y_, int64_t y_stride,
     const T* x = static_cast<const T*>(x_) + c * x_stride;
     T* y = static_cast<T*>(y_) + c * y_stride;
     const auto k = splat<T, V>(coefficients, c, false);
-    cover<V>(length, [&](int64_t i, int lanes) { store_some(k.forward(load_some<V>(x + i, lanes)), y + i, lanes); });
+    cover<V>(length, [&](int64_t i, int lanes) { store_lanes(k.forward(load_lanes<V>(x + i, lanes)), y + i, lanes); });
   }
 }
 
@@ -165,96 +151,94 @@ void plane_backward(const void* g_, int64_t g_stride, const void* x_, int64_t x_
     const auto k = splat<T, V>(coefficients, c, true);
     if (coefficients.slope) {
       cover<V>(length, [&](int64_t i, int lanes) {
-        store_some(k.backward(load_some<V>(g + i, lanes), load_some<V>(x + i, lanes)), gx + i, lanes);
+        store_lanes(k.backward(load_lanes<V>(g + i, lanes), load_lanes<V>(x + i, lanes)), gx + i, lanes);
       });
     } else {
-      cover<V>(length, [&](int64_t i, int lanes) { store_some(load_some<V>(g + i, lanes) * k.scale, gx + i, lanes); });
+      cover<V>(length,
+               [&](int64_t i, int lanes) { store_lanes(load_lanes<V>(g + i, lanes) * k.scale, gx + i, lanes); });
     }
   }
 }
 
-template <class T, int unroll>
-FASTCONV_INLINE void moments_of_columns(const T* x, int64_t stride, int64_t rows, double* sum, double* squares) {
-  constexpr int width = Wide::width;
-  Wide part[unroll], center[unroll];
-  for (Wide& p : part) p = Wide::zero();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int k = 0; k < unroll; ++k) part[k] = part[k] + load_wide(x + r * stride + k * width);
-  const Wide count = Wide::broadcast(static_cast<double>(rows));
-  for (int k = 0; k < unroll; ++k) {
-    part[k].store(sum + k * width);
-    center[k] = part[k] / count;
-    part[k] = Wide::zero();
-  }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int k = 0; k < unroll; ++k) {
-      const Wide d = load_wide(x + r * stride + k * width) - center[k];
-      part[k] = Wide::fma(d, d, part[k]);
-    }
-  for (int k = 0; k < unroll; ++k) part[k].store(squares + k * width);
-}
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
 
+// Rows are read in the order in which they lie, a few at a time; the channels' sums live in the result arrays.
 template <class T>
 void row_moments(const void* x_, int64_t stride, int64_t rows, int64_t columns, double* sum, double* squares) {
   constexpr int width = Wide::width;
   const T* x = static_cast<const T*>(x_);
-  int64_t c = 0;
-  for (; c + kUnroll * width <= columns; c += kUnroll * width)
-    moments_of_columns<T, kUnroll>(x + c, stride, rows, sum + c, squares + c);
-  for (; c + width <= columns; c += width) moments_of_columns<T, 1>(x + c, stride, rows, sum + c, squares + c);
-  for (; c < columns; ++c) {
-    double total = 0, around = 0;
-    for (int64_t r = 0; r < rows; ++r) total += static_cast<double>(x[r * stride + c]);
-    const double mean = total / static_cast<double>(rows);
-    for (int64_t r = 0; r < rows; ++r) {
-      const double d = static_cast<double>(x[r * stride + c]) - mean;
-      around += d * d;
+  for (int64_t c = 0; c < columns; ++c) sum[c] = squares[c] = 0;
+  int64_t r = 0;
+  const int64_t whole = columns / width * width;
+  const auto add_rows = [&](const T* row, auto rows_at_once) {
+    constexpr int count = decltype(rows_at_once)::value;
+    for (int64_t c = 0; c < whole; c += width) {
+      Wide part = load_wide(row + c);
+      for (int k = 1; k < count; ++k) part = part + load_wide(row + k * stride + c);
+      (Wide::load(sum + c) + part).store(sum + c);
     }
-    sum[c] = total;
-    squares[c] = around;
-  }
-}
-
-template <class T, int unroll>
-FASTCONV_INLINE void products_of_columns(const T* g, int64_t g_stride, const T* x, int64_t x_stride, int64_t rows,
-                                         const double* mean, double* sum, double* dot) {
-  constexpr int width = Wide::width;
-  Wide sums[unroll], dots[unroll], center[unroll];
-  for (int k = 0; k < unroll; ++k) {
-    sums[k] = dots[k] = Wide::zero();
-    center[k] = Wide::load(mean + k * width);
-  }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int k = 0; k < unroll; ++k) {
-      const Wide gradient = load_wide(g + r * g_stride + k * width);
-      sums[k] = sums[k] + gradient;
-      dots[k] = Wide::fma(gradient, load_wide(x + r * x_stride + k * width) - center[k], dots[k]);
+    for (int64_t c = whole; c < columns; ++c)
+      for (int k = 0; k < count; ++k) sum[c] += static_cast<double>(row[k * stride + c]);
+  };
+  for (; r + kUnroll <= rows; r += kUnroll) add_rows(x + r * stride, Count<kUnroll>{});
+  for (; r < rows; ++r) add_rows(x + r * stride, Count<1>{});
+  // The second pass reads what the first left in the cache: deviations from the mean do not cancel.
+  const double share = 1 / static_cast<double>(rows);
+  const auto square_rows = [&](const T* row, auto rows_at_once) {
+    constexpr int count = decltype(rows_at_once)::value;
+    for (int64_t c = 0; c < whole; c += width) {
+      const Wide center = Wide::load(sum + c) * Wide::broadcast(share);
+      Wide part = Wide::load(squares + c);
+      for (int k = 0; k < count; ++k) {
+        const Wide d = load_wide(row + k * stride + c) - center;
+        part = Wide::fma(d, d, part);
+      }
+      part.store(squares + c);
     }
-  for (int k = 0; k < unroll; ++k) {
-    sums[k].store(sum + k * width);
-    dots[k].store(dot + k * width);
-  }
+    for (int64_t c = whole; c < columns; ++c)
+      for (int k = 0; k < count; ++k) {
+        const double d = static_cast<double>(row[k * stride + c]) - sum[c] * share;
+        squares[c] += d * d;
+      }
+  };
+  for (r = 0; r + kUnroll <= rows; r += kUnroll) square_rows(x + r * stride, Count<kUnroll>{});
+  for (; r < rows; ++r) square_rows(x + r * stride, Count<1>{});
 }
 
 template <class T>
 void row_products(const void* g_, int64_t g_stride, const void* x_, int64_t x_stride, int64_t rows, int64_t columns,
                   const double* mean, double* sum, double* dot) {
   constexpr int width = Wide::width;
+  for (int64_t c = 0; c < columns; ++c) sum[c] = dot[c] = 0;
+  const int64_t whole = columns / width * width;
+  const auto add_rows = [&](const T* g, const T* x, auto rows_at_once) {
+    constexpr int count = decltype(rows_at_once)::value;
+    for (int64_t c = 0; c < whole; c += width) {
+      const Wide center = Wide::load(mean + c);
+      Wide sums = Wide::load(sum + c), dots = Wide::load(dot + c);
+      for (int k = 0; k < count; ++k) {
+        const Wide gradient = load_wide(g + k * g_stride + c);
+        sums = sums + gradient;
+        dots = Wide::fma(gradient, load_wide(x + k * x_stride + c) - center, dots);
+      }
+      sums.store(sum + c);
+      dots.store(dot + c);
+    }
+    for (int64_t c = whole; c < columns; ++c)
+      for (int k = 0; k < count; ++k) {
+        const auto gradient = static_cast<double>(g[k * g_stride + c]);
+        sum[c] += gradient;
+        dot[c] += gradient * (static_cast<double>(x[k * x_stride + c]) - mean[c]);
+      }
+  };
   const T* g = static_cast<const T*>(g_);
   const T* x = static_cast<const T*>(x_);
-  int64_t c = 0;
-  for (; c + kUnroll * width <= columns; c += kUnroll * width)
-    products_of_columns<T, kUnroll>(g + c, g_stride, x + c, x_stride, rows, mean + c, sum + c, dot + c);
-  for (; c + width <= columns; c += width)
-    products_of_columns<T, 1>(g + c, g_stride, x + c, x_stride, rows, mean + c, sum + c, dot + c);
-  for (; c < columns; ++c) {
-    sum[c] = dot[c] = 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto gradient = static_cast<double>(g[r * g_stride + c]);
-      sum[c] += gradient;
-      dot[c] += gradient * (static_cast<double>(x[r * x_stride + c]) - mean[c]);
-    }
-  }
+  int64_t r = 0;
+  for (; r + kUnroll <= rows; r += kUnroll) add_rows(g + r * g_stride, x + r * x_stride, Count<kUnroll>{});
+  for (; r < rows; ++r) add_rows(g + r * g_stride, x + r * x_stride, Count<1>{});
 }
 
 template <class T>
@@ -266,7 +250,7 @@ void row_forward(const void* x_, int64_t x_stride, void* y_, int64_t y_stride, i
     T* y = static_cast<T*>(y_) + r * y_stride;
     cover<V>(columns, [&](int64_t c, int lanes) {
       const auto k = load_coefficients<T, V>(coefficients, c, lanes, false);
-      store_some(k.forward(load_some<V>(x + c, lanes)), y + c, lanes);
+      store_lanes(k.forward(load_lanes<V>(x + c, lanes)), y + c, lanes);
     });
   }
 }
@@ -282,9 +266,9 @@ void row_backward(const void* g_, int64_t g_stride, const void* x_, int64_t x_st
     T* gx = static_cast<T*>(gx_) + r * stride;
     cover<V>(columns, [&](int64_t c, int lanes) {
       const auto k = load_coefficients<T, V>(coefficients, c, lanes, true);
-      const V gradient = load_some<V>(g + c, lanes);
-      const V value = through_statistics ? k.backward(gradient, load_some<V>(x + c, lanes)) : gradient * k.scale;
-      store_some(value, gx + c, lanes);
+      const V gradient = load_lanes<V>(g + c, lanes);
+      const V value = through_statistics ? k.backward(gradient, load_lanes<V>(x + c, lanes)) : gradient * k.scale;
+      store_lanes(value, gx + c, lanes);
     });
   }
 }

@@ -280,7 +280,7 @@ def _axis(x: Array, name: str, axis: object) -> int:
     if isinstance(axis, bool) or not isinstance(axis, Integral):
         raise TypeError(f"axis: expected an int, got {axis!r}")
     require(x.ndim > 0, f"{name}: expected at least one dimension, got shape {x.shape}")
-    require(-x.ndim <= axis < x.ndim, f"axis: got {axis}, expected -{x.ndim} to {x.ndim - 1} for shape {x.shape}")
+    require(-x.ndim <= int(axis) < x.ndim, f"axis: got {axis}, expected -{x.ndim} to {x.ndim - 1} for shape {x.shape}")
     return int(axis) % x.ndim
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, as_arrays, channels_last, flag, number, require, same_shape
+from fastconv._check import Array, as_arrays, channels_last, flag, number, require
 
 __all__ = [
     "dropout",
@@ -35,7 +35,7 @@ def _seed(seed: object) -> int:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"seed: expected an int or None, got {seed!r}")
-    require(0 <= seed < 2**64, f"seed: got {seed}, expected 0 to 2**64 - 1")
+    require(0 <= int(seed) < 2**64, f"seed: got {seed}, expected 0 to 2**64 - 1")
     return int(seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 
 from fastconv import _core
 from fastconv._check import Array, _as_ndarray, as_arrays, number, require, same_shape
-from fastconv.functional.activation import log_softmax, softmax
 
 __all__ = ["cross_entropy", "cross_entropy_backward", "mse_loss", "mse_loss_backward"]
 
@@ -20,12 +20,10 @@ def _check_reduction(reduction: object) -> None:
     require(reduction in _REDUCTIONS, f"reduction: got {reduction!r}, expected one of {_REDUCTIONS}")
 
 
-def _scalar(value: Any, dtype: Any, restore: Any) -> Any:
-    """A loss as a NumPy scalar of the dtype, or a tensor where one came in."""
-    with np.errstate(over="ignore"):
-        array = np.asarray(value, dtype)
-    result = restore(array)
-    return array[()] if result is array else result
+def _scalar(loss: Array, restore: Any) -> Any:
+    """An array without axes as a NumPy scalar, or as a tensor where one came in."""
+    result = restore(loss)
+    return loss[()] if result is loss else result
 
 
 def _gradient_of(grad_output: Any, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -73,7 +71,8 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean") -> Any:
     total = _core.squared_error(output, wanted)
     if reduction == "mean":
         total = total / output.size if output.size else np.nan
-    return _scalar(total, output.dtype, restore)
+    with np.errstate(over="ignore"):
+        return _scalar(np.asarray(total, output.dtype), restore)
 
 
 def mse_loss_backward(grad_output: Any, y: Any, target: Any, reduction: str = "mean") -> Any:
@@ -113,11 +112,7 @@ def mse_loss_backward(grad_output: Any, y: Any, target: Any, reduction: str = "m
 
 
 class _CrossEntropy:
-    """One call's checked arguments, with the classes on axis 1 and each position's share of the loss.
-
-    ``loss = -sum over c of coefficient[c] * log_softmax[c]``; for class indices the coefficient is
-    ``smooth * weight[c]``, plus ``hard`` at the target.
-    """
+    """One call's checked arguments, as dense arrays of samples, classes and positions."""
 
     def __init__(
         self, logits: Any, target: Any, weight: Any, ignore_index: object, reduction: object, label_smoothing: object
@@ -125,96 +120,40 @@ class _CrossEntropy:
         _check_reduction(reduction)
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
             raise TypeError(f"ignore_index: expected an int, got {ignore_index!r}")
+        require(-(2**63) <= int(ignore_index) < 2**63, f"ignore_index: got {ignore_index}, expected a 64-bit int")
         smoothing = number(label_smoothing, "label_smoothing")
         require(0 <= smoothing <= 1, f"label_smoothing: got {label_smoothing!r}, expected a number between 0 and 1")
-        values, class_weight, self.restore = as_arrays(logits=logits, weight=weight)
+        values, weights, self.restore = as_arrays(logits=logits, weight=weight)
         require(values is not None, "logits: got None, expected an array")
         require(values.ndim > 0, f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
-        self.single = values.ndim == 1
         given = _as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
-        if self.single:
-            values = values[None]
-            given = given[None]
-        self.logits: Array = values
-        self.classes = values.shape[1]
-        require(self.classes > 0, f"logits: expected at least one class, got shape {values.shape}")
-        if class_weight is not None:
-            same_shape(class_weight, (self.classes,), "weight")
-        self.weight: Array | None = class_weight
-        self.reduction = reduction
-        self.smooth = values.dtype.type(smoothing / self.classes)
-        self.shape = (values.shape[0], *values.shape[2:])
+        self.input_shape: tuple[int, ...] = values.shape
+        # One sample without a batch axis has its classes first.
+        batch = values if values.ndim > 1 else values[None]
+        samples, classes, positions = batch.shape[0], batch.shape[1], math.prod(batch.shape[2:])
+        require(classes > 0, f"logits: expected at least one class, got shape {values.shape}")
+        if weights is not None:
+            same_shape(weights, (classes,), "weight")
+        self.shape: tuple[int, ...] = (*values.shape[:1], *values.shape[2:]) if values.ndim > 1 else ()
+        self.matrix = (samples, positions)
+        self.dtype = values.dtype
         if given.dtype.kind == "f":
-            self._probabilities(given, smoothing)
+            same_shape(given, values.shape, "target")
+            if given.dtype != values.dtype:
+                raise TypeError(f"target: dtype {given.dtype} differs from logits' {values.dtype}; cast it")
+            dense = np.ascontiguousarray(given).reshape(samples, classes, positions)
+        elif given.dtype.kind in "iu":
+            same_shape(given, self.shape, "target")
+            dense = np.ascontiguousarray(given, np.int64).reshape(self.matrix)
         else:
-            self._indices(given, int(ignore_index), smoothing)
-
-    def _per_class(self) -> Array:
-        """The weights, shaped to multiply the logits."""
-        ones = np.ones(self.classes, self.logits.dtype)
-        return (ones if self.weight is None else self.weight).reshape(-1, *(1,) * (self.logits.ndim - 2))
-
-    def _probabilities(self, target: Array, smoothing: float) -> None:
-        same_shape(target, self.logits.shape, "target")
-        if target.dtype != self.logits.dtype:
-            raise TypeError(f"target: dtype {target.dtype} differs from logits' {self.logits.dtype}; cast it")
-        soft = target * self.logits.dtype.type(1 - smoothing) + self.smooth if smoothing else target
-        self.soft: Array | None = soft if self.weight is None else soft * self._per_class()
-        self.divisor = float(np.prod(self.shape))
-
-    def _indices(self, target: Array, ignore_index: int, smoothing: float) -> None:
-        if target.dtype.kind not in "iu":
-            raise TypeError(f"target: dtype {target.dtype}, expected integer class indices or class probabilities")
-        same_shape(target, self.shape, "target")
-        kept = target != ignore_index
-        bad = kept & ((target < 0) | (target >= self.classes))
-        if bad.any():
-            raise ValueError(f"target: got class {int(target[bad][0])}, expected 0 to {self.classes - 1}")
-        self.soft = None
-        self.kept = kept
-        self.index = np.where(kept, target, 0).astype(np.intp)[:, None]
-        dtype = self.logits.dtype
-        counted = kept.astype(dtype) if self.weight is None else self.weight[self.index[:, 0]] * kept
-        self.divisor = float(counted.sum(dtype=np.float64))
-        self.hard = counted * dtype.type(1 - smoothing)
-
-    def losses(self) -> Array:
-        """The loss of each position."""
-        logarithms: Array = log_softmax(self.logits, 1)
-        if self.soft is not None:
-            loss: Array = -np.multiply(self.soft, logarithms).sum(axis=1)
-            return loss
-        picked = np.take_along_axis(logarithms, self.index, 1)[:, 0]
-        loss = -self.hard * picked
-        if self.smooth:
-            weighted = logarithms if self.weight is None else logarithms * self._per_class()
-            loss -= self.smooth * weighted.sum(axis=1)
-        return np.where(self.kept, loss, logarithms.dtype.type(0))
-
-    def gradient(self, grad_output: Any) -> Array:
-        """``(softmax * sum(coefficients) - coefficients) * grad_output``, over the divisor for the mean."""
-        dtype = self.logits.dtype
-        shape = () if self.reduction != "none" or self.single else self.shape
-        given = _gradient_of(grad_output, dtype, shape)
-        if self.reduction == "mean":
-            given = np.asarray(given / dtype.type(self.divisor) if self.divisor else given * 0, dtype)
-        each = np.broadcast_to(given, self.shape)
-        result: Array = softmax(self.logits, 1)
-        if self.soft is not None:
-            result *= self.soft.sum(axis=1, keepdims=True)
-            result -= self.soft
-            result *= each[:, None]
-            return result
-        each = np.where(self.kept, each, dtype.type(0))
-        hard = self.hard * each
-        if self.smooth:
-            per_class = self._per_class() * self.smooth
-            result *= (hard + each * per_class.sum())[:, None]
-            result -= each[:, None] * per_class
-        else:
-            result *= hard[:, None]
-        np.put_along_axis(result, self.index, np.take_along_axis(result, self.index, 1) - hard[:, None], 1)
-        return result
+            raise TypeError(f"target: dtype {given.dtype}, expected integer class indices or class probabilities")
+        self.arguments = (
+            np.ascontiguousarray(values).reshape(samples, classes, positions),
+            dense,
+            weights,
+            int(ignore_index),
+            smoothing,
+        )
 
 
 def cross_entropy(
@@ -256,13 +195,10 @@ def cross_entropy(
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
     call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing)
-    loss = call.losses()
-    if reduction == "none":
-        return _scalar(loss[0], loss.dtype, call.restore) if call.single else call.restore(loss)
-    total = loss.sum(dtype=np.float64)
-    if reduction == "mean":
-        total = total / call.divisor if call.divisor else np.nan
-    return _scalar(total, loss.dtype, call.restore)
+    loss = _core.cross_entropy(*call.arguments, reduction)
+    if reduction == "none" and call.shape:
+        return call.restore(loss.reshape(call.shape))
+    return _scalar(loss.reshape(()), call.restore)
 
 
 def cross_entropy_backward(
@@ -296,5 +232,8 @@ def cross_entropy_backward(
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
     call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing)
-    result = call.gradient(grad_output)
-    return call.restore(result[0] if call.single else result)
+    gradient = _gradient_of(grad_output, call.dtype, call.shape if reduction == "none" else ())
+    if gradient.ndim:
+        gradient = np.ascontiguousarray(gradient).reshape(call.matrix)
+    result = _core.cross_entropy_backward(gradient, *call.arguments, reduction == "mean")
+    return call.restore(result.reshape(call.input_shape))

@@ -1,0 +1,171 @@
+#include "ops/loss.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cpu/eltwise/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kItem = 16384;  // logits of one work item, about
+
+// loss = -sum over c of coefficient[c] * log_softmax[c]. For class indices the coefficient is `even` * weight[c], plus
+// `hard` * weight at the target; for probabilities it is (probability * `hard` + `even`) * weight[c].
+struct Shares {
+  double hard, even;
+  explicit Shares(const CrossEntropy& p)
+      : hard(1 - p.label_smoothing), even(p.label_smoothing / static_cast<double>(p.classes)) {}
+};
+
+// A block of `count` neighbouring positions of sample n; entry c of position p lies at c * stride + p.
+template <class T>
+struct Block {
+  std::int64_t sample, begin, count, stride;
+  const T* logits;
+};
+
+// Calls body(block, item) over fixed blocks of positions, small enough for the cache.
+template <class T, class Body>
+void for_blocks(const CrossEntropy& p, Body&& body) {
+  const std::int64_t size = std::clamp<std::int64_t>(kItem / p.classes / 16 * 16, 16, kSoftmaxPositions);
+  const std::int64_t blocks = (p.positions + size - 1) / size;
+  // Samples of few logits share an item.
+  const std::int64_t together = std::max<std::int64_t>(1, kItem / (p.classes * std::min(size, p.positions)));
+  const std::int64_t all = p.samples * blocks;
+  parallel_for((all + together - 1) / together, p.dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush,
+               [&](std::int64_t item) {
+                 for (std::int64_t i = item * together; i < std::min(all, (item + 1) * together); ++i) {
+                   const std::int64_t n = i / blocks, begin = i % blocks * size;
+                   const T* logits = static_cast<const T*>(p.logits) + n * p.classes * p.positions + begin;
+                   body(Block<T>{n, begin, std::min(size, p.positions - begin), p.positions, logits});
+                 }
+               });
+}
+
+template <class T>
+void softmax_block(const SoftmaxKernel& kernel, const CrossEntropy& p, const Block<T>& block, T* to,
+                   std::int64_t stride, bool logarithm) {
+  if (p.positions == 1) {
+    kernel.row(block.logits, to, p.classes, logarithm);
+  } else {
+    kernel.columns(block.logits, block.stride, to, stride, p.classes, block.count, logarithm);
+  }
+}
+
+bool counts(const CrossEntropy& p, std::int64_t position) { return !p.target || p.target[position] != p.ignore_index; }
+
+}  // namespace
+
+double cross_entropy_divisor(const CrossEntropy& p) {
+  const std::int64_t size = p.samples * p.positions;
+  if (!p.target) return static_cast<double>(size);
+  double total = 0;
+  for (std::int64_t i = 0; i < size; ++i) {
+    const std::int64_t target = p.target[i];
+    if (target == p.ignore_index) continue;
+    if (target < 0 || target >= p.classes)
+      fail("target: got class " + std::to_string(target) + ", expected 0 to " + std::to_string(p.classes - 1));
+    total += p.weight[target];
+  }
+  return total;
+}
+
+double cross_entropy(const CrossEntropy& p, void* losses) {
+  const SoftmaxKernel& kernel = choose_softmax(p.dtype, active_isa_mask());
+  const Shares shares(p);
+  const std::int64_t size = p.samples * p.positions;
+  if (size == 0) return 0;
+  Workspace<double> values(size);
+  dispatch_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_blocks<T>(p, [&](const Block<T>& block) {
+      Workspace<T> logarithms(p.classes * block.count);
+      softmax_block(kernel, p, block, logarithms.data(), block.count, true);
+      double* loss = values + block.sample * p.positions + block.begin;
+      std::fill_n(loss, block.count, 0.0);
+      const T* own = p.target
+                         ? nullptr
+                         : static_cast<const T*>(p.probabilities) + (block.logits - static_cast<const T*>(p.logits));
+      if (own || shares.even != 0)
+        for (std::int64_t c = 0; c < p.classes; ++c)
+          for (std::int64_t i = 0; i < block.count; ++i) {
+            const double share =
+                own ? static_cast<double>(own[c * block.stride + i]) * shares.hard + shares.even : shares.even;
+            loss[i] -= share * p.weight[c] * static_cast<double>(logarithms[c * block.count + i]);
+          }
+      for (std::int64_t i = 0; p.target && i < block.count; ++i) {
+        const std::int64_t position = block.sample * p.positions + block.begin + i, target = p.target[position];
+        if (counts(p, position)) {
+          loss[i] -= shares.hard * p.weight[target] * static_cast<double>(logarithms[target * block.count + i]);
+        } else {
+          loss[i] = 0;
+        }
+      }
+      for (std::int64_t i = 0; losses && i < block.count; ++i)
+        static_cast<T*>(losses)[block.sample * p.positions + block.begin + i] = static_cast<T>(loss[i]);
+    });
+  });
+  double total = 0;
+  for (std::int64_t i = 0; i < size; ++i) total += values[i];
+  return total;
+}
+
+void cross_entropy_backward(const CrossEntropy& p, const void* grad_output, double factor, void* grad_input) {
+  const SoftmaxKernel& kernel = choose_softmax(p.dtype, active_isa_mask());
+  const Shares shares(p);
+  if (p.samples * p.positions == 0) return;
+  double all_weights = 0;
+  for (std::int64_t c = 0; c < p.classes; ++c) all_weights += p.weight[c];
+  dispatch_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_blocks<T>(p, [&](const Block<T>& block) {
+      const std::int64_t offset = block.logits - static_cast<const T*>(p.logits);
+      T* result = static_cast<T*>(grad_input) + offset;
+      softmax_block(kernel, p, block, result, block.stride, false);
+      // The gradient is (softmax * sum of the coefficients - coefficients) times the loss's own gradient.
+      T sums[kSoftmaxPositions], gradients[kSoftmaxPositions];
+      const std::int64_t first = block.sample * p.positions + block.begin;
+      const T* own = p.target ? nullptr : static_cast<const T*>(p.probabilities) + offset;
+      for (std::int64_t i = 0; i < block.count; ++i) {
+        const double g = grad_output ? static_cast<double>(static_cast<const T*>(grad_output)[first + i]) : factor;
+        gradients[i] = counts(p, first + i) ? static_cast<T>(g) : T(0);
+        double sum = shares.even * all_weights;
+        if (!own && counts(p, first + i)) sum += shares.hard * p.weight[p.target[first + i]];
+        for (std::int64_t c = 0; own && c < p.classes; ++c)
+          sum += shares.hard * p.weight[c] * static_cast<double>(own[c * block.stride + i]);
+        sums[i] = static_cast<T>(sum) * gradients[i];
+      }
+      const T hard = static_cast<T>(shares.hard), even = static_cast<T>(shares.even);
+      if (p.positions == 1) {  // one line of classes
+        for (std::int64_t c = 0; c < p.classes; ++c) {
+          const T share = (own ? own[c] * hard + even : even) * static_cast<T>(p.weight[c]);
+          result[c] = result[c] * sums[0] - share * gradients[0];
+        }
+      }
+      for (std::int64_t c = 0; p.positions > 1 && c < p.classes; ++c) {
+        T* row = result + c * block.stride;
+        const T weight = static_cast<T>(p.weight[c]), smooth = even * weight;
+        if (own) {
+          const T* probability = own + c * block.stride;
+          for (std::int64_t i = 0; i < block.count; ++i)
+            row[i] = row[i] * sums[i] - (probability[i] * hard * weight + smooth) * gradients[i];
+        } else {
+          for (std::int64_t i = 0; i < block.count; ++i) row[i] = row[i] * sums[i] - smooth * gradients[i];
+        }
+      }
+      for (std::int64_t i = 0; p.target && i < block.count; ++i)
+        if (counts(p, first + i)) {
+          const std::int64_t target = p.target[first + i];
+          result[target * block.stride + i] -= static_cast<T>(shares.hard * p.weight[target]) * gradients[i];
+        } else {
+          for (std::int64_t c = 0; c < p.classes; ++c) result[c * block.stride + i] = 0;
+        }
+    });
+  });
+}
+
+}  // namespace fastconv
