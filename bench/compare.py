@@ -17,8 +17,8 @@ import tempfile
 import time
 
 import numpy as np
-from fastconv._cli.calls import make_arrays
-from fastconv._cli.problem import CONVOLUTIONS, OPS, parse_problems
+from fastconv._cli.calls import make_arrays, passes_of
+from fastconv._cli.problem import OPS, parse_problems
 from fastconv._cli.timing import spread
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -59,13 +59,6 @@ class Worker:
         """End the process."""
         self._process.stdin.close()
         self._process.wait()
-
-
-def passes_of(problem):
-    """The passes that are timed apart."""
-    if problem.op in CONVOLUTIONS or problem.op == "linear":
-        return ("forward", "backward_input", "backward_weight")
-    return ("forward",) if problem.op == "dropout" else ("forward", "backward")
 
 
 def formats_of(problem):

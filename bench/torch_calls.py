@@ -95,7 +95,9 @@ def prepare(request, arrays):
         return forward, to_first
     wanted = [tensors["x"]]
     if name == "backward_weight":
-        wanted = [tensors[key] for key in ("weight", "pointwise_weight") if key in tensors]
+        wanted = [tensors["weight"]]
+    elif name == "backward":
+        wanted = [tensors[key] for key in ("x", "weight", "pointwise_weight", "bias") if key in tensors]
     for tensor in wanted:
         tensor.requires_grad_()
     output = _forward(problem, tensors)

@@ -111,7 +111,8 @@ def pytest_terminal_summary(terminalreporter):
     barred = [row for row in table if row["isa"] not in usable]
     for row in ran:
         write(f"  ran {counts[row['name']]:>9}  {row['name']}")
-    for row in idle:
-        write(f"  not chosen     {row['name']} ({row['isa']} is usable, no test of this run asked for it)")
-    for row in barred:
-        write(f"  not runnable   {row['name']} (this machine has no {row['isa']})")
+    if idle:
+        write(f"  usable but not asked for by this run: {', '.join(row['name'] for row in idle)}")
+    for isa in sorted({row["isa"] for row in barred}):
+        names = ", ".join(row["name"] for row in barred if row["isa"] == isa)
+        write(f"  compiled in but not runnable, this machine has no {isa}: {names}")

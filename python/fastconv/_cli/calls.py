@@ -47,6 +47,13 @@ def to_format(array: Array, data_format: str) -> Array:
     return np.ascontiguousarray(np.moveaxis(array, 1, -1) if data_format == "channels_last" else array)
 
 
+def passes_of(problem: Problem) -> tuple[str, ...]:
+    """Return the names of the passes that are timed apart."""
+    if problem.op in ("conv", "conv_transpose", "linear"):
+        return ("forward", "backward_input", "backward_weight")
+    return ("forward",) if problem.op == "dropout" else ("forward", "backward")
+
+
 class Call:
     """One problem on arrays of one data format, ready to run its passes.
 
@@ -79,10 +86,8 @@ class Call:
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """Names of the passes that are timed apart."""
-        if self.problem.op in CONVOLUTIONS or self.problem.op == "linear":
-            return ("forward", "backward_input", "backward_weight")
-        return ("forward", "backward")
+        """Names of the passes that `run` takes."""
+        return passes_of(self.problem)
 
     def _keywords(self) -> dict[str, Any]:
         problem = self.problem
@@ -180,8 +185,6 @@ class Call:
         if name == "backward":
             result = self.backward(grad_output)
             return result[0] if isinstance(result, tuple) else result  # type: ignore[no-any-return]
-        arrays = 4 if self.problem.op == "separable_conv" else 3
         first = name == "backward_input"
-        mask = (first, *(not first and i < arrays - 2 for i in range(arrays - 1)))
-        gradients = self.backward(grad_output, mask)
+        gradients = self.backward(grad_output, (first, not first, False))
         return gradients[0] if first else gradients[1]  # type: ignore[no-any-return]
