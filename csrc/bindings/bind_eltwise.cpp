@@ -18,7 +18,8 @@ Strided strided(const py::array& array, const char* name, py::ssize_t item, bool
     fail(std::string(name) + ": data is not aligned");
   for (py::ssize_t i = 0; i < array.ndim(); ++i) {
     if (array.strides(i) % item != 0) fail(std::string(name) + ": strides are not a multiple of the item size");
-    if (writable && array.shape(i) > 1 && array.strides(i) == 0) fail(std::string(name) + ": is a broadcast view");
+    if (writable && array.size() > 0 && array.shape(i) > 1 && array.strides(i) == 0)
+      fail(std::string(name) + ": is a broadcast view");
     result.shape.push_back(array.shape(i));
     result.stride.push_back(array.strides(i) / item);
   }

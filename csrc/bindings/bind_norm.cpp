@@ -9,6 +9,7 @@ namespace {
 
 ArrayView batch_view(const py::array& array, const char* name, bool channels_last, bool writable = false) {
   const int matrix[kRank] = {0, 1, -1, -1, -1};
+  writable = writable && array.size() > 0;  // the strides of an empty array mean nothing
   return array.ndim() == 2 ? view_with_axes(array, name, matrix, writable)
                            : image_view(array, name, channels_last, writable);
 }
@@ -25,7 +26,7 @@ void require_dense(const ArrayView& y, ChannelLayout layout, const char* name) {
   std::int64_t expected = 1;
   for (int i = kRank - 1; i >= 0; --i) {
     const int axis = order[i];
-    if (y.shape[axis] > 1 && y.stride[axis] != expected) fail(std::string(name) + ": expected a dense array");
+    if (y.size() > 0 && y.shape[axis] > 1 && y.stride[axis] != expected) fail(std::string(name) + ": expected a dense array");
     expected *= y.shape[axis];
   }
 }

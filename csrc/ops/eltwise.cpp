@@ -67,10 +67,10 @@ bool map_has_two_inputs(Map map) { return map >= Map::relu_backward; }
 
 void run_eltwise(Dtype dtype, Map map, const Strided& a, const Strided* b, const Strided& y, double parameter) {
   const std::int64_t size = y.size();
-  const LoopNest<3> nest({&a, b ? b : &a, &y}, 2);
-  require_dense_result(nest, 2);
   const ActivationKernel& kernel = choose_activation(dtype, active_isa_mask());
   if (size == 0) return;
+  const LoopNest<3> nest({&a, b ? b : &a, &y}, 2);
+  require_dense_result(nest, 2);
   const MapFunction function = kernel.maps[static_cast<int>(map)];
   const bool all_dense = dense(nest, 0) && dense(nest, 1);
   dispatch_dtype(dtype, [&](auto zero) {
@@ -89,9 +89,9 @@ void run_eltwise(Dtype dtype, Map map, const Strided& a, const Strided* b, const
 
 double squared_error(Dtype dtype, const Strided& a, const Strided& b) {
   const std::int64_t size = a.size();
-  const LoopNest<2> nest({&a, &b}, 0);
   const ActivationKernel& kernel = choose_activation(dtype, active_isa_mask());
   if (size == 0) return 0;
+  const LoopNest<2> nest({&a, &b}, 0);
   // Pieces of one size whatever the strides, so that the sum's order depends on the shape only.
   Workspace<double> sums((size + kItem - 1) / kItem);
   dispatch_dtype(dtype, [&](auto zero) {
@@ -120,10 +120,10 @@ void draw_dropout_mask(std::uint64_t seed, double p, std::int64_t count, std::ui
 
 void apply_dropout(Dtype dtype, const Strided& x, const Strided& keep, const Strided& y, double scale) {
   const std::int64_t size = y.size();
-  const LoopNest<3> nest({&x, &keep, &y}, 2);
-  require_dense_result(nest, 2);
   const DropoutKernel& kernel = choose_dropout(dtype, active_isa_mask());
   if (size == 0) return;
+  const LoopNest<3> nest({&x, &keep, &y}, 2);
+  require_dense_result(nest, 2);
   dispatch_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     for_pieces(size, dense(nest, 0) && dense(nest, 1), Subnormals::keep,
