@@ -29,14 +29,18 @@ void for_positions(const std::int64_t (&shape)[kRank], const std::int64_t (&a)[k
     }
 }
 
-template <class T>
-void scatter_plane(const T* g, const View<T>& gradients, const std::int64_t* index,
-                   const View<const std::int64_t>& indices, std::int64_t positions, T* out) {
-  std::memset(out, 0, static_cast<std::size_t>(positions) * sizeof(T));
+// P planes side by side: neighbouring windows often choose the same input, and its sum then waits for the store before;
+// the other planes fill that time. Each plane is added up in the order of its positions.
+template <int P, class T>
+void scatter_planes(const T* const (&g)[P], const View<T>& gradients, const std::int64_t* const (&index)[P],
+                    const View<const std::int64_t>& indices, std::int64_t positions, T* out) {
+  std::memset(out, 0, static_cast<std::size_t>(P * positions) * sizeof(T));
   for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
-    const std::int64_t place = index[at_i];
-    if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
-    out[place] += g[at_g];
+    for (int i = 0; i < P; ++i) {
+      const std::int64_t place = index[i][at_i];
+      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+      out[i * positions + place] += g[i][at_g];
+    }
   });
 }
 
@@ -55,11 +59,12 @@ void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* ind
   });
 }
 
-// Planes that one work item takes.
+// Planes that one work item takes: as many as fit the cache, by fours where every thread gets that many.
 std::int64_t planes_per_item(std::int64_t planes, std::int64_t positions) {
   if (planes * positions <= kItemElements / 2) return planes;
-  return std::clamp<std::int64_t>(kItemElements / std::max<std::int64_t>(1, positions), 1,
-                                  std::max<std::int64_t>(1, planes / (4 * get_num_threads())));
+  const std::int64_t threads = get_num_threads(), least = planes >= 4 * threads ? 4 : 1;
+  return std::clamp<std::int64_t>(kItemElements / std::max<std::int64_t>(1, positions), least,
+                                  std::max(least, planes / (4 * threads)));
 }
 
 }  // namespace
@@ -86,9 +91,16 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
     }
     const std::int64_t step = planes_per_item(planes, positions);
     parallel_for((planes + step - 1) / step, Subnormals::keep, [&](std::int64_t item) {
-      for (std::int64_t p = item * step; p < std::min(planes, (item + 1) * step); ++p)
-        scatter_plane(start(gradients, p / channels, p % channels), gradients,
-                      start(indices, p / channels, p % channels), indices, positions, out + p * positions);
+      const std::int64_t last = std::min(planes, (item + 1) * step);
+      const auto g = [&](std::int64_t p) { return start(gradients, p / channels, p % channels); };
+      const auto index = [&](std::int64_t p) { return start(indices, p / channels, p % channels); };
+      std::int64_t p = item * step;
+      for (; p + 4 <= last; p += 4)
+        scatter_planes<4, T>({g(p), g(p + 1), g(p + 2), g(p + 3)}, gradients,
+                             {index(p), index(p + 1), index(p + 2), index(p + 3)}, indices, positions,
+                             out + p * positions);
+      for (; p < last; ++p)
+        scatter_planes<1, T>({g(p)}, gradients, {index(p)}, indices, positions, out + p * positions);
     });
   });
 }

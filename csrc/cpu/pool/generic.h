@@ -38,6 +38,7 @@ FASTCONV_INLINE Index counted_taps(const PoolShape& shape, int i, Index o) {
   if (shape.divisor_override > 0) return i == 2 ? shape.divisor_override : 1;
   if (!shape.count_include_pad) return larger(live_taps(axis, o).count, 1);
   const Index padded = axis.in + axis.pad_before + axis.pad_after;
+  if (o * axis.stride + (axis.kernel - 1) * axis.dilation < padded) return axis.kernel;  // most windows: no division
   return larger(smaller(axis.kernel, (padded - 1 - o * axis.stride) / axis.dilation + 1), 1);
 }
 
@@ -46,7 +47,10 @@ struct Max {
   static constexpr bool extreme = true;
   static FASTCONV_INLINE T identity() { return -T(__builtin_inf()); }
   static FASTCONV_INLINE typename Reg<T>::mask better(Reg<T> x, Reg<T> best) { return (x > best) | (x != x); }
-  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return Reg<T>::max_nan(x, acc); }
+  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) {
+    // One instruction on x86, which keeps a NaN of acc; that of x is put in.
+    return Reg<T>::select(x != x, x, Reg<T>::select(x > acc, x, acc));
+  }
   static FASTCONV_INLINE bool better(T x, T best) { return x > best || x != x; }
 };
 
@@ -55,7 +59,9 @@ struct Min {
   static constexpr bool extreme = true;
   static FASTCONV_INLINE T identity() { return T(__builtin_inf()); }
   static FASTCONV_INLINE typename Reg<T>::mask better(Reg<T> x, Reg<T> best) { return (x < best) | (x != x); }
-  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return Reg<T>::min_nan(x, acc); }
+  static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) {
+    return Reg<T>::select(x != x, x, Reg<T>::select(x < acc, x, acc));
+  }
   static FASTCONV_INLINE bool better(T x, T best) { return x < best || x != x; }
 };
 

@@ -43,13 +43,26 @@ void prepare_plane(const PoolTask& t, PlaneScratch<T>& s) {
                                                ((t.col_first + o) * axis.stride - axis.pad_before));
 }
 
+template <class T>
+FASTCONV_INLINE const T* split_or_row(const T* row, PlaneScratch<T>& s) {
+  if (s.layout.stride == 1) return row;
+  split_row(row, s.phases, s.layout);
+  return s.phases;
+}
+
+// Whether the one row that waits needs neither padding nor gathering, nor lies so close to the end of the array that
+// the registers behind its last column cannot be read.
+template <class T, class Merger>
+FASTCONV_INLINE bool readable_in_place(const PoolTask& t, const PlaneScratch<T>& s, const Merger& merger) {
+  return t.x_stride[4] == 1 && s.live_first == s.begin && s.live_last == s.begin + s.layout.span &&
+         static_cast<const T*>(t.x_end) - merger.pending[0] >= s.layout.span + 4 * Reg<T>::width;
+}
+
 // After the live columns were written, with whole registers: the padding behind them, and the split.
 template <class T, class Op>
 FASTCONV_INLINE const T* finish_row(PlaneScratch<T>& s) {
   Reg<T>::broadcast(Op::identity()).store(s.row + (s.live_last - s.begin));
-  if (s.layout.stride == 1) return s.row;
-  split_row(s.row, s.phases, s.layout);
-  return s.phases;
+  return split_or_row(s.row, s);
 }
 
 // Merges along W and writes one output row; K > 0 is the number of taps, known at compile time.
@@ -159,14 +172,19 @@ void plane_pool(const PoolTask& t) {
     }
     if (dead)
       for (Index j = 0; j < s.layout.span; ++j) s.row[j] = Op::identity();
-    else
+    if (!dead && rows_d.count * rows_h.count == 1 && readable_in_place(t, s, merger)) {
+      split = split_or_row(merger.pending[0], s);
+    } else {
       merger.flush();
-    split = finish_row<T, Op>(s);
+      split = finish_row<T, Op>(s);
+    }
     const T row_count = Op::extreme ? T(1) : static_cast<T>(counted_taps(shape, 0, od) * counted_taps(shape, 1, oh));
     if (width.kernel == 2)
       reduce_row<T, Op, 2>(split, s, row_count, y + y_first, y + y_last);
     else if (width.kernel == 3)
       reduce_row<T, Op, 3>(split, s, row_count, y + y_first, y + y_last);
+    else if (width.kernel == 4)
+      reduce_row<T, Op, 4>(split, s, row_count, y + y_first, y + y_last);
     else
       reduce_row<T, Op, 0>(split, s, row_count, y + y_first, y + y_last);
   }
