@@ -112,7 +112,8 @@ def random_call(source):
             call.options[name] = damage_keyword(source, name)
         else:
             name = source.choice(sorted(call.arrays))
-            call.arrays[name] = damage_array(source, call.arrays[name])
+            if isinstance(call.arrays[name], np.ndarray):
+                call.arrays[name] = damage_array(source, call.arrays[name])
     return call
 
 

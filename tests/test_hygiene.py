@@ -192,9 +192,9 @@ def test_package_is_typed():
 def test_public_names_are_documented():
     """Every function of ``fastconv.functional`` and class of ``fastconv.nn`` has a docstring."""
     for module in (fastconv, fastconv.functional, fastconv.nn):
-        bare = [
-            name for name in module.__all__ if callable(getattr(module, name)) and not getattr(module, name).__doc__
-        ]
+        names = getattr(module, "__all__", [name for name in dir(module) if not name.startswith("_")])
+        public = {name: getattr(module, name) for name in names}
+        bare = [name for name, value in public.items() if callable(value) and not value.__doc__]
         assert not bare, f"{module.__name__}: {bare}"
 
 
