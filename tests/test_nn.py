@@ -241,7 +241,11 @@ MISUSE = {
     "groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "groups: 2 does not divide in_channels=3"),
     "groups out": (lambda: nn.Conv2d(4, 3, 3, groups=2), ValueError, "groups: 2 does not divide out_channels=3"),
     "groups transposed": (lambda: nn.ConvTranspose2d(4, 3, 3, groups=2), ValueError, "groups: 2 does not divide"),
-    "padding mode": (lambda: nn.Conv2d(1, 1, 3, padding_mode="mirror"), ValueError, "padding_mode: expected one of"),
+    "padding mode": (
+        lambda: nn.Conv2d(1, 1, 3, padding_mode="reflect"),
+        ValueError,
+        "padding_mode: got 'reflect', expected",
+    ),
     "activation": (lambda: nn.Conv2d(1, 1, 3, activation="gelu"), ValueError, "activation: expected one of"),
     "data format": (lambda: nn.Conv2d(1, 1, 3, data_format="NXYC"), ValueError, "data_format: got"),
     "data format relu": (lambda: nn.ReLU(data_format="last"), ValueError, "data_format: got"),

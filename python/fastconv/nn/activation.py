@@ -42,7 +42,8 @@ class LeakyReLU(Layer):
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient."""
-        grad: NDArray[Any] = F.leaky_relu_backward(grad_output, *self._recall(), self.negative_slope)
+        (x,) = self._recall()
+        grad: NDArray[Any] = F.leaky_relu_backward(grad_output, x, self.negative_slope)
         return grad
 
     def _options(self) -> str:
@@ -64,7 +65,8 @@ class ELU(Layer):
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient."""
-        grad: NDArray[Any] = F.elu_backward(grad_output, *self._recall(), self.alpha)
+        (x,) = self._recall()
+        grad: NDArray[Any] = F.elu_backward(grad_output, x, self.alpha)
         return grad
 
     def _options(self) -> str:
@@ -131,7 +133,8 @@ class Softmax(_SoftmaxBase):
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient."""
-        grad: NDArray[Any] = F.softmax_backward(grad_output, *self._recall(), self.axis)
+        (y,) = self._recall()
+        grad: NDArray[Any] = F.softmax_backward(grad_output, y, self.axis)
         return grad
 
 
@@ -146,5 +149,6 @@ class LogSoftmax(_SoftmaxBase):
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient."""
-        grad: NDArray[Any] = F.log_softmax_backward(grad_output, *self._recall(), self.axis)
+        (y,) = self._recall()
+        grad: NDArray[Any] = F.log_softmax_backward(grad_output, y, self.axis)
         return grad

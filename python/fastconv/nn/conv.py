@@ -31,8 +31,6 @@ __all__ = [
 Size = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-
 # Activations whose gradient can be had from their output; the others keep the convolution's own result as well.
 _GRADIENT_FROM_OUTPUT: dict[str, Callable[..., Any]] = {
     "relu": F.relu_backward,
@@ -125,8 +123,8 @@ class _Conv(_ConvBase):
         Number of independent channel groups; ``groups == in_channels`` is a depthwise convolution.
     bias : bool
         Whether a learned number per output channel is added.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
-        What lies beyond the edge.
+    padding_mode : {"zeros"}
+        What lies beyond the edge. The argument keeps PyTorch's order; other modes are not in this version.
     activation : {None, "relu", "leaky_relu", "elu", "sigmoid", "tanh"}
         Applied to the result, in the convolution's last step.
     data_format : {"channels_first", "channels_last"}
@@ -166,8 +164,8 @@ class _Conv(_ConvBase):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, data_format)
         self.groups = self._check_groups(groups)
-        if padding_mode not in _PADDING_MODES:
-            raise ValueError(f"padding_mode: expected one of {_PADDING_MODES}, got {padding_mode!r}")
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode: got {padding_mode!r}, expected 'zeros', the only one of this version")
         known = (None, *_GRADIENT_FROM_OUTPUT, *_GRADIENT_FROM_INPUT)
         if activation not in known:
             raise ValueError(f"activation: expected one of {known}, got {activation!r}")
@@ -179,16 +177,13 @@ class _Conv(_ConvBase):
         )
 
     def _keywords(self) -> dict[str, Any]:
-        keywords: dict[str, Any] = {
+        return {
             "stride": self.stride,
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
             "data_format": self.data_format,
         }
-        if self.padding_mode != "zeros":
-            keywords["padding_mode"] = self.padding_mode
-        return keywords
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Convolve ``(N, C, *spatial)``, or one unbatched ``(C, *spatial)``."""
