@@ -32,20 +32,22 @@ def check(name, x, g):
     saved = y if name in FROM_OUTPUT else x
     gradient = getattr(F, f"{name}_backward")(g, saved, *options)
     wanted = getattr(reference, f"{name}_backward")(g, saved, *rounded)
-    bound = tolerance.ulp_bound(x.dtype, wanted, 8) + tolerance.unit_roundoff(x.dtype) * np.abs(g) * 1e-30
+    # Near saturation the definition's 1 - y**2 cancels in float64 too.
+    own = 2 * tolerance.unit_roundoff(np.float64) * np.abs(g)
+    bound = tolerance.ulp_bound(x.dtype, wanted, 8) + own
     tolerance.assert_close(gradient, wanted, bound, f"{name}_backward")
 
 
 @each_op
 @both_dtypes
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_random_problems(isa, name, dtype, data):
     """Any rank and view, tails included."""
     source = problems.Drawn(data)
     shape = problems.some(source, source.integer(0, 4), 0, 9) if source.integer(0, 1) else (source.integer(0, 5000),)
     scale = source.choice((0.01, 1.0, 20.0))
-    x, g = ((source.rng.standard_normal(shape) * scale).astype(dtype) for _ in range(2))
+    x, g = (np.asarray(source.rng.standard_normal(shape) * scale, dtype) for _ in range(2))
     if x.ndim:
         x, g = problems.as_view(x, source.choice(problems.VIEWS)), problems.as_view(g, source.choice(problems.VIEWS))
     check(name, x, g)

@@ -93,7 +93,7 @@ def test_samples_do_not_depend_on_the_batch(isa, problem, data_format, dtype):
         return
     options = {"training": False} if problem.op == "batch_norm" else None
     output, gradients = run(problem, dtype, data_format, options=options)
-    for pick in [slice(i, i + 1) for i in range(problem.n)] + [slice(1, 3)]:
+    for pick in [slice(i, i + 1) for i in {0, 1, problem.n // 2, problem.n - 1}] + [slice(1, 3)]:
         alone, own = run(problem, dtype, data_format, pick, options)
         tolerance.assert_same_bits(alone, output[pick], f"samples {pick}")
         tolerance.assert_same_bits(own[0], gradients[0][pick], f"gradient of samples {pick}")

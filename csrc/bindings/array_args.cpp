@@ -23,7 +23,8 @@ ArrayView view_with_axes(const py::array& array, const char* name, const int (&a
     const py::ssize_t bytes = array.strides(axes[i]);
     if (bytes % item != 0) fail(std::string(name) + ": strides are not a multiple of the item size");
     view.stride[i] = bytes / item;
-    if (writable && view.stride[i] == 0 && view.shape[i] > 1) fail(std::string(name) + ": is a broadcast view");
+    if (writable && array.size() > 0 && view.stride[i] == 0 && view.shape[i] > 1)
+      fail(std::string(name) + ": is a broadcast view");
   }
   return view;
 }

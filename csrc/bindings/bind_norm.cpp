@@ -26,7 +26,8 @@ void require_dense(const ArrayView& y, ChannelLayout layout, const char* name) {
   std::int64_t expected = 1;
   for (int i = kRank - 1; i >= 0; --i) {
     const int axis = order[i];
-    if (y.size() > 0 && y.shape[axis] > 1 && y.stride[axis] != expected) fail(std::string(name) + ": expected a dense array");
+    if (y.size() > 0 && y.shape[axis] > 1 && y.stride[axis] != expected)
+      fail(std::string(name) + ": expected a dense array");
     expected *= y.shape[axis];
   }
 }

@@ -1,5 +1,4 @@
 // Threads, instruction sets, the kernel list, and what the build knows of itself.
-#include <omp.h>
 #include <pybind11/stl.h>
 
 #include <optional>
@@ -47,9 +46,9 @@ void bind_runtime(py::module_& module) {
              });
   module.def("build_config", [] {
     return py::dict(py::arg("version") = FASTCONV_VERSION, py::arg("compiler") = FASTCONV_COMPILER,
-                    py::arg("build_type") = FASTCONV_BUILD_TYPE, py::arg("openmp") = _OPENMP
+                    py::arg("build_type") = FASTCONV_BUILD_TYPE, py::arg("openmp") = openmp_version()
 #if defined(FASTCONV_EMULATE_AVX512)
-                    ,
+                                                                     ,
                     py::arg("avx512_emulated") = true
 #endif
     );

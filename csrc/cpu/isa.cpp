@@ -54,17 +54,17 @@ IsaMask available_mask() {
   return mask;
 }
 
-Isa parse(const std::string& name) {
+Isa parse(const std::string& name, const char* argument) {
   std::string known;
   for (Isa isa : available_isas()) {
     if (name == isa_name(isa)) return isa;
     known += std::string(known.empty() ? "" : ", ") + "'" + isa_name(isa) + "'";
   }
-  fail("isa: '" + name + "' is not available here; expected one of " + known);
+  fail(std::string(argument) + ": '" + name + "' is not available here; expected one of " + known);
 }
 
 Isa initial_isa() {
-  if (const char* name = std::getenv("FASTCONV_ISA"); name && *name) return parse(name);
+  if (const char* name = std::getenv("FASTCONV_ISA"); name && *name) return parse(name, "FASTCONV_ISA");
   return available_isas().back();
 }
 
@@ -89,6 +89,6 @@ std::vector<Isa> available_isas() {
 
 Isa active_isa() { return current().load(std::memory_order_relaxed); }
 IsaMask active_isa_mask() { return available_mask() & isa_up_to(active_isa()); }
-void set_active_isa(const std::string& name) { current().store(parse(name), std::memory_order_relaxed); }
+void set_active_isa(const std::string& name) { current().store(parse(name, "isa"), std::memory_order_relaxed); }
 
 }  // namespace fastconv

@@ -106,6 +106,8 @@ int get_num_threads() {
   return requested > 0 ? requested : std::max(1, std::min(omp_get_max_threads(), default_threads()));
 }
 
+int openmp_version() { return _OPENMP; }
+
 void set_num_threads(int count) { requested_threads.store(count, std::memory_order_relaxed); }
 
 void parallel_for_raw(std::int64_t items, Subnormals mode, ItemFunction function, void* context) {

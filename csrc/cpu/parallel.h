@@ -9,6 +9,7 @@ namespace fastconv {
 
 int get_num_threads();
 void set_num_threads(int count);
+int openmp_version();  // yyyymm
 
 // Subnormal float32 values may be flushed inside arithmetic kernels (they cost 5 to 100 times a normal one); the
 // caller's floating-point mode comes back at the end.

@@ -1,8 +1,8 @@
 // Weight gradient: grad_weight[k][c][t] = sum over samples and outputs o of grad_output[k][o] * input[c][o * stride +
-// offset(t)]. Blocks of output rows: the input packed channel by channel, the output gradient in panels of output
-// channels (dense) or channel by channel (depthwise). Runs of the reduction are clipped to the live outputs of each
-// tap, so nothing is multiplied by padding. Work is split over channels, and over blocks by a number that depends on
-// the shape only; the parts are added in order.
+// offset(t)]. Blocks of output rows: the input packed channel by channel (dense), the output gradient in panels of
+// output channels (dense) or channels side by side, as the input (depthwise). Runs of the reduction are clipped to the
+// live outputs of each tap, so nothing is multiplied by padding. Work is split over channels, and over blocks by a
+// number that depends on the shape only; the parts are added in order.
 #include <algorithm>
 #include <vector>
 
@@ -43,7 +43,7 @@ class WeightGradient {
     if (depthwise_) {
       dot_ = &select_depthwise(DtypeOf<T>::value, active_isa_mask());
       // Channels take the part of groups: a block of them shares a pack.
-      c_block_ = std::min<std::int64_t>(groups_, 16);
+      c_block_ = kLaneBlock;
       c_blocks_ = ceil_div(groups_, c_block_);
       k_block_ = k_blocks_ = 1;
       sums_ = c_block_ * taps_;
@@ -113,11 +113,13 @@ class WeightGradient {
     std::int64_t positions = 1;
     const std::int64_t largest[kSpatial] = {1, height_, width_};
     for (int axis = 0; axis < kSpatial; ++axis) {
-      probe[axis] = axis_slots(phase_[axis], largest[axis], true);
+      probe[axis] = axis_slots(phase_[axis], largest[axis], axis == 2);
       positions *= probe[axis].slots;
     }
-    Workspace<T> input(positions * item.channels);
-    Workspace<T> grad(height_ * width_ * (depthwise_ ? item.channels : k_block_));
+    Workspace<T> input(positions * (depthwise_ ? c_block_ : item.channels));
+    if (depthwise_ && item.channels < c_block_) std::fill_n(input.data(), positions * c_block_, T(0));
+    Workspace<T> grad(height_ * width_ * (depthwise_ ? c_block_ : k_block_));
+    if (depthwise_ && item.channels < c_block_) std::fill_n(grad.data(), height_ * width_ * c_block_, T(0));
     std::vector<Segment> segments;
     for (std::int64_t b = first; b < last; ++b) {
       std::int64_t rest = b;
@@ -138,7 +140,7 @@ class WeightGradient {
                                           std::min(width_, gy_.extent(2) - j0[2])};
     AxisSlots slots[kSpatial], out_slots[kSpatial];
     for (int axis = 0; axis < kSpatial; ++axis) {
-      slots[axis] = axis_slots(phase_[axis], count[axis], true);
+      slots[axis] = axis_slots(phase_[axis], count[axis], axis == 2);
       out_slots[axis] = axis_slots(out_phase_[axis], count[axis], true);
     }
     const BlockPacker<T> input_packer{
@@ -149,8 +151,8 @@ class WeightGradient {
                                      transpose_};
     const std::int64_t plane = input_packer.positions(), outputs = count[1] * count[2];
     if (depthwise_) {
-      input_packer.pack(input, n, item.group, item.channels, j0, 1, plane);
-      grad_packer.pack(grad, n, item.group, item.channels, j0, 1, outputs);
+      input_packer.pack(input, n, item.group, item.channels, j0, c_block_, 1);
+      grad_packer.pack(grad, n, item.group, item.channels, j0, c_block_, 1);
     } else {
       input_packer.pack(input, n, item.group * c_ + item.c0, item.channels, j0, 1, plane);
       for (std::int64_t k = 0; k < item.outputs; k += cols_) {
@@ -166,10 +168,13 @@ class WeightGradient {
         for (std::size_t w = 0; w < phase_[2].taps.size(); ++w, ++t) {
           list_segments(segments, slots, d, h, w, j0, count);
           if (segments.empty()) continue;
-          if (depthwise_)
-            add_dots(item, input, plane, grad, outputs, segments, sums + t);
-          else
+          if (depthwise_) {
+            const LanesDotArgs<T> args{input, grad, segments.data(), static_cast<std::int64_t>(segments.size()),
+                                       sums + t * c_block_};
+            dot_->lanes_dot(&args);
+          } else {
             add_tiles(item, input, plane, grad, outputs, segments, sums + t * c_block_ * k_block_);
+          }
         }
   }
 
@@ -184,16 +189,6 @@ class WeightGradient {
       const std::int64_t line = slots[0].base[d] * slots[1].slots + slots[1].base[h] + r * slots[1].step;
       segments.push_back(
           {line * slots[2].slots + slots[2].base[w] + rw.begin, r * count[2] + rw.begin, rw.end - rw.begin});
-    }
-  }
-
-  void add_dots(const Item& item, const T* input, std::int64_t plane, const T* grad, std::int64_t outputs,
-                const std::vector<Segment>& segments, T* sums) const {
-    for (std::int64_t c = 0; c < item.channels; ++c) {
-      DotArgs<T> args{input + c * plane, grad + c * outputs, segments.data(),
-                      static_cast<std::int64_t>(segments.size()), T(0)};
-      dot_->dot(&args);
-      sums[c * taps_] += args.result;
     }
   }
 
@@ -225,7 +220,7 @@ class WeightGradient {
           T* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
           if (depthwise_) {
             for (std::int64_t c = 0; c < item.channels; ++c)
-              target[(item.group + c) * dw_.stride[0]] = sums[c * taps_ + t];
+              target[(item.group + c) * dw_.stride[0]] = sums[t * c_block_ + c];
           } else {
             for (std::int64_t c = 0; c < item.channels; ++c)
               for (std::int64_t k = 0; k < item.outputs; ++k)

@@ -81,6 +81,13 @@ struct BlockPacker {
       transpose.run(channels, positions, src, sc, dst, position_stride, nullptr);
     } else if (position_stride == 1 && sc == 1) {
       transpose.run(positions, channels, src, step, dst, channel_stride, nullptr);
+    } else if (position_stride == 1 && step == 2) {
+      // A step known to the compiler becomes shuffles.
+      for (std::int64_t c = 0; c < channels; ++c) {
+        T* target = dst + c * channel_stride;
+        const T* source = src + c * sc;
+        for (std::int64_t p = 0; p < positions; ++p) target[p] = source[2 * p];
+      }
     } else {
       for (std::int64_t c = 0; c < channels; ++c)
         for (std::int64_t p = 0; p < positions; ++p)

@@ -30,21 +30,38 @@ std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in) {
 
 AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step) {
   AxisSlots result;
-  const auto taps = static_cast<std::int64_t>(phase.taps.size());
-  if (taps == 0) return result;
-  const std::int64_t first = phase.taps.front().offset, last = phase.taps.back().offset;
-  const std::int64_t contiguous = (count - 1) * phase.in_step + last - first + 1;
-  if (contiguous <= taps * count && (phase.in_step == 1 || !unit_step)) {
+  if (phase.taps.empty()) return result;
+  const std::int64_t first = phase.taps.front().offset, step = phase.in_step;
+  const std::int64_t contiguous = (count - 1) * step + phase.taps.back().offset - first + 1;
+  if (step == 1 || !unit_step) {
     result.slots = contiguous;
-    result.step = phase.in_step;
+    result.step = step;
     for (const Tap& tap : phase.taps) result.base.push_back(tap.offset - first);
     result.runs.push_back({0, first, 1, contiguous});
   } else {
-    result.slots = taps * count;
-    for (std::int64_t t = 0; t < taps; ++t) {
-      result.base.push_back(t * count);
-      result.runs.push_back({t * count, phase.taps[t].offset, phase.in_step, count});
+    // Taps of one residue class modulo the step share a run of every step-th input.
+    result.base.resize(phase.taps.size());
+    for (std::int64_t residue = 0; residue < std::min(step, contiguous); ++residue) {
+      AxisSlots::Run run{result.slots, 0, step, 0};
+      for (std::size_t t = 0; t < phase.taps.size(); ++t) {
+        const std::int64_t offset = phase.taps[t].offset;
+        if ((offset - first) % step != residue) continue;
+        if (run.count == 0) run.start = offset;
+        result.base[t] = run.slot + (offset - run.start) / step;
+        run.count = (offset - run.start) / step + count;
+      }
+      if (run.count == 0) continue;
+      result.runs.push_back(run);
+      result.slots += run.count;
     }
+  }
+  const auto taps = static_cast<std::int64_t>(phase.taps.size());
+  if (result.slots <= taps * count) return result;
+  result = AxisSlots{};
+  result.slots = taps * count;
+  for (std::int64_t t = 0; t < taps; ++t) {
+    result.base.push_back(t * count);
+    result.runs.push_back({t * count, phase.taps[t].offset, step, count});
   }
   return result;
 }

@@ -31,8 +31,8 @@ std::vector<AxisPhase> forward_phases(const Window& window, std::int64_t out);
 std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in);
 
 // Where one block of `count` outputs finds its inputs in a packed scratch: output j, tap t at slot j * step + base[t].
-// Contiguous slots share neighbouring inputs between taps; separate slots (one run of `count` a tap) are fewer where
-// the taps lie far apart or the step skips inputs.
+// Three forms, the one with fewest slots that serves: all inputs side by side; split by residue modulo the step
+// (outputs side by side); or one run of `count` inputs a tap, where taps lie far apart or the step skips inputs.
 struct AxisSlots {
   std::int64_t slots = 0;
   std::int64_t step = 1;

@@ -60,13 +60,24 @@ def _as_ndarray(value: object, name: str) -> Array:
     return array
 
 
+_OPTIONAL = {"bias", "out", "pos_weight", "running_mean", "running_var", "weight"}
+
+
+def present(**named: object) -> None:
+    """``TypeError`` for an argument that is ``None`` where an array is needed."""
+    for name, value in named.items():
+        if value is None:
+            raise TypeError(f"{name}: expected an array, got None")
+
+
 def as_arrays(**named: object) -> tuple[Any, ...]:
     """Check that the arrays of one call are float32 or float64, all of one dtype.
 
     Parameters
     ----------
     **named
-        The call's arrays by argument name; ``None`` stands for an absent optional one.
+        The call's arrays by argument name; ``None`` stands for an absent optional one (a weight is optional to some
+        ops: the others say so with :func:`present`).
 
     Returns
     -------
@@ -83,9 +94,10 @@ def as_arrays(**named: object) -> tuple[Any, ...]:
     first: tuple[str, np.dtype[Any]] | None = None
     tensor_came = False
     for name, value in named.items():
-        if value is None:
+        if value is None and name in _OPTIONAL:
             arrays.append(None)
             continue
+        present(**{name: value})
         tensor_came = tensor_came or _is_torch(value)
         array = _as_ndarray(value, name)
         if array.dtype not in _DTYPES:

@@ -2,11 +2,14 @@
 //
 //   gather_gemm   dense and grouped:  c[m][n] (+)= sum over segments s, p < s.len of  a[m][s.a + p] * b[(s.b + p) *
 //   cols + n] window        depthwise:          y[i]      =  sum over taps t of                 x[offset[t] + i] * w[t]
-//   window_dot    its weight gradient: returns     sum over segments s, p < s.len of  a[s.a + p] * b[s.b + p]
+//   lanes         the same with channels side by side:  y[p][c] = sum over taps t of  x[offset[t] + p * step + c] *
+//   w[t][c] lanes_dot     its weight gradient: r[c] +=      sum over segments s, p < s.len of  a[s.a + p][c] * b[s.b +
+//   p][c]
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making.
 // The order of the sum of one result depends on the segments only, never on the tile around it or on the tile's width.
-// `a` and `x` may be read exactly where the formula says; `b` is packed in panels of `cols` columns.
+// `a` may be read exactly where the formula says, `x` up to kWindowSlack elements further (what is read there reaches
+// no result); `b` is packed in panels of `cols` columns.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +44,8 @@ struct ConvKernel : KernelInfo {
   Gemm gemm[kMaxTileRows];
 };
 
+constexpr int kWindowSlack = 16;
+
 template <class T>
 struct WindowArgs {
   const T* x;
@@ -52,18 +57,33 @@ struct WindowArgs {
   std::int64_t count;
 };
 
+// Channels come in blocks of a whole number of registers of every instruction set.
+constexpr int kLaneBlock = 32;
+
 template <class T>
-struct DotArgs {
-  const T* a;
+struct LanesArgs {
+  const T* x;
+  const std::int64_t* offsets;
+  const T* weights;  // [tap][kLaneBlock]
+  std::int64_t taps;
+  std::int64_t step;  // elements between the inputs of neighbouring outputs
+  std::int64_t count;
+  T* y;  // [output][kLaneBlock]
+};
+
+template <class T>
+struct LanesDotArgs {
+  const T* a;  // [position][kLaneBlock], as b
   const T* b;
   const Segment* segments;
   std::int64_t segment_count;
-  T result;
+  T* sums;  // [kLaneBlock]
 };
 
 struct DepthwiseKernel : KernelInfo {
   void (*window)(const void* args);
-  void (*dot)(void* args);
+  void (*lanes)(const void* args);
+  void (*lanes_dot)(const void* args);
 };
 
 // dst[j * ldd + i] = src[i * lds + j] (+ bias[j]) for i < rows, j < cols.

@@ -120,12 +120,12 @@ void plane_avg_backward(const PoolTask& t) {
   T* const y = static_cast<T*>(t.y);
   T* const sums = s.windows + (s.live_first - s.begin);
   const bool whole_rows = columns == width.in;
-  for (Index r = t.first; r < t.last; ++r) {
-    const Index plane = r / height.in / depth.in;
-    if (r == t.first || r % height.in == 0) find_cover<T>(shape, 0, r / height.in % depth.in, cover_d);
-    find_cover<T>(shape, 1, r % height.in, cover_h);
-    const T* x = static_cast<const T*>(t.x) + plane / shape.channels * t.x_stride[0] +
-                 plane % shape.channels * t.x_stride[1] + s.live_first * t.x_stride[4];
+  Counter at = count_from(t.first, shape.channels, depth.in, height.in);
+  for (Index r = t.first; r < t.last; ++r, at.next()) {
+    if (r == t.first || at.c == 0) find_cover<T>(shape, 0, at.b, cover_d);
+    find_cover<T>(shape, 1, at.c, cover_h);
+    const T* x =
+        static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + s.live_first * t.x_stride[4];
     for (Index o = 0; o < live; o += W) Reg<T>::zero().store(sums + o);
     T divisor = 0;
     merger.start();
@@ -192,14 +192,14 @@ void lane_avg_backward(const PoolTask& t) {
            cover_w = make_cover<T>(arena, width);
   T* const y = static_cast<T*>(t.y);
   const T* const y_end = y + t.last * channels;
-  for (Index p = t.first; p < t.last; ++p) {
-    const Index w = p % width.in, row = p / width.in, sample = row / height.in / depth.in;
-    if (w == 0 || p == t.first) {
-      find_cover<T>(shape, 0, row / height.in % depth.in, cover_d);
-      find_cover<T>(shape, 1, row % height.in, cover_h);
+  Counter at = count_from(t.first, depth.in, height.in, width.in);
+  for (Index p = t.first; p < t.last; ++p, at.next()) {
+    if (at.c == 0 || p == t.first) {
+      find_cover<T>(shape, 0, at.a, cover_d);
+      find_cover<T>(shape, 1, at.b, cover_h);
     }
-    find_cover<T>(shape, 2, w, cover_w);
-    const T* x = static_cast<const T*>(t.x) + sample * t.x_stride[0];
+    find_cover<T>(shape, 2, at.c, cover_w);
+    const T* x = static_cast<const T*>(t.x) + at.batch * t.x_stride[0];
     T* const out = y + p * channels;
     Index c = 0;
     for (; c + 4 * W <= channels; c += 4 * W) lane_gather<T, 4>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);

@@ -52,6 +52,7 @@ struct Max {
     return Reg<T>::select(x != x, x, Reg<T>::select(x > acc, x, acc));
   }
   static FASTCONV_INLINE bool better(T x, T best) { return x > best || x != x; }
+  static FASTCONV_INLINE T combine(T acc, T x) { return better(x, acc) ? x : acc; }
 };
 
 template <class T>
@@ -63,6 +64,7 @@ struct Min {
     return Reg<T>::select(x != x, x, Reg<T>::select(x < acc, x, acc));
   }
   static FASTCONV_INLINE bool better(T x, T best) { return x < best || x != x; }
+  static FASTCONV_INLINE T combine(T acc, T x) { return better(x, acc) ? x : acc; }
 };
 
 template <class T>
@@ -70,6 +72,7 @@ struct Sum {
   static constexpr bool extreme = false;
   static FASTCONV_INLINE T identity() { return T(0); }
   static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return acc + x; }
+  static FASTCONV_INLINE T combine(T acc, T x) { return acc + x; }
 };
 
 // The register at p, of which only the lanes before `end` can be read; the others hold anything.
@@ -146,6 +149,26 @@ FASTCONV_INLINE Reg<T> interleave(Reg<T> a, Reg<T> b) {
   if constexpr (W == 16)
     return Reg<T>{__builtin_shufflevector(a.v, b.v, h, W + h, h + 1, W + h + 1, h + 2, W + h + 2, h + 3, W + h + 3,
                                           h + 4, W + h + 4, h + 5, W + h + 5, h + 6, W + h + 6, h + 7, W + h + 7)};
+}
+
+// Counts through a flattened (batch, a, b, c) without dividing at every step.
+struct Counter {
+  Index batch, a, b, c;
+  Index size_a, size_b, size_c;
+  FASTCONV_INLINE void next() {
+    if (++c < size_c) return;
+    c = 0;
+    if (++b < size_b) return;
+    b = 0;
+    if (++a < size_a) return;
+    a = 0;
+    ++batch;
+  }
+};
+
+FASTCONV_INLINE Counter count_from(Index first, Index size_a, Index size_b, Index size_c) {
+  const Index b = first / size_c, a = b / size_b;
+  return Counter{a / size_a, a % size_a, b % size_b, first % size_c, size_a, size_b, size_c};
 }
 
 // Scratch memory of one task, handed out in cache-line multiples.

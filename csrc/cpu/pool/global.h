@@ -38,9 +38,9 @@ FASTCONV_INLINE void for_chunks(const PoolTask& t, const T* plane, T* gathered, 
     }
 }
 
-// The first `count` elements reduced, in four registers.
+// A chunk reduced in four registers, then across their lanes by halves, then with what is left of the chunk.
 template <class T, class Op>
-FASTCONV_INLINE Reg<T> reduce_chunk(const T* p, Index count) {
+FASTCONV_INLINE T reduce_chunk(const T* p, Index count) {
   constexpr int W = Reg<T>::width;
   Reg<T> acc[4];
   for (int b = 0; b < 4; ++b) acc[b] = Reg<T>::broadcast(Op::identity());
@@ -48,8 +48,12 @@ FASTCONV_INLINE Reg<T> reduce_chunk(const T* p, Index count) {
   for (; j + 4 * W <= count; j += 4 * W)
     for (int b = 0; b < 4; ++b) acc[b] = Op::combine(acc[b], Reg<T>::load(p + j + b * W));
   for (; j + W <= count; j += W) acc[0] = Op::combine(acc[0], Reg<T>::load(p + j));
-  if (j < count) acc[1] = Op::combine(acc[1], Reg<T>::load_partial(p + j, static_cast<int>(count - j), Op::identity()));
-  return Op::combine(Op::combine(acc[0], acc[1]), Op::combine(acc[2], acc[3]));
+  T lanes[W];
+  Op::combine(Op::combine(acc[0], acc[1]), Op::combine(acc[2], acc[3])).store(lanes);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] = Op::combine(lanes[i], lanes[i + half]);
+  for (; j < count; ++j) lanes[0] = Op::combine(lanes[0], p[j]);
+  return lanes[0];
 }
 
 template <class T>
@@ -61,7 +65,7 @@ void plane_global_avg(const PoolTask& t) {
         static_cast<const T*>(t.x) + plane / shape.channels * t.x_stride[0] + plane % shape.channels * t.x_stride[1];
     double total = 0;
     for_chunks(t, x, static_cast<T*>(t.scratch), [&](const T* p, Index count, Index) {
-      total += static_cast<double>(reduce_chunk<T, Sum<T>>(p, count).sum());
+      total += static_cast<double>(reduce_chunk<T, Sum<T>>(p, count));
     });
     static_cast<T*>(t.y)[plane] = static_cast<T>(total / positions);
   }
@@ -69,7 +73,6 @@ void plane_global_avg(const PoolTask& t) {
 
 template <class T>
 void plane_global_max(const PoolTask& t) {
-  constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   for (Index plane = t.first; plane < t.last; ++plane) {
     const T* x =
@@ -77,11 +80,7 @@ void plane_global_max(const PoolTask& t) {
     T best = Max<T>::identity();
     Index place = 0;
     for_chunks(t, x, static_cast<T*>(t.scratch), [&](const T* p, Index count, Index position) {
-      T lanes[W];
-      reduce_chunk<T, Max<T>>(p, count).store(lanes);
-      T most = lanes[0];
-      for (int i = 1; i < W; ++i)
-        if (Max<T>::better(lanes[i], most)) most = lanes[i];
+      const T most = reduce_chunk<T, Max<T>>(p, count);
       if (!Max<T>::better(most, best)) return;
       best = most;
       if (!t.indices) return;

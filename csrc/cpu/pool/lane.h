@@ -81,20 +81,19 @@ void lane_pool(const PoolTask& t) {
   for (int i = 0; i < 3; ++i) taps.step[i] = shape.axis[i].dilation * t.x_stride[2 + i];
   Live at_d{0, 0}, at_h{0, 0};
   Index row_count = 1;
-  for (Index p = t.first; p < t.last; ++p) {
-    const Index ow = p % width.out;
+  Counter at = count_from(t.first, depth.out, height.out, width.out);
+  for (Index p = t.first; p < t.last; ++p, at.next()) {
+    const Index ow = at.c;
     if (ow == 0 || p == t.first) {
-      const Index row = p / width.out, od = row / height.out % depth.out, oh = row % height.out;
-      at_d = live_taps(depth, od);
-      at_h = live_taps(height, oh);
-      if (!Op::extreme) row_count = counted_taps(shape, 0, od) * counted_taps(shape, 1, oh);
+      at_d = live_taps(depth, at.a);
+      at_h = live_taps(height, at.b);
+      if (!Op::extreme) row_count = counted_taps(shape, 0, at.a) * counted_taps(shape, 1, at.b);
     }
     const Live at_w = live_taps(width, ow);
-    const Index sample = p / width.out / height.out / depth.out;
     taps.count[0] = at_d.count;
     taps.count[1] = at_h.count;
     taps.count[2] = at_w.count;
-    taps.first = static_cast<const T*>(t.x) + sample * t.x_stride[0] + at_d.first * t.x_stride[2] +
+    taps.first = static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at_d.first * t.x_stride[2] +
                  at_h.first * t.x_stride[3] + at_w.first * t.x_stride[4];
     T* const out = y + p * channels;
     Index c = 0;

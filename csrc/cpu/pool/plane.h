@@ -58,13 +58,6 @@ FASTCONV_INLINE bool readable_in_place(const PoolTask& t, const PlaneScratch<T>&
          static_cast<const T*>(t.x_end) - merger.pending[0] >= s.layout.span + 4 * Reg<T>::width;
 }
 
-// After the live columns were written, with whole registers: the padding behind them, and the split.
-template <class T, class Op>
-FASTCONV_INLINE const T* finish_row(PlaneScratch<T>& s) {
-  Reg<T>::broadcast(Op::identity()).store(s.row + (s.live_last - s.begin));
-  return split_or_row(s.row, s);
-}
-
 // Merges along W and writes one output row; K > 0 is the number of taps, known at compile time.
 template <class T, class Op, int K>
 void reduce_row(const T* split, const PlaneScratch<T>& s, T row_count, T* y, const T* y_end) {
@@ -131,11 +124,12 @@ void plane_pool(const PoolTask& t) {
                           0,
                           true};
   T* const y = static_cast<T*>(t.y);
-  for (Index r = t.first; r < t.last; ++r) {
-    const Index oh = r % height.out, od = r / height.out % depth.out, plane = r / height.out / depth.out;
+  Counter at = count_from(t.first, shape.channels, depth.out, height.out);
+  for (Index r = t.first; r < t.last; ++r, at.next()) {
+    const Index od = at.b, oh = at.c;
     const Live rows_d = live_taps(depth, od), rows_h = live_taps(height, oh);
-    const T* x = static_cast<const T*>(t.x) + plane / shape.channels * t.x_stride[0] +
-                 plane % shape.channels * t.x_stride[1] + s.live_first * t.x_stride[4];
+    const T* x =
+        static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + s.live_first * t.x_stride[4];
     const bool dead = rows_d.count == 0 || rows_h.count == 0;
     // Full registers may be written as far as rows follow that this task writes later.
     const Index y_first = r * width.out + t.col_first;
@@ -155,7 +149,7 @@ void plane_pool(const PoolTask& t) {
         if constexpr (Op::extreme) {
           if (!indices) continue;
           merger.flush();
-          split = finish_row<T, Op>(s);
+          split = split_or_row(s.row, s);
           const Index row_offset = (d * depth.dilation * height.in + h * height.dilation) * width.in;
           choose_in_row<T, Op>(split, s, row_offset);
           merger.start();
@@ -176,7 +170,7 @@ void plane_pool(const PoolTask& t) {
       split = split_or_row(merger.pending[0], s);
     } else {
       merger.flush();
-      split = finish_row<T, Op>(s);
+      split = split_or_row(s.row, s);
     }
     const T row_count = Op::extreme ? T(1) : static_cast<T>(counted_taps(shape, 0, od) * counted_taps(shape, 1, oh));
     if (width.kernel == 2)

@@ -7,7 +7,14 @@
 namespace fastconv {
 namespace {
 
-// dst[j] = the reduction of (dst[j], unless fresh, and) R source rows; whole registers are written past n.
+template <class T>
+FASTCONV_INLINE typename Reg<T>::mask lanes_before(Index count) {
+  typename Reg<T>::mask lane;
+  for (int i = 0; i < Reg<T>::width; ++i) lane[i] = i;
+  return lane < broadcast_offset<T>(smaller(count, Reg<T>::width));
+}
+
+// dst[j] = the reduction of (dst[j], unless fresh, and) R source rows; the last register is filled up with identities.
 template <class T, class Op, int R>
 void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fresh) {
   constexpr int W = Reg<T>::width;
@@ -25,7 +32,7 @@ void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fr
     if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
     if (R > 1) acc = Op::combine(acc, load_before(s1 + j, end));
     if (R > 2) acc = Op::combine(acc, load_before(s2 + j, end));
-    acc.store(dst + j);
+    Reg<T>::select(lanes_before<T>(n - j), acc, Reg<T>::broadcast(Op::identity())).store(dst + j);
   }
 }
 

@@ -121,7 +121,7 @@ def average(
     divisor_override: int | None,
     dilation: Size,
     data_format: str,
-) -> Any:
+) -> Array:
     array, restore = as_arrays(x=x)
     last = channels_last(data_format)
     batch, batched = as_batch(array, n, "x", last)
@@ -130,7 +130,8 @@ def average(
         n, sizes, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
     )
     result = _core.pool("avg", batch, window, last, False)
-    return restore(result if batched else result[0])
+    final: Array = restore(result if batched else result[0])
+    return final
 
 
 def average_backward(
@@ -145,7 +146,7 @@ def average_backward(
     divisor_override: int | None,
     dilation: Size,
     data_format: str,
-) -> Any:
+) -> Array:
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     shape = as_shape(input_shape)
@@ -163,7 +164,8 @@ def average_backward(
     expected = (full[0], *out, full[-1]) if last else (full[0], full[1], *out)
     same_shape(gradient, expected if batched else expected[1:], "grad_output")
     result = _core.avg_pool_backward(gradient if batched else gradient[None], full, window, last)
-    return restore(result if batched else result[0])
+    final: Array = restore(result if batched else result[0])
+    return final
 
 
 def as_indices(indices: object, gradient: Array) -> Array:
@@ -179,7 +181,7 @@ def as_indices(indices: object, gradient: Array) -> Array:
     return array
 
 
-def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Sequence[int], data_format: str) -> Any:
+def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Sequence[int], data_format: str) -> Array:
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     shape = as_shape(input_shape)
@@ -196,7 +198,8 @@ def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Se
         f"input_shape: got {shape}, expected the batch and channels of grad_output, whose shape is {gradient.shape}",
     )
     result = _core.pool_backward_from_indices(batch, places if batched else places[None], full, last)
-    return restore(result if batched else result[0])
+    final: Array = restore(result if batched else result[0])
+    return final
 
 
 def global_input(x: Array, data_format: str) -> tuple[Array, bool, Restore]:

@@ -135,12 +135,17 @@ def _out(out: Array | None, shape: tuple[int, ...], unbatched: bool, *inputs: Ar
     return out[np.newaxis] if unbatched else out
 
 
-def _activate(y: Array, activation: object) -> Array:
+def _check_activation(activation: object) -> None:
     if activation is None:
-        return y
+        return
     if not isinstance(activation, str):
         raise TypeError(f"activation: expected None or a str, got {activation!r}")
     _check.require(activation in _ACTIVATIONS, f"activation: got {activation!r}, expected one of {_ACTIVATIONS}")
+
+
+def _activate(y: Array, activation: str | None) -> Array:
+    if activation is None:
+        return y
     from fastconv.functional import activation as activations
 
     result: Array = getattr(activations, activation)(y)
@@ -154,7 +159,7 @@ def _precision(precision: object) -> None:
     )
 
 
-def _finish(y: Array, unbatched: bool, out: Array | None, activation: object) -> Array:
+def _finish(y: Array, unbatched: bool, out: Array | None, activation: str | None) -> Array:
     y = _activate(y, activation)
     if unbatched:
         y = y[0]
@@ -181,13 +186,14 @@ def _forward(n: int) -> Callable[..., Any]:
         out: Any = None,
     ) -> Any:
         given = out
+        _check.present(weight=weight)
         x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
         x, unbatched = _batched(x, n, "x")
         _precision(precision)
         g = _geometry(n, x, weight, stride, padding, dilation, groups, data_format, transposed=False)
         spatial = x.shape[1:-1] if g.last else x.shape[2:]
         size = _check.output_sizes(spatial, g.kernel, g.stride, g.dilation, g.padding, name="weight")
-        _activate(np.empty(0, x.dtype), activation)
+        _check_activation(activation)
         target = _out(out, _image_shape(x.shape[0], weight.shape[0], size, g.last), unbatched, x, weight, bias)
         y = _core.conv_forward(x, weight, _bias(bias, weight.shape[0]), *g.window, target)
         y = _finish(y, unbatched, out, activation)
@@ -252,6 +258,7 @@ def _backward(n: int) -> Callable[..., Any]:
         data_format: str = "channels_first",
         precision: str | None = None,
     ) -> ConvGradients:
+        _check.present(weight=weight)
         grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
         x, unbatched = _batched(x, n, "x")
         if unbatched:
@@ -343,6 +350,7 @@ def _transposed_forward(n: int) -> Callable[..., Any]:
         out: Any = None,
     ) -> Any:
         given = out
+        _check.present(weight=weight)
         x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
         x, unbatched = _batched(x, n, "x")
         _precision(precision)
@@ -400,6 +408,7 @@ def _transposed_backward(n: int) -> Callable[..., Any]:
         data_format: str = "channels_first",
         precision: str | None = None,
     ) -> ConvGradients:
+        _check.present(weight=weight)
         grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
         x, unbatched = _batched(x, n, "x")
         if unbatched:

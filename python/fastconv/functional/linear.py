@@ -51,6 +51,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     ValueError
         Shapes that do not fit.
     """
+    _check.present(weight=weight)
     x, weight, bias, restore = _check.as_arrays(x=x, weight=weight, bias=bias)
     _features(x, weight)
     outputs = weight.shape[0]
@@ -87,6 +88,7 @@ def linear_backward(
     TypeError, ValueError
         As the forward call; also where grad_output has not the output's shape.
     """
+    _check.present(weight=weight)
     grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
     _features(x, weight)
     _check.same_shape(grad_output, (*x.shape[:-1], weight.shape[0]), "grad_output")
