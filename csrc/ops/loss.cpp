@@ -109,8 +109,13 @@ double cross_entropy(const CrossEntropy& p, void* losses) {
         static_cast<T*>(losses)[block.sample * p.positions + block.begin + i] = static_cast<T>(loss[i]);
     });
   });
+  // Runs of 128 first: the rounding errors of a long sum grow with its longest chain.
   double total = 0;
-  for (std::int64_t i = 0; i < size; ++i) total += values[i];
+  for (std::int64_t begin = 0; begin < size; begin += 128) {
+    double part = 0;
+    for (std::int64_t i = begin; i < std::min(size, begin + 128); ++i) part += values[i];
+    total += part;
+  }
   return total;
 }
 
