@@ -80,7 +80,7 @@ def damage_array(source, array):
         damaged.reshape(-1)[: source.integer(0, 5)] = source.choice((np.nan, np.inf, -np.inf, 1e30, 1e-45))
         return damaged
     if kind == 8 and array.dtype.kind in "iu":
-        return array + source.choice((-(2**62), -1, 1, 1000, 2**62))
+        return array.astype(np.int64) + source.choice((-(2**62), -1, 1, 1000, 2**62))
     return array.T
 
 
