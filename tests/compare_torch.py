@@ -102,7 +102,7 @@ def torch_results(problem, options, arrays, gradient, dtype):
     """``[output, gradients...]`` of PyTorch in a dtype, from channels-first arrays."""
     tensors = {}
     for name, array in arrays.items():
-        tensor = torch.tensor(np.array(array, order="C"))
+        tensor = torch.tensor(array)
         tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     leaves = [tensors[name].requires_grad_() for name in LEAVES if name in tensors]
     output = torch_forward(problem, options, tensors)
@@ -190,9 +190,10 @@ def compare_one(source, op, score):
         rng = np.random.default_rng(seed)
         call = expected.make_call(problem, dtype, rng, data_format, view, bias)
         call.options = dict(options)
-        arrays = {name: np.array(array) for name, array in call.arrays.items()}
+        # Contiguous: PyTorch 2.13 crashes on some channels-last tensors with three spatial axes, one of them of size 1.
+        arrays = {name: np.array(array, order="C") for name, array in call.arrays.items()}
         if op not in ("linear", *LOSSES):
-            arrays["x"] = np.array(problems.to_first(call.arrays["x"], data_format))
+            arrays["x"] = np.array(problems.to_first(call.arrays["x"], data_format), order="C")
         shape = torch_forward(problem, options, {k: torch.tensor(a) for k, a in arrays.items()}).shape
         gradient = np.asarray(rng.standard_normal(tuple(shape)), dtype)
         ours = our_results(call, arrays, gradient)
@@ -213,7 +214,7 @@ def compare_one(source, op, score):
     score.count += 1
 
 
-def compare(family, count, seed, progress=None):
+def compare(family, count, seed, progress=False):
     """Compare ``count`` problems of a family and return its `Score`."""
     torch.set_num_threads(1)  # two pools of threads in one process hold each other up
     score = Score()
