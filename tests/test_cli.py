@@ -154,7 +154,14 @@ def test_interrupted_demo_leaves_nothing(few_digits, tmp_path, number, there_bef
         target.mkdir(parents=True)
         (target / "misread.png").write_text("of last time")
     command = [sys.executable, "-W", "ignore", "-m", "fastconv", "demo", "--epochs", "100000", "--output", str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job starts with SIGINT ignored, and its children inherit that: a user's terminal does not.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         for line in process.stdout:
             if line.startswith("epoch"):
                 break
