@@ -98,6 +98,8 @@ def force_kernel():
 
 def pytest_terminal_summary(terminalreporter):
     """Say which instruction sets and kernels this run covered."""
+    if terminalreporter.config.option.collectonly:
+        return
     write = terminalreporter.write_line
     usable = list(fastconv.available_isas())
     tested = sorted(ISAS_TESTED, key=usable.index)
