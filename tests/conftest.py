@@ -69,11 +69,13 @@ def problem_count(request):
 
 @pytest.fixture
 def threads():
-    """``fastconv.set_num_threads``, with the number restored afterwards."""
+    """``fastconv.set_num_threads``, restored afterwards; loops too short to be worth it use their threads as well."""
     before = fastconv.get_num_threads()
+    grain = _core.set_thread_grain(0)
     try:
         yield fastconv.set_num_threads
     finally:
+        _core.set_thread_grain(grain)
         fastconv.set_num_threads(before)
 
 

@@ -21,6 +21,7 @@ void bind_runtime(py::module_& module) {
     for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
     return names;
   });
+  module.def("set_thread_grain", &set_thread_grain, py::arg("nanoseconds"));
   module.def("kernel_table", [] {
     py::list rows;
     for (const KernelInfo& row : kernel_table())

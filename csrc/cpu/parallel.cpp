@@ -72,6 +72,8 @@ class FloatingPointMode {
 #endif
 };
 
+std::atomic<double> thread_grain{10e3};  // nanoseconds
+
 struct Loop {
   std::int64_t items;
   Subnormals mode;
@@ -108,12 +110,16 @@ int get_num_threads() {
 
 int openmp_version() { return _OPENMP; }
 
+double set_thread_grain(double nanoseconds) { return thread_grain.exchange(nanoseconds); }
+
 void set_num_threads(int count) { requested_threads.store(count, std::memory_order_relaxed); }
 
-void parallel_for_raw(std::int64_t items, Subnormals mode, ItemFunction function, void* context) {
-  if (items <= 0) return;
-  Loop loop{items, mode, function, context};
-  const int threads = static_cast<int>(std::min<std::int64_t>(items, get_num_threads()));
+void parallel_for_raw(const Work& work, Subnormals mode, ItemFunction function, void* context) {
+  if (work.items <= 0) return;
+  Loop loop{work.items, mode, function, context};
+  const double worth = std::max(1.0, work.nanoseconds / thread_grain.load(std::memory_order_relaxed));
+  const double most = static_cast<double>(std::min<std::int64_t>(work.items, get_num_threads()));
+  const int threads = static_cast<int>(std::min(worth, most));
   if (threads == 1 || omp_in_parallel()) {
     loop.work();
   } else if (in_forked_child.load(std::memory_order_relaxed)) {

@@ -70,8 +70,11 @@ class WeightGradient {
     parts_ =
         std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, kPartials / (items * sums_)));
     parts_ = std::clamp<std::int64_t>(parts_, 1, std::max<std::int64_t>(1, blocks_));
+    const double steps = static_cast<double>(items * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
+                         static_cast<double>(gy_.extent(1) * gy_.extent(2));
+    const double nanoseconds = steps * multiply_add_nanoseconds<T>();
     if (parts_ == 1) {
-      parallel_for(items, subnormals<T>(), [&](std::int64_t item) {
+      parallel_for({items, nanoseconds}, subnormals<T>(), [&](std::int64_t item) {
         Workspace<T> sums(sums_);
         accumulate(item, 0, sums);
         store(item, sums);
@@ -79,9 +82,9 @@ class WeightGradient {
       return;
     }
     Workspace<T> sums(parts_ * items * sums_);
-    parallel_for(items * parts_, subnormals<T>(),
+    parallel_for({items * parts_, nanoseconds}, subnormals<T>(),
                  [&](std::int64_t i) { accumulate(i / parts_, i % parts_, sums + i * sums_); });
-    parallel_for(items, subnormals<T>(), [&](std::int64_t item) {
+    parallel_for({items, 0.5 * static_cast<double>(items * parts_ * sums_)}, subnormals<T>(), [&](std::int64_t item) {
       T* total = sums + item * parts_ * sums_;
       for (std::int64_t part = 1; part < parts_; ++part)
         for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
@@ -262,7 +265,7 @@ void bias_gradient(const View<const T>& gy, T* result) {
   const std::int64_t parts = std::clamp<std::int64_t>(
       planes, 1, std::clamp<std::int64_t>((1 << 18) / std::max<std::int64_t>(channels, 1), 1, 64));
   Workspace<double> sums(parts * channels);
-  parallel_for(parts, Subnormals::keep, [&](std::int64_t part) {
+  parallel_for({parts, 0.5 * static_cast<double>(gy.size())}, Subnormals::keep, [&](std::int64_t part) {
     double* sum = sums + part * channels;
     std::fill_n(sum, channels, 0.0);
     for (std::int64_t p = planes * part / parts; p < planes * (part + 1) / parts; ++p) {

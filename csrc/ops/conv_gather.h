@@ -29,6 +29,12 @@ void gather_dense(const GatherProblem<T>& problem);
 template <class T>
 void gather_depthwise(const GatherProblem<T>& problem);
 
+// A multiply-add of a convolution, in nanoseconds of one thread: an estimate for sharing out the work.
+template <class T>
+constexpr double multiply_add_nanoseconds() {
+  return sizeof(T) / 64.0;
+}
+
 template <class T>
 Subnormals subnormals() {
   return sizeof(T) == 4 ? Subnormals::flush : Subnormals::keep;

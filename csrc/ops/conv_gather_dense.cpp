@@ -43,7 +43,8 @@ class PhaseDriver {
     for (std::int64_t first = 0; first < total; first += at_once) {
       const std::int64_t count = std::min(at_once, total - first);
       std::vector<unsigned char> finite(count);
-      parallel_for(count, subnormals<T>(), [&](std::int64_t i) {
+      const Work packing{count, 0.5 * static_cast<double>(count * panel_size)};
+      parallel_for(packing, subnormals<T>(), [&](std::int64_t i) {
         pack_panel(first + i, packed + i * panel_size);
         finite[i] = all_finite(packed + i * panel_size, panel_size);
       });
@@ -105,16 +106,20 @@ class PhaseDriver {
       i += count;
     }
     const std::int64_t job_count = static_cast<std::int64_t>(jobs.size());
-    parallel_for(blocks * job_count, subnormals<T>(), [&](std::int64_t item) {
-      const Job& job = jobs[item % job_count];
-      std::int64_t block = item / job_count;
-      std::int64_t j0[kSpatial];
-      for (int axis = kSpatial - 1; axis >= 0; --axis) {
-        j0[axis] = block % blocks_[axis] * block_[axis];
-        block /= blocks_[axis];
-      }
-      run_block(block, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
-    });
+    const double steps = static_cast<double>(panel_size) * static_cast<double>(panel_count);  // an output position
+    const double positions = static_cast<double>(samples * phase_[0]->out_count * phase_[1]->out_count) *
+                             static_cast<double>(phase_[2]->out_count);
+    parallel_for({blocks * job_count, positions * steps * multiply_add_nanoseconds<T>()}, subnormals<T>(),
+                 [&](std::int64_t item) {
+                   const Job& job = jobs[item % job_count];
+                   std::int64_t block = item / job_count;
+                   std::int64_t j0[kSpatial];
+                   for (int axis = kSpatial - 1; axis >= 0; --axis) {
+                     j0[axis] = block % blocks_[axis] * block_[axis];
+                     block /= blocks_[axis];
+                   }
+                   run_block(block, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
+                 });
   }
 
   void run_block(std::int64_t n, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,

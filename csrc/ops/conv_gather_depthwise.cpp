@@ -40,7 +40,12 @@ class PhaseDriver {
     const std::int64_t heights = ceil_div(phase_[1]->out_count, height_),
                        widths = ceil_div(phase_[2]->out_count, width_);
     const std::int64_t depths = phase_[0]->out_count;
-    parallel_for(p_.x.shape[0] * group_blocks * depths * heights * widths, subnormals<T>(), [&](std::int64_t item) {
+    const double steps = static_cast<double>(p_.x.shape[0] * p_.groups * p_.y_channels * depths) *
+                         static_cast<double>(phase_[1]->out_count * phase_[2]->out_count) *
+                         static_cast<double>(weight_of_tap_.size() + 4);
+    const Work work{p_.x.shape[0] * group_blocks * depths * heights * widths,
+                    2 * steps * multiply_add_nanoseconds<T>()};
+    parallel_for(work, subnormals<T>(), [&](std::int64_t item) {
       std::int64_t j0[kSpatial];
       j0[2] = item % widths * width_;
       item /= widths;

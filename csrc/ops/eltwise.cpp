@@ -49,7 +49,7 @@ void require_dense_result(const LoopNest<K>& nest, int k) {
 // body(first, count) over fixed pieces of [0, size): whole items where every input is dense, else gathered runs.
 template <class Body>
 void for_pieces(std::int64_t size, bool all_dense, Subnormals mode, Body&& body) {
-  parallel_for((size + kItem - 1) / kItem, mode, [&](std::int64_t item) {
+  parallel_for({(size + kItem - 1) / kItem, static_cast<double>(size)}, mode, [&](std::int64_t item) {
     const std::int64_t begin = item * kItem, end = std::min(size, begin + kItem), step = all_dense ? kItem : kRun;
     for (std::int64_t at = begin; at < end; at += step) body(at, std::min(step, end - at), item);
   });

@@ -36,14 +36,14 @@ void for_blocks(const CrossEntropy& p, Body&& body) {
   // Samples of few logits share an item.
   const std::int64_t together = std::max<std::int64_t>(1, kItem / (p.classes * std::min(size, p.positions)));
   const std::int64_t all = p.samples * blocks;
-  parallel_for((all + together - 1) / together, p.dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush,
-               [&](std::int64_t item) {
-                 for (std::int64_t i = item * together; i < std::min(all, (item + 1) * together); ++i) {
-                   const std::int64_t n = i / blocks, begin = i % blocks * size;
-                   const T* logits = static_cast<const T*>(p.logits) + n * p.classes * p.positions + begin;
-                   body(Block<T>{n, begin, std::min(size, p.positions - begin), p.positions, logits});
-                 }
-               });
+  const Work work{(all + together - 1) / together, 2.0 * static_cast<double>(p.samples * p.positions * p.classes)};
+  parallel_for(work, p.dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush, [&](std::int64_t item) {
+    for (std::int64_t i = item * together; i < std::min(all, (item + 1) * together); ++i) {
+      const std::int64_t n = i / blocks, begin = i % blocks * size;
+      const T* logits = static_cast<const T*>(p.logits) + n * p.classes * p.positions + begin;
+      body(Block<T>{n, begin, std::min(size, p.positions - begin), p.positions, logits});
+    }
+  });
 }
 
 template <class T>

@@ -124,7 +124,8 @@ void reduce_planes(const Reduction& reduction, Dtype dtype, double* first, doubl
   const std::int64_t per_item = std::max<std::int64_t>(1, kItem / (together * std::min(length, positions)));
   const std::int64_t buffered = std::min(length, positions) * together;
   Workspace<Sums> sums(channels * blocks);
-  parallel_for(up(channels * blocks, per_item), mode_of(dtype), [&](std::int64_t item) {
+  const Work work{up(channels * blocks, per_item), 0.5 * static_cast<double>(samples * channels * positions)};
+  parallel_for(work, mode_of(dtype), [&](std::int64_t item) {
     Workspace<T> buffer(2 * buffered);
     const std::int64_t last = std::min(channels * blocks, (item + 1) * per_item);
     for (std::int64_t i = item * per_item; i < last; ++i) {
@@ -134,15 +135,17 @@ void reduce_planes(const Reduction& reduction, Dtype dtype, double* first, doubl
       if (sums[i].count > 0) reduction.planes(n, count, c, begin, some, buffer, sums[i]);
     }
   });
-  parallel_for(up(channels, 256), Subnormals::keep, [&](std::int64_t item) {
-    for (std::int64_t c = item * 256; c < std::min(channels, item * 256 + 256); ++c) {
-      std::int64_t count = 0;
-      for (std::int64_t b = 0; b < blocks; ++b) {
-        const Sums& part = sums[c * blocks + b];
-        if (part.count > 0) Reduction::merge(count, first + c, second + c, part.count, &part.first, &part.second, 1);
-      }
-    }
-  });
+  parallel_for({up(channels, 256), 10.0 * static_cast<double>(channels * blocks)}, Subnormals::keep,
+               [&](std::int64_t item) {
+                 for (std::int64_t c = item * 256; c < std::min(channels, item * 256 + 256); ++c) {
+                   std::int64_t count = 0;
+                   for (std::int64_t b = 0; b < blocks; ++b) {
+                     const Sums& part = sums[c * blocks + b];
+                     if (part.count > 0)
+                       Reduction::merge(count, first + c, second + c, part.count, &part.first, &part.second, 1);
+                   }
+                 }
+               });
 }
 
 // Sums over rows: chunks of rows by groups of columns; inside a chunk, blocks that stay in the cache.
@@ -155,7 +158,7 @@ void reduce_rows(const Reduction& reduction, Dtype dtype, double* first, double*
   const std::int64_t wanted = std::clamp<std::int64_t>(rows * group / kRowChunk, 1, kMaxChunks);
   const std::int64_t chunk = up(up(rows, wanted), block) * block, chunks = up(rows, chunk);
   Workspace<double> parts(2 * chunks * channels);
-  parallel_for(chunks * groups, mode_of(dtype), [&](std::int64_t item) {
+  parallel_for({chunks * groups, 0.5 * static_cast<double>(rows * channels)}, mode_of(dtype), [&](std::int64_t item) {
     const std::int64_t c = item % groups * group, columns = std::min(group, channels - c);
     const std::int64_t begin = item / groups * chunk, end = std::min(rows, begin + chunk);
     double* own_first = parts + 2 * (item / groups) * channels + c;
@@ -234,7 +237,7 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
     const std::int64_t at_once = rows_at_once(channels), rows = x.rows();
     const std::int64_t some = std::max<std::int64_t>(1, kItem / (channels * at_once)) * at_once;
     const Affine<T> affine(channels, at_once, mean, scale, shift, slope);
-    parallel_for(up(rows, some), mode_of(dtype), [&](std::int64_t item) {
+    parallel_for({up(rows, some), 0.5 * static_cast<double>(rows * channels)}, mode_of(dtype), [&](std::int64_t item) {
       const std::int64_t row = item * some, count = std::min(some, rows - row), whole = count / at_once;
       Run runs[K];
       bool direct = true;
@@ -256,22 +259,24 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
   const Affine<T> affine(channels, 1, mean, scale, shift, slope);
   const std::int64_t pieces = up(positions, kItem), length = up(up(positions, pieces), 16) * 16;
   const std::int64_t together = std::max<std::int64_t>(1, kItem / positions), planes = x.samples() * channels;
-  parallel_for(up(planes, together) * pieces, mode_of(dtype), [&](std::int64_t item) {
-    const std::int64_t begin = item % pieces * length, some = std::min(length, positions - begin);
-    if (some <= 0) return;
-    const std::int64_t last = std::min(planes, (item / pieces + 1) * together);
-    bool direct = true;
-    for (const ChannelImage<T>* input : inputs) direct &= input->planes_in_place();
-    Workspace<T> buffer(direct ? 0 : K * together * some);
-    for (std::int64_t plane = item / pieces * together; plane < last;) {
-      const std::int64_t n = plane / channels, c = plane % channels, count = std::min(last - plane, channels - c);
-      Run runs[K];
-      for (int k = 0; k < K; ++k)
-        runs[k] = inputs[k]->channel_planes(n, c, count, begin, some, buffer + k * together * some);
-      body(runs, result + plane * positions + begin, positions, count, some, affine.from(c));
-      plane += count;
-    }
-  });
+  parallel_for({up(planes, together) * pieces, 0.5 * static_cast<double>(planes * positions)}, mode_of(dtype),
+               [&](std::int64_t item) {
+                 const std::int64_t begin = item % pieces * length, some = std::min(length, positions - begin);
+                 if (some <= 0) return;
+                 const std::int64_t last = std::min(planes, (item / pieces + 1) * together);
+                 bool direct = true;
+                 for (const ChannelImage<T>* input : inputs) direct &= input->planes_in_place();
+                 Workspace<T> buffer(direct ? 0 : K * together * some);
+                 for (std::int64_t plane = item / pieces * together; plane < last;) {
+                   const std::int64_t n = plane / channels, c = plane % channels,
+                                      count = std::min(last - plane, channels - c);
+                   Run runs[K];
+                   for (int k = 0; k < K; ++k)
+                     runs[k] = inputs[k]->channel_planes(n, c, count, begin, some, buffer + k * together * some);
+                   body(runs, result + plane * positions + begin, positions, count, some, affine.from(c));
+                   plane += count;
+                 }
+               });
 }
 
 }  // namespace

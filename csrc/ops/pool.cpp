@@ -43,7 +43,7 @@ PoolTask make_task(const ArrayView& x, const PoolShape& shape, void* y, std::int
 std::int64_t units_per_item(std::int64_t units, std::int64_t elements) {
   const std::int64_t by_size = std::max<std::int64_t>(1, kItemElements / std::max<std::int64_t>(1, elements));
   const std::int64_t total = units * std::max<std::int64_t>(1, elements);
-  if (total <= kItemElements / 2) return units;  // not worth waking a thread
+  if (total <= kItemElements / 2) return units;  // too little to hand out
   return std::clamp<std::int64_t>(units / (4 * get_num_threads()), 1, by_size);
 }
 
@@ -53,7 +53,8 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 void run_tasks(const PoolKernel& kernel, const PoolTask& whole, Subnormals mode, std::int64_t units,
                std::int64_t elements, std::int64_t columns, std::int64_t segment, std::int64_t scratch) {
   const std::int64_t step = units_per_item(units, elements), segments = ceil_div(columns, segment);
-  parallel_for(ceil_div(units, step) * segments, mode, [&](std::int64_t item) {
+  const Work work{ceil_div(units, step) * segments, 0.5 * static_cast<double>(units * elements)};
+  parallel_for(work, mode, [&](std::int64_t item) {
     Workspace<char> workspace(scratch);
     PoolTask task = whole;
     task.scratch = workspace;
@@ -72,7 +73,8 @@ void run_by_channel(const PoolKernel& kernel, const PoolTask& whole, Subnormals 
   single.batch = single.channels = 1;
   const std::int64_t planes = whole.shape->batch * whole.shape->channels, channels = whole.shape->channels;
   const std::int64_t step = units_per_item(per_plane, elements), pieces = ceil_div(per_plane, step);
-  parallel_for(planes * pieces, mode, [&](std::int64_t item) {
+  const Work work{planes * pieces, 0.5 * static_cast<double>(planes * per_plane * elements)};
+  parallel_for(work, mode, [&](std::int64_t item) {
     Workspace<char> workspace(scratch);
     const std::int64_t plane = item / pieces;
     PoolTask task = whole;

@@ -73,6 +73,7 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
                                 std::int64_t positions, bool lanes, void* grad_input) {
   const std::int64_t batch = grad_output.shape[0], channels = grad_output.shape[1], planes = batch * channels;
   if (planes == 0) return;
+  const double nanoseconds = static_cast<double>(planes * positions);
   dispatch_dtype(grad_output.dtype, [&](auto zero) {
     using T = decltype(zero);
     const View<T> gradients = grad_output.as<T>();
@@ -82,7 +83,7 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
     };
     if (lanes) {
       const std::int64_t blocks = (channels + kChannelBlock - 1) / kChannelBlock;
-      parallel_for(batch * blocks, Subnormals::keep, [&](std::int64_t item) {
+      parallel_for({batch * blocks, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
         const std::int64_t n = item / blocks, c = item % blocks * kChannelBlock;
         scatter_lanes(start(gradients, n, c), gradients, start(indices, n, c), indices, positions,
                       std::min(kChannelBlock, channels - c), out + n * positions * channels + c);
@@ -90,7 +91,7 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
       return;
     }
     const std::int64_t step = planes_per_item(planes, positions);
-    parallel_for((planes + step - 1) / step, Subnormals::keep, [&](std::int64_t item) {
+    parallel_for({(planes + step - 1) / step, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
       const std::int64_t last = std::min(planes, (item + 1) * step);
       const auto g = [&](std::int64_t p) { return start(gradients, p / channels, p % channels); };
       const auto index = [&](std::int64_t p) { return start(indices, p / channels, p % channels); };
@@ -108,6 +109,7 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
 void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positions, bool lanes, void* grad_input) {
   const std::int64_t batch = grad_output.shape[0], channels = grad_output.shape[1], planes = batch * channels;
   if (planes == 0) return;
+  const double nanoseconds = 0.3 * static_cast<double>(planes * positions);
   dispatch_dtype(grad_output.dtype, [&](auto zero) {
     using T = decltype(zero);
     const View<T> gradients = grad_output.as<T>();
@@ -115,7 +117,7 @@ void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positio
     T* const out = static_cast<T*>(grad_input);
     const T count = static_cast<T>(positions);
     if (lanes) {
-      parallel_for(batch, Subnormals::keep, [&](std::int64_t n) {
+      parallel_for({batch, nanoseconds}, Subnormals::keep, [&](std::int64_t n) {
         T* const first = out + n * positions * channels;
         for (std::int64_t c = 0; c < channels; ++c)
           first[c] = g[n * gradients.stride[0] + c * gradients.stride[1]] / count;
@@ -125,7 +127,7 @@ void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positio
       return;
     }
     const std::int64_t step = planes_per_item(planes, positions);
-    parallel_for((planes + step - 1) / step, Subnormals::keep, [&](std::int64_t item) {
+    parallel_for({(planes + step - 1) / step, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
       for (std::int64_t p = item * step; p < std::min(planes, (item + 1) * step); ++p)
         std::fill_n(out + p * positions, positions,
                     g[p / channels * gradients.stride[0] + p % channels * gradients.stride[1]] / count);

@@ -49,7 +49,7 @@ void for_distributions(const Strided* const (&arrays)[K], int axis, Subnormals m
       as_rows ? std::max<std::int64_t>(1, kItem / count)
               : std::clamp<std::int64_t>(kItem / count / 16 * 16, 16, std::int64_t{kSoftmaxPositions});
   const std::int64_t blocks = (inner + block - 1) / block;
-  parallel_for(outer * blocks, mode, [&](std::int64_t item) {
+  parallel_for({outer * blocks, 2.0 * static_cast<double>(size)}, mode, [&](std::int64_t item) {
     const std::int64_t begin = item % blocks * block, positions = std::min(block, inner - begin);
     Matrix<T> matrix[K];
     bool copied[K];
