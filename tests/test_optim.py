@@ -16,38 +16,58 @@ RULES = {
     "adam": ("Adam", {}),
     "adam lr": ("Adam", {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-4}),
     "adam decay": ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
+    "adam largest": ("Adam", {"amsgrad": True}),
+    "adamw": ("AdamW", {}),
+    "adamw all": ("AdamW", {"lr": 0.02, "betas": (0.7, 0.9), "eps": 1e-6, "weight_decay": 0.3, "amsgrad": True}),
+    "rmsprop": ("RMSprop", {}),
+    "rmsprop all": ("RMSprop", {"lr": 0.003, "alpha": 0.9, "eps": 1e-5, "weight_decay": 0.1, "momentum": 0.8}),
+    "rmsprop centered": ("RMSprop", {"alpha": 0.8, "eps": 1e-2, "centered": True}),
+    "rprop": ("Rprop", {}),
+    "rprop all": ("Rprop", {"lr": 0.05, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.4)}),
 }
+SHAPES = [(4, 3), (5,), ()]
+
+
+def _both(name, keywords, dtype, seed=0):
+    """Parameters and a rule of ours, and the same of PyTorch's."""
+    rng = np.random.default_rng(seed)
+    ours = [nn.Parameter(np.asarray(rng.standard_normal(shape), dtype)) for shape in SHAPES]
+    theirs = [torch.nn.Parameter(torch.from_numpy(parameter.data.copy())) for parameter in ours]
+    return ours, getattr(optim, name)(ours, **keywords), theirs, getattr(torch.optim, name)(theirs, **keywords)
+
+
+def _give_gradients(rng, dtype, *groups):
+    """Give the parameters of several networks the same gradients."""
+    for parameters in zip(*groups, strict=True):
+        grad = np.asarray(rng.standard_normal(parameters[0].shape) * 10.0 ** rng.integers(-3, 2), dtype)
+        for parameter in parameters:
+            parameter.grad = torch.from_numpy(grad.copy()) if isinstance(parameter, torch.nn.Parameter) else grad
+
+
+def _assert_same(ours, theirs, dtype, steps):
+    """A few roundings of the value at each step so far."""
+    bound = 8 * steps * np.finfo(dtype).eps
+    for parameter, other in zip(ours, theirs, strict=True):
+        assert parameter.data.dtype == dtype
+        np.testing.assert_allclose(parameter.data, other.detach().numpy(), rtol=bound, atol=bound)
 
 
 @pytest.mark.parametrize(("name", "keywords"), RULES.values(), ids=RULES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_steps_are_pytorchs(name, keywords, dtype):
-    rng = np.random.default_rng(0)
-    shapes = [(4, 3), (5,), ()]
-    ours = [nn.Parameter(np.asarray(rng.standard_normal(shape), dtype)) for shape in shapes]
-    theirs = [torch.nn.Parameter(torch.from_numpy(parameter.data.copy())) for parameter in ours]
+    ours, optimizer, theirs, reference = _both(name, keywords, dtype)
     arrays = [parameter.data for parameter in ours]
-    optimizer = getattr(optim, name)(ours, **keywords)
-    reference = getattr(torch.optim, name)(theirs, **keywords)
-    steps = 40
-    for step in range(steps):
-        for i, (parameter, other) in enumerate(zip(ours, theirs, strict=True)):
-            if i == 1 and step % 3 == 1:
-                parameter.grad = other.grad = None  # a parameter that took no part is left alone
-                continue
-            grad = np.asarray(rng.standard_normal(parameter.shape) * 10.0 ** rng.integers(-3, 2), dtype)
-            parameter.grad = grad
-            other.grad = torch.from_numpy(grad.copy())
+    rng = np.random.default_rng(7)
+    for step in range(40):
+        _give_gradients(rng, dtype, ours, theirs)
+        if step % 3 == 1:
+            ours[1].grad = theirs[1].grad = None  # a parameter that took no part is left alone
         if step == 20:
             optimizer.lr = 0.003
             reference.param_groups[0]["lr"] = 0.003
         optimizer.step()
         reference.step()
-        for parameter, other in zip(ours, theirs, strict=True):
-            assert parameter.data.dtype == dtype
-            # A few roundings of the value at each step so far.
-            bound = 8 * (step + 1) * np.finfo(dtype).eps
-            np.testing.assert_allclose(parameter.data, other.detach().numpy(), rtol=bound, atol=bound)
+        _assert_same(ours, theirs, dtype, step + 1)
     assert all(parameter.data is array for parameter, array in zip(ours, arrays, strict=True)), "updates are in place"
 
 
@@ -60,20 +80,120 @@ def test_l1_is_the_gradient_of_the_sum_of_magnitudes():
 
 
 def test_gradients_are_not_changed():
-    for make in (lambda p: optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, l1=0.1), lambda p: optim.Adam(p, 0.1)):
+    for name, keywords in [*RULES.values(), ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "l1": 0.1})]:
         parameter = nn.Parameter(np.ones(3))
         grad = np.full(3, 0.5)
         parameter.grad = grad
-        optimizer = make([parameter])
+        optimizer = getattr(optim, name)([parameter], **keywords)
         optimizer.step()
         optimizer.step()
-        np.testing.assert_array_equal(grad, np.full(3, 0.5))
+        np.testing.assert_array_equal(grad, np.full(3, 0.5), err_msg=name)
+        assert not any(np.shares_memory(grad, kept) for kept in _arrays(optimizer.state_dict())), name
+
+
+def _arrays(state):
+    return [value for kept in state["state"].values() for value in kept.values() if isinstance(value, np.ndarray)]
+
+
+# ---- saving and loading --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "keywords"), RULES.values(), ids=RULES)
+@pytest.mark.parametrize("source", ["fastconv", "torch"])
+def test_a_loaded_state_continues(name, keywords, source):
+    """A fresh optimizer with the state of one of ours, or of PyTorch's, goes on where that one was."""
+    ours, optimizer, theirs, reference = _both(name, keywords, np.float64)
+    rng = np.random.default_rng(3)
+    for step in range(5):
+        _give_gradients(rng, np.float64, ours, theirs)
+        if step == 4:
+            ours[2].grad = theirs[2].grad = None
+        optimizer.step()
+        reference.step()
+    copies = [nn.Parameter(parameter.data.copy()) for parameter in ours]
+    fresh = getattr(optim, name)(copies, lr=0.9)
+    saved = optimizer.state_dict()
+    fresh.load_state_dict(saved if source == "fastconv" else reference.state_dict())
+    expected, actual = saved["state"], fresh.state_dict()["state"]
+    assert actual.keys() == expected.keys() == {i for i, kept in reference.state_dict()["state"].items() if kept}
+    for i, kept in expected.items():
+        assert actual[i].keys() == kept.keys() == {*reference.state_dict()["state"][i]}
+    for step in range(5, 10):
+        _give_gradients(rng, np.float64, ours, theirs, copies)
+        for each in (optimizer, reference, fresh):
+            each.step()
+        _assert_same(copies, theirs, np.float64, step + 1)
+        if source == "fastconv":
+            for parameter, copy in zip(ours, copies, strict=True):
+                np.testing.assert_array_equal(parameter.data, copy.data)
+
+
+def test_a_state_is_a_copy():
+    parameter = nn.Parameter(np.ones(3))
+    optimizer = optim.Adam([parameter])
+    assert optimizer.state_dict()["state"] == {}
+    parameter.grad = np.ones(3)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    mean = saved["state"][0]["exp_avg"].copy()
+    other = optim.Adam([parameter])
+    other.load_state_dict(saved)
+    for each in (optimizer, other):
+        each.step()
+        np.testing.assert_array_equal(saved["state"][0]["exp_avg"], mean)
+    assert saved["state"][0]["step"] == 1
+
+
+def test_loading_takes_all_or_nothing():
+    parameters = [nn.Parameter(np.ones(3)), nn.Parameter(np.ones(2, np.float32))]
+    optimizer = optim.Adam(parameters, lr=0.1)
+    for parameter in parameters:
+        parameter.grad = np.ones_like(parameter.data)
+    optimizer.step()
+    good = optimizer.state_dict()
+
+    def refused(change, *messages, error=ValueError):
+        state = {
+            "state": {i: dict(kept) for i, kept in good["state"].items()},
+            "param_groups": [dict(group, lr=0.7) for group in good["param_groups"]],
+        }
+        change(state)
+        with pytest.raises(error) as caught:
+            optimizer.load_state_dict(state)
+        for message in messages:
+            assert message in str(caught.value)
+        assert optimizer.lr == 0.1
+        for array, before in zip(_arrays(optimizer.state_dict()), _arrays(good), strict=True):
+            np.testing.assert_array_equal(array, before)
+
+    def group(**changes):
+        return lambda state: state["param_groups"][0].update(changes)
+
+    refused(lambda state: state.pop("state"), "expected a mapping with", error=TypeError)
+    refused(group(params=[0]), "it is of 1 parameters, expected 2")
+    refused(lambda state: state["param_groups"].append({}), "it has 2 groups of parameters, expected 1")
+    refused(group(maximize=True), "maximize=True is not what this rule does")
+    refused(group(decoupled_weight_decay=True), "decoupled_weight_decay=True is not what this rule does")
+    refused(group(betas=(0.9, 2.0)), "betas: expected two numbers in [0, 1)")
+    refused(lambda state: state["state"].update({5: {}}), "state 5 belongs to no parameter")
+    refused(
+        lambda state: state["state"][0].update(prev=np.ones(3)), "state 0 has 'prev', which this rule does not know"
+    )
+    refused(lambda state: state["state"][1].pop("step"), "state 1 lacks 'step'")
+    both = {"exp_avg": np.ones(4)}, {"exp_avg_sq": np.ones((2, 1))}
+    refused(
+        lambda state: [state["state"][i].update(change) for i, change in enumerate(both)],
+        "exp_avg of state 0 has shape (4,), expected (3,)",
+        "exp_avg_sq of state 1 has shape (2, 1), expected (2,)",
+    )
+    optimizer.load_state_dict(good | {"param_groups": [good["param_groups"][0] | {"foreach": None, "maximize": False}]})
+    assert optimizer.state_dict()["state"][1]["exp_avg"].dtype == np.float32
 
 
 def test_zero_grad():
     layer = nn.Linear(2, 2)
     layer.backward(np.ones_like(layer(np.ones((1, 2), np.float32))))
-    optimizer = optim.SGD(layer.parameters())
+    optimizer = optim.SGD(layer.parameters(), lr=0.1)
     before = layer.weight.data.copy()
     optimizer.zero_grad()
     assert layer.weight.grad is None
@@ -81,7 +201,17 @@ def test_zero_grad():
     np.testing.assert_array_equal(layer.weight.data, before)
 
 
-@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.05, momentum=0.9), lambda p: optim.Adam(p, 0.02)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, 0.05, momentum=0.9),
+        lambda p: optim.Adam(p, 0.02),
+        lambda p: optim.AdamW(p, 0.02, weight_decay=0.0),
+        lambda p: optim.RMSprop(p, 0.001, alpha=0.9, momentum=0.9),
+        lambda p: optim.Rprop(p, 0.01),
+    ],
+    ids=["SGD", "Adam", "AdamW", "RMSprop", "Rprop"],
+)
 def test_training_finds_a_line(make):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((64, 3))
@@ -98,16 +228,25 @@ def test_training_finds_a_line(make):
 
 
 MISUSE = {
-    "nothing": (lambda p: optim.SGD([]), ValueError, "params: there is nothing to optimize"),
-    "array": (lambda p: optim.SGD([p.data]), TypeError, "params: expected fastconv.nn.Parameter objects, got ndarray"),
+    "nothing": (lambda p: optim.SGD([], 0.1), ValueError, "params: there is nothing to optimize"),
+    "array": (
+        lambda p: optim.SGD([p.data], 0.1),
+        TypeError,
+        "params: expected fastconv.nn.Parameter objects, got ndarray",
+    ),
+    "no rate": (lambda p: optim.SGD([p]), TypeError, "lr"),
     "twice": (lambda p: optim.Adam([p, p]), ValueError, "params: a parameter is there more than once"),
     "lr": (lambda p: optim.SGD([p], lr=-1), ValueError, "lr: expected a number that is not negative, got -1"),
     "nan": (lambda p: optim.Adam([p], lr=float("nan")), ValueError, "lr: expected a number that is not negative"),
-    "momentum": (lambda p: optim.SGD([p], momentum=-0.1), ValueError, "momentum: expected"),
-    "nesterov": (lambda p: optim.SGD([p], nesterov=True), ValueError, "nesterov: needs a momentum"),
+    "momentum": (lambda p: optim.SGD([p], 0.1, momentum=-0.1), ValueError, "momentum: expected"),
+    "nesterov": (lambda p: optim.SGD([p], 0.1, nesterov=True), ValueError, "nesterov: needs a momentum"),
     "decay": (lambda p: optim.Adam([p], weight_decay=-1), ValueError, "weight_decay: expected"),
-    "l1": (lambda p: optim.SGD([p], l1=-1), ValueError, "l1: expected"),
+    "l1": (lambda p: optim.SGD([p], 0.1, l1=-1), ValueError, "l1: expected"),
     "betas": (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, "betas: expected two numbers in"),
+    "three betas": (lambda p: optim.Adam([p], betas=(0.9, 0.9, 0.9)), ValueError, "betas: expected two numbers, got"),
+    "alpha": (lambda p: optim.RMSprop([p], alpha=-1), ValueError, "alpha: expected"),
+    "etas": (lambda p: optim.Rprop([p], etas=(1.2, 0.5)), ValueError, "etas: expected a number between 0 and 1"),
+    "step sizes": (lambda p: optim.Rprop([p], step_sizes=(1, 0)), ValueError, "step_sizes: expected the smallest"),
     "eps": (lambda p: optim.Adam([p], eps=-1e-8), ValueError, "eps: expected"),
 }
 

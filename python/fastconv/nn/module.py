@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .receptive_field import Geometry
     from .summary import Summary
 
-__all__ = ["IncompatibleKeys", "Module"]
+__all__ = ["IncompatibleKeys", "Module", "as_array"]
 
 
 class IncompatibleKeys(NamedTuple):
@@ -236,7 +236,7 @@ class Module:
         for name, target in state.items():
             if name not in mapping:
                 continue
-            values[name] = _as_array(mapping[name])
+            values[name] = as_array(mapping[name])
             if values[name].shape != target.shape:
                 problems.append(f"{name} has shape {values[name].shape}, expected {target.shape}")
             elif not np.can_cast(values[name].dtype, target.dtype, "same_kind"):
@@ -286,7 +286,7 @@ class Module:
         return "\n".join([f"{type(self).__name__}({self._options()}", *lines, ")"])
 
 
-def _as_array(value: Any) -> NDArray[Any]:
+def as_array(value: Any) -> NDArray[Any]:
     """Return a NumPy array of an array, a nested list or a PyTorch tensor (one that tracks gradients too)."""
     if hasattr(value, "detach"):
         value = value.detach()

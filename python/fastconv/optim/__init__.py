@@ -1,0 +1,13 @@
+"""Optimizers: rules that change parameters by their gradients.
+
+The rules are PyTorch's, operation for operation, so that training runs can be compared. Parameters without a gradient
+are left alone, and everything is computed in the parameter's own dtype.
+"""
+
+from .adam import Adam, AdamW
+from .optimizer import Optimizer
+from .rmsprop import RMSprop
+from .rprop import Rprop
+from .sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "Rprop"]
