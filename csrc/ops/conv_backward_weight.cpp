@@ -1,8 +1,8 @@
 // Weight gradient: grad_weight[k][c][t] = sum over samples and outputs o of grad_output[k][o] * input[c][o * stride +
-// offset(t)]. Blocks of output rows: the input packed channel by channel (dense), the output gradient in panels of
-// output channels (dense) or channels side by side, as the input (depthwise). Runs of the reduction are clipped to the
-// live outputs of each tap, so nothing is multiplied by padding. Work is split over channels, and over blocks by a
-// number that depends on the shape only; the parts are added in order.
+// offset(t)]. Blocks of output rows: the input packed channel by channel, the output gradient in panels of output
+// channels. Runs of the reduction are clipped to the live outputs of each tap, so nothing is multiplied by padding.
+// Work is split over channels, and over blocks by a number that depends on the shape only; the parts are added in
+// order. Depthwise: conv_backward_weight_depthwise.cpp.
 #include <algorithm>
 #include <vector>
 
@@ -33,31 +33,21 @@ class WeightGradient {
         groups_(shape.groups),
         k_(grad_output.shape[1] / shape.groups),
         c_(input.shape[1] / shape.groups),
-        depthwise_(c_ == 1 && k_ == 1 && shape.groups > 1),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
     for (int axis = 0; axis < kSpatial; ++axis) {
       phase_[axis] = forward_phases(shape.window[axis], grad_output.extent(axis))[0];
       out_phase_[axis] = forward_phases(Window{}, grad_output.extent(axis))[0];
     }
     taps_ = static_cast<std::int64_t>(phase_[0].taps.size() * phase_[1].taps.size() * phase_[2].taps.size());
-    if (depthwise_) {
-      dot_ = &select_depthwise(DtypeOf<T>::value, active_isa_mask());
-      // Channels take the part of groups: a block of them shares a pack.
-      c_block_ = kLaneBlock;
-      c_blocks_ = ceil_div(groups_, c_block_);
-      k_block_ = k_blocks_ = 1;
-      sums_ = c_block_ * taps_;
-    } else {
-      gemm_ = &select_conv(DtypeOf<T>::value, k_, active_isa_mask());
-      cols_ = gemm_->tile_cols;
-      const std::int64_t panels = ceil_div(k_, cols_);
-      k_block_ = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
-      k_blocks_ = ceil_div(panels * cols_, k_block_);
-      c_block_ = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block_), 1, std::min<std::int64_t>(c_, 96));
-      c_blocks_ = ceil_div(c_, c_block_);
-      c_block_ = ceil_div(c_, c_blocks_);
-      sums_ = c_block_ * taps_ * k_block_;
-    }
+    gemm_ = &select_conv(DtypeOf<T>::value, k_, active_isa_mask());
+    cols_ = gemm_->tile_cols;
+    const std::int64_t panels = ceil_div(k_, cols_);
+    k_block_ = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
+    k_blocks_ = ceil_div(panels * cols_, k_block_);
+    c_block_ = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block_), 1, std::min<std::int64_t>(c_, 96));
+    c_blocks_ = ceil_div(c_, c_block_);
+    c_block_ = ceil_div(c_, c_blocks_);
+    sums_ = c_block_ * taps_ * k_block_;
     width_ = std::min<std::int64_t>(gy_.extent(2), kBlockPositions);
     height_ = std::clamp<std::int64_t>(kBlockPositions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
     rows_ = ceil_div(gy_.extent(1), height_);
@@ -66,7 +56,7 @@ class WeightGradient {
   }
 
   void run() {
-    const std::int64_t items = (depthwise_ ? 1 : groups_) * c_blocks_ * k_blocks_;
+    const std::int64_t items = groups_ * c_blocks_ * k_blocks_;
     parts_ =
         std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, kPartials / (items * sums_)));
     parts_ = std::clamp<std::int64_t>(parts_, 1, std::max<std::int64_t>(1, blocks_));
@@ -98,10 +88,6 @@ class WeightGradient {
   };
 
   Item item_of(std::int64_t index) const {
-    if (depthwise_) {
-      const std::int64_t c0 = index * c_block_;
-      return {c0, 0, std::min(c_block_, groups_ - c0), 0, 1};
-    }
     const std::int64_t k0 = index % k_blocks_ * k_block_;
     index /= k_blocks_;
     const std::int64_t c0 = index % c_blocks_ * c_block_;
@@ -119,10 +105,8 @@ class WeightGradient {
       probe[axis] = axis_slots(phase_[axis], largest[axis], axis == 2);
       positions *= probe[axis].slots;
     }
-    Workspace<T> input(positions * (depthwise_ ? c_block_ : item.channels));
-    if (depthwise_ && item.channels < c_block_) std::fill_n(input.data(), positions * c_block_, T(0));
-    Workspace<T> grad(height_ * width_ * (depthwise_ ? c_block_ : k_block_));
-    if (depthwise_ && item.channels < c_block_) std::fill_n(grad.data(), height_ * width_ * c_block_, T(0));
+    Workspace<T> input(positions * item.channels);
+    Workspace<T> grad(height_ * width_ * k_block_);
     std::vector<Segment> segments;
     for (std::int64_t b = first; b < last; ++b) {
       std::int64_t rest = b;
@@ -153,17 +137,12 @@ class WeightGradient {
                                      {&out_slots[0], &out_slots[1], &out_slots[2]},
                                      transpose_};
     const std::int64_t plane = input_packer.positions(), outputs = count[1] * count[2];
-    if (depthwise_) {
-      input_packer.pack(input, n, item.group, item.channels, j0, c_block_, 1);
-      grad_packer.pack(grad, n, item.group, item.channels, j0, c_block_, 1);
-    } else {
-      input_packer.pack(input, n, item.group * c_ + item.c0, item.channels, j0, 1, plane);
-      for (std::int64_t k = 0; k < item.outputs; k += cols_) {
-        T* panel = grad + k * outputs;
-        const std::int64_t live = std::min<std::int64_t>(cols_, item.outputs - k);
-        if (live < cols_) std::fill_n(panel, outputs * cols_, T(0));
-        grad_packer.pack(panel, n, item.group * k_ + item.k0 + k, live, j0, cols_, 1);
-      }
+    input_packer.pack(input, n, item.group * c_ + item.c0, item.channels, j0, 1, plane);
+    for (std::int64_t k = 0; k < item.outputs; k += cols_) {
+      T* panel = grad + k * outputs;
+      const std::int64_t live = std::min<std::int64_t>(cols_, item.outputs - k);
+      if (live < cols_) std::fill_n(panel, outputs * cols_, T(0));
+      grad_packer.pack(panel, n, item.group * k_ + item.k0 + k, live, j0, cols_, 1);
     }
     std::int64_t t = 0;
     for (std::size_t d = 0; d < phase_[0].taps.size(); ++d)
@@ -171,13 +150,7 @@ class WeightGradient {
         for (std::size_t w = 0; w < phase_[2].taps.size(); ++w, ++t) {
           list_segments(segments, slots, d, h, w, j0, count);
           if (segments.empty()) continue;
-          if (depthwise_) {
-            const LanesDotArgs<T> args{input, grad, segments.data(), static_cast<std::int64_t>(segments.size()),
-                                       sums + t * c_block_};
-            dot_->lanes_dot(&args);
-          } else {
-            add_tiles(item, input, plane, grad, outputs, segments, sums + t * c_block_ * k_block_);
-          }
+          add_tiles(item, input, plane, grad, outputs, segments, sums + t * c_block_ * k_block_);
         }
   }
 
@@ -221,15 +194,10 @@ class WeightGradient {
       for (const Tap& h : phase_[1].taps)
         for (const Tap& w : phase_[2].taps) {
           T* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
-          if (depthwise_) {
-            for (std::int64_t c = 0; c < item.channels; ++c)
-              target[(item.group + c) * dw_.stride[0]] = sums[t * c_block_ + c];
-          } else {
-            for (std::int64_t c = 0; c < item.channels; ++c)
-              for (std::int64_t k = 0; k < item.outputs; ++k)
-                target[(item.group * k_ + item.k0 + k) * dw_.stride[0] + (item.c0 + c) * dw_.stride[1]] =
-                    sums[(t * c_block_ + c) * k_block_ + k];
-          }
+          for (std::int64_t c = 0; c < item.channels; ++c)
+            for (std::int64_t k = 0; k < item.outputs; ++k)
+              target[(item.group * k_ + item.k0 + k) * dw_.stride[0] + (item.c0 + c) * dw_.stride[1]] =
+                  sums[(t * c_block_ + c) * k_block_ + k];
           ++t;
         }
   }
@@ -237,10 +205,8 @@ class WeightGradient {
   View<const T> gy_, x_;
   View<T> dw_;
   std::int64_t groups_, k_, c_;
-  bool depthwise_;
   const TransposeKernel& transpose_;
   const ConvKernel* gemm_ = nullptr;
-  const DepthwiseKernel* dot_ = nullptr;
   AxisPhase phase_[kSpatial], out_phase_[kSpatial];
   std::int64_t taps_ = 0, cols_ = 1, c_block_ = 1, c_blocks_ = 1, k_block_ = 1, k_blocks_ = 1, sums_ = 1;
   std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1, parts_ = 1;
@@ -252,8 +218,14 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
                           const ArrayView& grad_weight) {
   check_conv(shape, input, grad_weight, grad_output);
   if (grad_weight.size() == 0) return;
-  dispatch_dtype(input.dtype,
-                 [&](auto zero) { WeightGradient<decltype(zero)>(shape, grad_output, input, grad_weight).run(); });
+  const bool depthwise = shape.groups > 1 && input.shape[1] == shape.groups && grad_output.shape[1] == shape.groups;
+  dispatch_dtype(input.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (depthwise)
+      backward_weight_depthwise<T>(shape, grad_output.as<const T>(), input.as<const T>(), grad_weight.as<T>());
+    else
+      WeightGradient<T>(shape, grad_output, input, grad_weight).run();
+  });
 }
 
 namespace {

@@ -8,6 +8,7 @@
 #include "core/array_view.h"
 #include "cpu/conv/kernels.h"
 #include "cpu/parallel.h"
+#include "ops/conv.h"
 #include "ops/conv_plan.h"
 
 namespace fastconv {
@@ -28,6 +29,11 @@ template <class T>
 void gather_dense(const GatherProblem<T>& problem);
 template <class T>
 void gather_depthwise(const GatherProblem<T>& problem);
+
+// The weight gradient where every group has one channel of each array.
+template <class T>
+void backward_weight_depthwise(const ConvShape& shape, const View<const T>& grad_output, const View<const T>& input,
+                               const View<T>& grad_weight);
 
 // A multiply-add of a convolution, in nanoseconds of one thread: an estimate for sharing out the work.
 template <class T>
