@@ -180,4 +180,27 @@ def _cases():
     )  # fmt: skip
 
 
-CASES = list(_cases())
+def _upsample_cases():
+    """Sizes that grow and shrink, whole and fractional factors; one number for all axes or one for each."""
+    for n, spatial in SPATIAL.items():
+        for keywords in (
+            {"scale_factor": 2},
+            {"scale_factor": 3.0, "mode": "nearest-exact"},
+            {"scale_factor": (2.5, 0.5, 1.0)[:n], "mode": "nearest"},
+            {"size": (7, 16, 3)[:n]},
+            {"size": 5, "mode": "nearest-exact"},
+            *(
+                {"mode": ("linear", "bilinear", "trilinear")[n - 1], "align_corners": align, **target}
+                for align in (None, False, True)
+                for target in ({"scale_factor": 2}, {"scale_factor": (1.7, 0.6, 3.0)[:n]}, {"size": (1, 11, 4)[:n]})
+            ),
+        ):
+            yield Case(
+                f"Upsample-{n}-{keywords}",
+                lambda k=keywords, dtype=None, **kw: nn.Upsample(**k, **kw),
+                lambda k=keywords: torch.nn.Upsample(**k),
+                (3, 4, *spatial),
+            )
+
+
+CASES = [*_cases(), *_upsample_cases()]

@@ -4,7 +4,7 @@ Names, arguments, defaults, first weights and ``state_dict`` are PyTorch's where
 explicit: each layer's ``backward`` belongs to its latest forward.
 """
 
-from . import init
+from . import init, utils
 from .activation import ELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from .containers import Concat, Residual, Sequential
 from .conv import (
@@ -42,6 +42,7 @@ from .pooling import (
 )
 from .reshape import Flatten, Rescaling
 from .summary import Summary
+from .upsample import Upsample
 
 __all__ = [
     "ELU",
@@ -94,5 +95,7 @@ __all__ = [
     "Softmax",
     "Summary",
     "Tanh",
+    "Upsample",
     "init",
+    "utils",
 ]

@@ -50,6 +50,7 @@ class Module:
     _keeps_in_eval: bool = False
     _remembered: tuple[Any, ...] | None = None
     _buffer_names: tuple[str, ...] = ()
+    _derived_names: tuple[str, ...] = ()  # attributes that are computed before each forward (`fastconv.nn.utils`)
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Compute the output. Every subclass defines this."""
@@ -76,6 +77,8 @@ class Module:
         raise TypeError(f"{type(self).__name__} does not define backward(grad_output)")
 
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        for name in self._derived_names:
+            getattr(self, name).refresh(self)
         observer = active_observer()
         if observer is None:
             return self.forward(x)

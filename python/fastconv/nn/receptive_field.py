@@ -9,10 +9,10 @@ __all__ = ["Field", "Geometry"]
 
 
 class Geometry(NamedTuple):
-    """How a layer slides over its input, a number per spatial axis."""
+    """How a layer slides over its input, a number per spatial axis (a fraction where it resizes by one)."""
 
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
+    kernel: tuple[int | Fraction, ...]
+    stride: tuple[int | Fraction, ...]
     dilation: tuple[int, ...]
     transposed: bool = False
     whole: bool = False
