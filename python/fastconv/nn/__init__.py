@@ -41,6 +41,7 @@ from .pooling import (
     MinPool3d,
 )
 from .reshape import Flatten, Rescaling
+from .serialization import load, save
 from .summary import Summary
 from .upsample import Upsample
 
@@ -97,5 +98,7 @@ __all__ = [
     "Tanh",
     "Upsample",
     "init",
+    "load",
+    "save",
     "utils",
 ]

@@ -210,7 +210,7 @@ class Module:
         Parameters
         ----------
         mapping : mapping of str to array_like
-            As `state_dict` returns it; NumPy arrays or PyTorch CPU tensors. Values are cast to this module's dtypes.
+            As `state_dict` returns it; NumPy arrays or PyTorch tensors. Values are cast to this module's dtypes.
         strict : bool
             Refuse missing and unexpected names. If false they are ignored and returned.
 
@@ -290,7 +290,9 @@ class Module:
 
 
 def as_array(value: Any) -> NDArray[Any]:
-    """Return a NumPy array of an array, a nested list or a PyTorch tensor (one that tracks gradients too)."""
+    """Return a NumPy array of an array, a nested list or a PyTorch tensor (on any device, also one with gradients)."""
     if hasattr(value, "detach"):
-        value = value.detach()
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # which NumPy does not have; float32 holds all of its values
+            value = value.float()
     return np.asarray(value)
