@@ -30,7 +30,8 @@ class Row(NamedTuple):
     multiply_adds: int
     """Multiply-adds of one forward of the whole batch: those of weights; norms, pools and activations count 0."""
     receptive_field: tuple[int, ...] | None
-    """Input positions that one output sees, by spatial axis; ``None`` where it is everything or unknown."""
+    """Input positions that one output sees, by spatial axis; ``None`` where it is everything or unknown. The statistics
+    that a norm takes of its input do not count."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ def _union(fields: list[Field | None]) -> Field | None:
     return result
 
 
+def _dtype(module: Module) -> np.dtype[Any]:
+    """Return the dtype of a module's numbers, float32 if it has none."""
+    held = [*(parameter.data for parameter in module.parameters()), *(buffer for _, buffer in module.named_buffers())]
+    return next((array.dtype for array in held if array.dtype.kind not in "iub"), np.dtype(np.float32))
+
+
 def summarize(module: Module, input_shape: Sequence[int]) -> Summary:
     """Describe every layer of ``module`` for an input of ``input_shape``; see `Module.summary`.
 
@@ -139,8 +146,7 @@ def summarize(module: Module, input_shape: Sequence[int]) -> Summary:
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"input_shape: expected (N, ...) with positive sizes, got {input_shape!r}")
     parameters = list(module.parameters())
-    dtype = parameters[0].dtype if parameters else np.dtype(np.float32)
-    x = np.zeros((1, *shape[1:]), dtype)
+    x = np.zeros((1, *shape[1:]), _dtype(module))
     recorder = _Recorder(
         {id(each): name for name, each in module.named_modules()}, {id(x): Field.of_input(max(len(shape) - 2, 0))}
     )

@@ -75,7 +75,7 @@ class Upsample(Layer):
         self.scale_factor = scale_factor
         self.mode = mode
         self.align_corners = align_corners
-        self._scales: tuple[Fraction, ...] | None = None
+        self._latest: Geometry | None = None
 
     def _sizes(self, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Return the output's spatial sizes, and for each axis the distance of its positions in the input."""
@@ -118,11 +118,11 @@ class Upsample(Layer):
         start = 1 if self.data_format == "channels_last" else 2
         spatial = x.shape[start : start + x.ndim - 2]
         sizes, distances = self._sizes(spatial)
-        self._scales = tuple(Fraction(after, before) for before, after in zip(spatial, sizes, strict=True))
         axes = [
             (start + i, self._taps(before, after, distance))
             for i, (before, after, distance) in enumerate(zip(spatial, sizes, distances, strict=True))
         ]
+        self._latest = self._reach(spatial, sizes, [taps for _, taps in axes])
         self._remember(x.shape, axes)
         y = _wide(x)
         for axis, taps in axes:
@@ -137,12 +137,16 @@ class Upsample(Layer):
             grad = _share_out(grad, axis, taps, shape[axis])
         return grad.astype(grad_output.dtype, copy=False)
 
+    @staticmethod
+    def _reach(before: tuple[int, ...], after: tuple[int, ...], taps: list[_Taps]) -> Geometry:
+        """Return the geometry of a transposed convolution whose outputs see as many positions: one or two."""
+        scales = tuple(Fraction(large, small) for small, large in zip(before, after, strict=True))
+        kernel = tuple(1 if each.share is None else 1 + scale for each, scale in zip(taps, scales, strict=True))
+        return Geometry(kernel, scales, (1,) * len(scales), transposed=True)
+
     def geometry(self) -> Geometry | None:
-        """Return that of a transposed convolution which reaches as far (of the latest input, if ``size`` is given)."""
-        if self._scales is None:
-            return None
-        kernel = tuple(scale + 1 if self.mode in _LINEAR else Fraction(1) for scale in self._scales)
-        return Geometry(kernel, self._scales, (1,) * len(kernel), transposed=True)
+        """Return how far an output of the latest forward sees; ``None`` before the first."""
+        return self._latest
 
     def _options(self) -> str:
         target = f"scale_factor={self.scale_factor}" if self.size is None else f"size={self.size}"
