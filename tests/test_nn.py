@@ -246,6 +246,11 @@ MISUSE = {
         ValueError,
         "padding_mode: got 'reflect', expected",
     ),
+    "padding mode transposed": (
+        lambda: nn.ConvTranspose2d(1, 1, 3, padding_mode="reflect"),
+        ValueError,
+        "padding_mode: got 'reflect', expected 'zeros'",
+    ),
     "activation": (lambda: nn.Conv2d(1, 1, 3, activation="gelu"), ValueError, "activation: expected one of"),
     "data format": (lambda: nn.Conv2d(1, 1, 3, data_format="NXYC"), ValueError, "data_format: got"),
     "data format relu": (lambda: nn.ReLU(data_format="last"), ValueError, "data_format: got"),

@@ -17,7 +17,7 @@ Function = Callable[..., tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]]
 
 
 def gradcheck(
-    fn: Function | Module,
+    fn_or_module: Function | Module,
     inputs: Any,
     eps: float = 1e-6,
     atol: float = 1e-6,
@@ -33,7 +33,7 @@ def gradcheck(
 
     Parameters
     ----------
-    fn : Module or callable
+    fn_or_module : Module or callable
         A module: the gradient of its input and of every parameter is checked, in the mode (training or evaluation) it
         is in. It is copied, and the copy made float64, so neither its weights nor its running statistics nor its
         random generators change.
@@ -84,19 +84,19 @@ def gradcheck(
     """
     arrays = [_float64(array) for array in (inputs if isinstance(inputs, (tuple, list)) else [inputs])]
     named = [(f"input {i}", array) for i, array in enumerate(arrays) if array.dtype == np.float64]
-    if isinstance(fn, Module):
+    if isinstance(fn_or_module, Module):
         if len(arrays) != 1:
             raise ValueError(f"inputs: a module takes one input, got {len(arrays)}")
-        module = _float64_copy(fn)
+        module = _float64_copy(fn_or_module)
         named += [(f"parameter {name!r}", parameter.data) for name, parameter in module.named_parameters()]
     if not named:
         raise ValueError("inputs: there is no floating-point array to check")
 
     def run() -> tuple[NDArray[Any], Callable[[NDArray[Any]], Sequence[Any]]]:
-        """Apply fn to the arrays as they are now; backward's result has one entry for each of ``named``."""
-        if isinstance(fn, Module):
+        """Apply fn_or_module to the arrays as they are now; backward's result has one entry for each of ``named``."""
+        if isinstance(fn_or_module, Module):
             return _run_module(module, arrays[0])
-        y, backward = fn(*arrays)
+        y, backward = fn_or_module(*arrays)
         return np.asarray(y), lambda grad: _gradients_of(backward(grad), arrays)
 
     y, backward = run()

@@ -252,6 +252,8 @@ class _ConvTranspose(_ConvBase):
         Number of independent channel groups.
     bias : bool
         Whether a learned number per output channel is added.
+    padding_mode : {"zeros"}
+        The only one that a transposed convolution has, as in PyTorch.
     data_format, dtype, rng
         As for `Conv2d`.
 
@@ -277,12 +279,18 @@ class _ConvTranspose(_ConvBase):
         groups: int = 1,
         bias: bool = True,
         dilation: Size = 1,
+        padding_mode: str = "zeros",
         *,
         data_format: str = "channels_first",
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, data_format)
+        if padding_mode != "zeros":
+            raise ValueError(
+                f"padding_mode: got {padding_mode!r}, expected 'zeros', the only one of transposed convolutions"
+            )
+        self.padding_mode = padding_mode
         self.output_padding = output_padding
         self.groups = self._check_groups(groups)
         shape = (self.in_channels, self.out_channels // self.groups, *self.kernel_size)
