@@ -204,7 +204,7 @@ def test_version():
     assert fastconv.__version__[0].isdigit()
 
 
-SPATIAL = ("conv", "separable_conv", "max_pool", "min_pool", "avg_pool", "global_", "batch_norm")
+SPATIAL = ("conv", "separable_conv", "max_pool", "min_pool", "avg_pool", "global_", "batch_norm", "cross_entropy")
 
 
 def _functions():

@@ -165,3 +165,26 @@ def test_a_plain_number_is_a_gradient():
     gradient = F.cross_entropy_backward(1.0, x, target)
     tolerance.assert_same_bits(gradient, F.cross_entropy_backward(np.float32(1), x, target))
     assert F.mse_loss_backward(2, x, x).dtype == np.float32
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 4), (2, 5, 3, 2)], ids=str)
+def test_channels_last(isa, reduction, shape):
+    """The same bits whatever the place of the classes, for indices and for probabilities."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape)
+    indices = rng.integers(0, 5, (shape[0], *shape[2:]))
+    probabilities = np.moveaxis(rng.dirichlet(np.ones(5), (shape[0], *shape[2:])), -1, 1)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    for target, moved in ((indices, indices), (probabilities, np.moveaxis(probabilities, 1, -1))):
+        keywords = {"weight": rng.uniform(0.1, 2, 5), "reduction": reduction, "label_smoothing": 0.1}
+        loss = F.cross_entropy(x, target, **keywords)
+        tolerance.assert_same_bits(F.cross_entropy(last, moved, data_format="NHWC", **keywords), loss)
+        g = rng.standard_normal(np.shape(loss)) if reduction == "none" else 2.0
+        wanted = np.moveaxis(F.cross_entropy_backward(g, x, target, **keywords), 1, -1)
+        gradient = F.cross_entropy_backward(g, last, moved, data_format="channels_last", **keywords)
+        tolerance.assert_same_bits(gradient, wanted)
+    with pytest.raises(ValueError, match="target: got shape"):
+        F.cross_entropy(np.ones((2, 3, 4, 5)), np.zeros((2, 4, 5), int), data_format="channels_last")
+    with pytest.raises(ValueError, match="data_format: got 'NXC'"):
+        F.cross_entropy(x, indices, data_format="NXC")

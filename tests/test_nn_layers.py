@@ -221,6 +221,14 @@ def test_cross_entropy_loss_of_probabilities():
     _check_loss(nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss(), y, target)
 
 
+def test_cross_entropy_loss_channels_last():
+    rng = np.random.default_rng(10)
+    y, target = rng.standard_normal((2, 3, 4, 5)), rng.integers(0, 5, (2, 3, 4))
+    last, first = nn.CrossEntropyLoss(data_format="NHWC"), nn.CrossEntropyLoss()
+    assert last(y, target) == first(np.moveaxis(y, -1, 1), target)
+    np.testing.assert_array_equal(last.backward(), np.moveaxis(first.backward(), 1, -1))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_mse_loss(reduction):
     rng = np.random.default_rng(11)

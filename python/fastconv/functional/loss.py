@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, _as_ndarray, as_arrays, number, require, same_shape
+from fastconv._check import Array, _as_ndarray, as_arrays, channels_last, number, require, same_shape
 
 __all__ = ["cross_entropy", "cross_entropy_backward", "mse_loss", "mse_loss_backward"]
 
@@ -115,7 +115,14 @@ class _CrossEntropy:
     """One call's checked arguments, as dense arrays of samples, classes and positions."""
 
     def __init__(
-        self, logits: Any, target: Any, weight: Any, ignore_index: object, reduction: object, label_smoothing: object
+        self,
+        logits: Any,
+        target: Any,
+        weight: Any,
+        ignore_index: object,
+        reduction: object,
+        label_smoothing: object,
+        data_format: object,
     ) -> None:
         _check_reduction(reduction)
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
@@ -127,6 +134,10 @@ class _CrossEntropy:
         require(values is not None, "logits: got None, expected an array")
         require(values.ndim > 0, f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
         given = _as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
+        expected = values.shape
+        self.moves_classes = channels_last(data_format) and values.ndim > 2
+        if self.moves_classes:
+            values = np.moveaxis(values, -1, 1)
         self.input_shape: tuple[int, ...] = values.shape
         # One sample without a batch axis has its classes first.
         batch = values if values.ndim > 1 else values[None]
@@ -138,10 +149,11 @@ class _CrossEntropy:
         self.matrix = (samples, positions)
         self.dtype = values.dtype
         if given.dtype.kind == "f":
-            same_shape(given, values.shape, "target")
+            same_shape(given, expected, "target")
             if given.dtype != values.dtype:
                 raise TypeError(f"target: dtype {given.dtype} differs from logits' {values.dtype}; cast it")
-            dense = np.ascontiguousarray(given).reshape(samples, classes, positions)
+            moved = np.moveaxis(given, -1, 1) if self.moves_classes else given
+            dense = np.ascontiguousarray(moved).reshape(samples, classes, positions)
         elif given.dtype.kind in "iu":
             same_shape(given, self.shape, "target")
             dense = np.ascontiguousarray(given, np.int64).reshape(self.matrix)
@@ -163,13 +175,16 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    *,
+    data_format: str = "channels_first",
 ) -> Any:
     """Softmax cross entropy by PyTorch's rules.
 
     Parameters
     ----------
     logits : array
-        ``(N, C)``, ``(N, C, *spatial)`` or, for one sample, ``(C,)``; float32 or float64, classes on axis 1.
+        ``(N, C)``, ``(N, C, *spatial)`` or, for one sample, ``(C,)``; float32 or float64, classes on axis 1
+        (``(N, *spatial, C)`` channels last).
     target : array
         Class indices, any integer dtype, of the shape of `logits` without the classes; or class probabilities of
         `logits`' shape and dtype.
@@ -181,6 +196,8 @@ def cross_entropy(
         The mean is over the weights of the target classes; for probabilities over the positions.
     label_smoothing : float
         The part of the target's probability, from 0 to 1, that is spread evenly over all classes.
+    data_format : {"channels_first", "channels_last"}
+        Where the classes are.
 
     Returns
     -------
@@ -194,7 +211,7 @@ def cross_entropy(
     ValueError
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
-    call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing)
+    call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing, data_format)
     loss = _core.cross_entropy(*call.arguments, reduction)
     if reduction == "none" and call.shape:
         return call.restore(loss.reshape(call.shape))
@@ -209,6 +226,8 @@ def cross_entropy_backward(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    *,
+    data_format: str = "channels_first",
 ) -> Any:
     """Gradient of `cross_entropy` with respect to `logits`.
 
@@ -216,7 +235,7 @@ def cross_entropy_backward(
     ----------
     grad_output : array or number
         The gradient of the loss, of its shape.
-    logits, target, weight, ignore_index, reduction, label_smoothing
+    logits, target, weight, ignore_index, reduction, label_smoothing, data_format
         As in `cross_entropy`.
 
     Returns
@@ -231,9 +250,9 @@ def cross_entropy_backward(
     ValueError
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
-    call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing)
+    call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing, data_format)
     gradient = _gradient_of(grad_output, call.dtype, call.shape if reduction == "none" else ())
     if gradient.ndim:
         gradient = np.ascontiguousarray(gradient).reshape(call.matrix)
-    result = _core.cross_entropy_backward(gradient, *call.arguments, reduction == "mean")
-    return call.restore(result.reshape(call.input_shape))
+    result = _core.cross_entropy_backward(gradient, *call.arguments, reduction == "mean").reshape(call.input_shape)
+    return call.restore(np.ascontiguousarray(np.moveaxis(result, 1, -1)) if call.moves_classes else result)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import functional as F
+from ._layout import check_data_format
 
 __all__ = ["CrossEntropyLoss", "Loss", "MSELoss"]
 
@@ -72,11 +73,13 @@ class CrossEntropyLoss(Loss):
         What becomes of the samples' losses.
     label_smoothing : float
         Part of the target's probability that is spread over all classes, between 0 and 1.
+    data_format : {"channels_first", "channels_last"}
+        Where the classes are.
 
     Notes
     -----
     Called as ``loss(logits, target)`` with logits ``(N, C, ...)`` and integer class indices ``(N, ...)`` or class
-    probabilities ``(N, C, ...)``.
+    probabilities ``(N, C, ...)``; channels last, C is the last axis.
     """
 
     def __init__(
@@ -85,8 +88,11 @@ class CrossEntropyLoss(Loss):
         ignore_index: int = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
+        *,
+        data_format: str = "channels_first",
     ) -> None:
         super().__init__(reduction)
+        self.data_format = check_data_format(data_format)
         self.weight = None if weight is None else np.asarray(weight)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -97,6 +103,7 @@ class CrossEntropyLoss(Loss):
             "ignore_index": self.ignore_index,
             "reduction": self.reduction,
             "label_smoothing": self.label_smoothing,
+            "data_format": self.data_format,
         }
 
     def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
