@@ -242,9 +242,9 @@ MISUSE = {
     "groups out": (lambda: nn.Conv2d(4, 3, 3, groups=2), ValueError, "groups: 2 does not divide out_channels=3"),
     "groups transposed": (lambda: nn.ConvTranspose2d(4, 3, 3, groups=2), ValueError, "groups: 2 does not divide"),
     "padding mode": (
-        lambda: nn.Conv2d(1, 1, 3, padding_mode="reflect"),
+        lambda: nn.Conv2d(1, 1, 3, padding_mode="mirror"),
         ValueError,
-        "padding_mode: got 'reflect', expected",
+        "padding_mode: got 'mirror', expected",
     ),
     "padding mode transposed": (
         lambda: nn.ConvTranspose2d(1, 1, 3, padding_mode="reflect"),

@@ -5,8 +5,14 @@ namespace fastconv {
 Dtype dtype_of(const py::array& array, const char* name) {
   if (py::isinstance<py::array_t<float>>(array)) return Dtype::f32;
   if (py::isinstance<py::array_t<double>>(array)) return Dtype::f64;
-  throw py::type_error(std::string(name) + ": expected float32 or float64, got " +
-                       py::cast<std::string>(py::str(py::object(array.dtype()))));
+  const py::dtype dtype = array.dtype();
+  if (dtype.itemsize() == 2 && py::cast<bool>(dtype.attr("isnative"))) {
+    if (dtype.kind() == 'f') return Dtype::f16;
+    // ml_dtypes' type: NumPy has none of its own.
+    if (py::cast<std::string>(dtype.attr("name")) == dtype_name(Dtype::bf16)) return Dtype::bf16;
+  }
+  throw py::type_error(std::string(name) + ": expected float32, float64, float16 or bfloat16, got " +
+                       py::cast<std::string>(py::str(py::object(dtype))));
 }
 
 ArrayView view_with_axes(const py::array& array, const char* name, const int (&axes)[kRank], bool writable) {
@@ -38,9 +44,21 @@ ArrayView image_view(const py::array& array, const char* name, bool channels_las
   return view_with_axes(array, name, axes, writable);
 }
 
-py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) {
-  return dtype == Dtype::f32 ? py::array(py::array_t<float>(shape)) : py::array(py::array_t<double>(shape));
+py::dtype numpy_dtype(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::f32:
+      return py::dtype::of<float>();
+    case Dtype::f64:
+      return py::dtype::of<double>();
+    case Dtype::f16:
+      return py::dtype("e");
+    case Dtype::bf16:  // only a caller that has the package has such an array
+      return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  }
+  fail("unknown dtype");
 }
+
+py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) { return py::array(numpy_dtype(dtype), shape); }
 
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last) {
   std::vector<py::ssize_t> dims{static_cast<py::ssize_t>(shape[0])};

@@ -29,6 +29,7 @@ inline ArrayView weight_view(const py::array& array, const char* name) { return 
 // A fresh C-contiguous array of the given canonical shape in the given data format.
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last);
 
+py::dtype numpy_dtype(Dtype dtype);
 py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape);
 
 // Registration functions, one per topic.

@@ -8,6 +8,7 @@
 
 #include "bindings/array_args.h"
 #include "ops/conv.h"
+#include "ops/eltwise.h"
 
 namespace fastconv {
 namespace {
@@ -15,17 +16,26 @@ namespace {
 using Sizes = std::vector<std::int64_t>;
 using Pads = std::vector<std::array<std::int64_t, 2>>;
 
+PadMode pad_mode(const std::string& name) {
+  if (name == "zeros") return PadMode::zeros;
+  if (name == "reflect") return PadMode::reflect;
+  if (name == "replicate") return PadMode::replicate;
+  if (name == "circular") return PadMode::circular;
+  fail("padding_mode: unknown mode '" + name + "'");
+}
+
 // Windows of up to three dimensions, padded in front with unit ones.
 ConvShape conv_shape(const ArrayView& weight, const Sizes& stride, const Pads& padding, const Sizes& dilation,
-                     std::int64_t groups) {
+                     std::int64_t groups, const std::string& padding_mode) {
   const std::size_t n = stride.size();
   if (n < 1 || n > kSpatial || padding.size() != n || dilation.size() != n)
     fail("stride, padding and dilation: expected 1 to 3 entries each");
   ConvShape shape;
   shape.groups = groups;
+  const PadMode mode = pad_mode(padding_mode);
   for (std::size_t i = 0; i < n; ++i) {
     const int axis = static_cast<int>(kSpatial - n + i);
-    shape.window[axis] = {weight.extent(axis), stride[i], dilation[i], padding[i][0], padding[i][1]};
+    shape.window[axis] = {weight.extent(axis), stride[i], dilation[i], padding[i][0], padding[i][1], mode};
   }
   return shape;
 }
@@ -49,9 +59,10 @@ py::array result_array(const std::optional<py::array>& out, Dtype dtype, const s
 
 py::array forward(const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
                   const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
-                  bool channels_last, const std::optional<py::array>& out_array) {
+                  const std::string& padding_mode, bool channels_last, const std::optional<py::array>& out_array,
+                  const std::optional<std::string>& activation, double parameter) {
   const ArrayView x = image_view(input, "input", channels_last), w = weight_view(weight, "weight");
-  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups);
+  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode);
   std::int64_t out[kRank] = {x.shape[0], w.shape[0]};
   for (int axis = 0; axis < kSpatial; ++axis) {
     if (shape.window[axis].stride < 1) fail("stride: must be at least 1");
@@ -61,16 +72,19 @@ py::array forward(const py::array& input, const py::array& weight, const std::op
   const ArrayView b = optional_vector(bias, "bias", x.dtype, w.shape[0]);
   ArrayView y;
   py::array result = result_array(out_array, x.dtype, out, static_cast<int>(input.ndim()) - 2, channels_last, &y);
+  const Activation map{activation ? map_by_name(*activation) : Map::relu, parameter};
+  if (map_has_two_inputs(map.map)) fail("activation: '" + *activation + "' is not one");
   const py::gil_scoped_release release;
-  conv_forward(shape, x, w, b, y);
+  conv_forward(shape, x, w, b, y, activation ? &map : nullptr);
   return result;
 }
 
 py::array backward_input(const py::array& grad_output, const py::array& weight, const std::optional<py::array>& bias,
                          const Sizes& input_size, const Sizes& stride, const Pads& padding, const Sizes& dilation,
-                         std::int64_t groups, bool channels_last, const std::optional<py::array>& out_array) {
+                         std::int64_t groups, const std::string& padding_mode, bool channels_last,
+                         const std::optional<py::array>& out_array) {
   const ArrayView gy = image_view(grad_output, "grad_output", channels_last), w = weight_view(weight, "weight");
-  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups);
+  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode);
   if (groups < 1) fail("groups: must be at least 1");
   std::int64_t in[kRank] = {gy.shape[0], w.shape[1] * groups, 1, 1, 1};
   if (input_size.size() != stride.size()) fail("input_size: expected one entry per spatial dimension");
@@ -89,7 +103,7 @@ py::array backward_input(const py::array& grad_output, const py::array& weight, 
 
 py::array backward_weight(const py::array& grad_output, const py::array& input, const Sizes& kernel,
                           const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
-                          bool channels_last) {
+                          const std::string& padding_mode, bool channels_last) {
   const ArrayView gy = image_view(grad_output, "grad_output", channels_last);
   const ArrayView x = image_view(input, "input", channels_last);
   if (groups < 1) fail("groups: must be at least 1");
@@ -100,7 +114,7 @@ py::array backward_weight(const py::array& grad_output, const py::array& input, 
   }
   py::array result = new_image(x.dtype, dims, static_cast<int>(kernel.size()), false);
   const ArrayView gw = image_view(result, "grad_weight", false, true);
-  const ConvShape shape = conv_shape(gw, stride, padding, dilation, groups);
+  const ConvShape shape = conv_shape(gw, stride, padding, dilation, groups, padding_mode);
   const py::gil_scoped_release release;
   conv_backward_weight(shape, gy, x, gw);
   return result;

@@ -97,8 +97,6 @@ Result new_pairs(const py::dtype& dtype, std::int64_t batch, std::int64_t channe
   return result;
 }
 
-py::dtype float_dtype(Dtype dtype) { return dtype == Dtype::f32 ? py::dtype::of<float>() : py::dtype::of<double>(); }
-
 // (N, C) as a batch of images of one position.
 ArrayView pair_view(const py::array& array, const char* name) {
   if (array.ndim() != 2) fail(std::string(name) + ": expected 2 dimensions, got " + std::to_string(array.ndim()));
@@ -148,7 +146,7 @@ py::object forward(const std::string& op_name, const py::array& x_array, const W
   const std::int64_t out[kRank] = {shape.batch, shape.channels, shape.axis[0].out, shape.axis[1].out,
                                    shape.axis[2].out};
   const bool lanes = pool_in_lanes(x), indexed = return_indices && op != PoolOp::avg;
-  Result y = new_result(float_dtype(x.dtype), out, spatial, lanes, channels_last), indices;
+  Result y = new_result(numpy_dtype(x.dtype), out, spatial, lanes, channels_last), indices;
   if (indexed) indices = new_result(py::dtype::of<std::int64_t>(), out, spatial, lanes, channels_last);
   void* const y_data = y.data();
   auto* const places = indexed ? static_cast<std::int64_t*>(indices.data()) : nullptr;
@@ -173,7 +171,7 @@ py::object avg_backward(const py::array& gradient, const Sizes& input_shape, con
   for (int i = 0; i < kRank; ++i)
     if (g.shape[i] != out[i]) fail("grad_output: its shape is not that of the pool's output");
   const bool lanes = gradient_in_lanes(g, channels_last) && g.stride[1] == 1;
-  Result result = new_result(float_dtype(g.dtype), input, spatial, lanes, channels_last);
+  Result result = new_result(numpy_dtype(g.dtype), input, spatial, lanes, channels_last);
   void* const data = result.data();
   {
     const py::gil_scoped_release unlocked;
@@ -191,7 +189,7 @@ py::object indices_backward(const ArrayView& g, const View<const std::int64_t>& 
     fail("input_shape: its batch and channels are not grad_output's");
   const std::int64_t positions = product_of_spatial(input);
   const bool lanes = gradient_in_lanes(g, channels_last);
-  Result result = new_result(float_dtype(g.dtype), input, spatial, lanes, channels_last);
+  Result result = new_result(numpy_dtype(g.dtype), input, spatial, lanes, channels_last);
   void* const data = result.data();
   {
     const py::gil_scoped_release unlocked;
@@ -206,7 +204,7 @@ py::object global_forward(const std::string& op_name, const py::array& x_array, 
   if (op == PoolOp::min) fail("op: there is no global minimum");
   const ArrayView x = image_view(x_array, "x", channels_last);
   const bool indexed = return_indices && op == PoolOp::max;
-  Result y = new_pairs(float_dtype(x.dtype), x.shape[0], x.shape[1]), indices;
+  Result y = new_pairs(numpy_dtype(x.dtype), x.shape[0], x.shape[1]), indices;
   if (indexed) indices = new_pairs(py::dtype::of<std::int64_t>(), x.shape[0], x.shape[1]);
   void* const y_data = y.data();
   auto* const places = indexed ? static_cast<std::int64_t*>(indices.data()) : nullptr;
@@ -226,7 +224,7 @@ py::object global_avg_backward(const py::array& gradient, const Sizes& input_sha
   if (input[0] != g.shape[0] || input[1] != g.shape[1])
     fail("input_shape: its batch and channels are not grad_output's");
   const std::int64_t positions = product_of_spatial(input);
-  Result result = new_result(float_dtype(g.dtype), input, spatial, channels_last, channels_last);
+  Result result = new_result(numpy_dtype(g.dtype), input, spatial, channels_last, channels_last);
   void* const data = result.data();
   {
     const py::gil_scoped_release unlocked;

@@ -3,15 +3,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <type_traits>
 
 #include "core/error.h"
+#include "core/half.h"
 
 namespace fastconv {
 
-enum class Dtype : std::uint8_t { f32, f64 };
+enum class Dtype : std::uint8_t { f32, f64, f16, bf16 };
 
-inline const char* dtype_name(Dtype dtype) { return dtype == Dtype::f32 ? "float32" : "float64"; }
-inline std::size_t dtype_size(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 8; }
+inline const char* dtype_name(Dtype dtype) {
+  constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16"};
+  return names[static_cast<int>(dtype)];
+}
+inline std::size_t dtype_size(Dtype dtype) {
+  constexpr std::size_t sizes[] = {4, 8, 2, 2};
+  return sizes[static_cast<int>(dtype)];
+}
 
 template <class T>
 struct DtypeOf;
@@ -23,6 +32,19 @@ template <>
 struct DtypeOf<double> {
   static constexpr Dtype value = Dtype::f64;
 };
+template <>
+struct DtypeOf<Float16> {
+  static constexpr Dtype value = Dtype::f16;
+};
+template <>
+struct DtypeOf<BFloat16> {
+  static constexpr Dtype value = Dtype::bf16;
+};
+
+// What a stored element is computed in: 16-bit data as float32.
+template <class S>
+using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
+inline Dtype compute_dtype(Dtype dtype) { return dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
 
 // Calls f with a value of the C++ type of `dtype`: dispatch_dtype(d, [&](auto zero) { using T = decltype(zero); ... }).
 template <class F>
@@ -32,8 +54,22 @@ decltype(auto) dispatch_dtype(Dtype dtype, F&& f) {
       return f(float{});
     case Dtype::f64:
       return f(double{});
+    default:
+      fail(std::string("dtype ") + dtype_name(dtype) + " is not served here");
   }
-  fail("unsupported dtype");
+}
+
+// The same with the 16-bit types: S = decltype(zero) is what memory holds, Compute<S> what is computed with.
+template <class F>
+decltype(auto) dispatch_storage(Dtype dtype, F&& f) {
+  switch (dtype) {
+    case Dtype::f16:
+      return f(Float16{});
+    case Dtype::bf16:
+      return f(BFloat16{});
+    default:
+      return dispatch_dtype(dtype, static_cast<F&&>(f));
+  }
 }
 
 }  // namespace fastconv

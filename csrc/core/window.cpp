@@ -1,5 +1,8 @@
 #include "core/window.h"
 
+#include <algorithm>
+#include <limits>
+
 namespace fastconv {
 namespace {
 
@@ -8,6 +11,36 @@ std::int64_t floor_div(std::int64_t a, std::int64_t b) {
 }
 
 }  // namespace
+
+std::int64_t padded_source(std::int64_t position, std::int64_t in, PadMode mode) {
+  if (position >= 0 && position < in) return position;
+  switch (mode) {
+    case PadMode::zeros:
+      return -1;
+    case PadMode::reflect:
+      return position < 0 ? -position : 2 * (in - 1) - position;
+    case PadMode::replicate:
+      return std::clamp<std::int64_t>(position, 0, in - 1);
+    case PadMode::circular:
+      return position < 0 ? position + in : position - in;
+  }
+  return -1;
+}
+
+std::int64_t most_padding(std::int64_t in, PadMode mode) {
+  constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
+  switch (mode) {
+    case PadMode::zeros:
+      return any;
+    case PadMode::reflect:
+      return std::max<std::int64_t>(in - 1, 0);
+    case PadMode::replicate:
+      return in > 0 ? any : 0;
+    case PadMode::circular:
+      return in;
+  }
+  return 0;
+}
 
 std::int64_t output_size(std::int64_t in, const Window& window) {
   return floor_div(in + window.pad_before + window.pad_after - window.reach(), window.stride) + 1;

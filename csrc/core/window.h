@@ -5,6 +5,15 @@
 
 namespace fastconv {
 
+// What a tap in the padding reads: nothing, or the element that the input's border repeats.
+enum class PadMode : std::uint8_t { zeros, reflect, replicate, circular };
+
+// The element of [0, in) that stands at `position`, which may lie in the padding; -1 where there is none.
+std::int64_t padded_source(std::int64_t position, std::int64_t in, PadMode mode);
+
+// The most padding on one side that the mode can fill from `in` elements.
+std::int64_t most_padding(std::int64_t in, PadMode mode);
+
 // A window sliding along one dimension.
 struct Window {
   std::int64_t kernel = 1;
@@ -12,6 +21,7 @@ struct Window {
   std::int64_t dilation = 1;
   std::int64_t pad_before = 0;
   std::int64_t pad_after = 0;
+  PadMode mode = PadMode::zeros;
 
   // Distance between the first and the last element that one window touches, plus one.
   std::int64_t reach() const { return (kernel - 1) * dilation + 1; }

@@ -1,7 +1,10 @@
 #include "ops/conv.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
+#include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 
 namespace fastconv {
@@ -19,20 +22,20 @@ void check_conv(const ConvShape& shape, const ArrayView& input, const ArrayView&
             "stride, dilation and kernel must be positive");
     require(window.kernel == weight.extent(axis), "weight: kernel size does not match");
     require(output.extent(axis) == output_size(input.extent(axis), window), "output: wrong spatial size");
+    require(std::max(window.pad_before, window.pad_after) <= most_padding(input.extent(axis), window.mode),
+            "padding: more than the input can fill");
   }
 }
 
 namespace {
 
-template <class T>
-GatherProblem<T> gather_problem(const ArrayView& x, const ArrayView& weight, const ArrayView& bias, const ArrayView& y,
-                                std::int64_t groups) {
-  GatherProblem<T> problem;
-  problem.x = x.as<const T>();
-  problem.y_shape = y.as<const T>();
-  problem.y = static_cast<T*>(y.data);
-  problem.weight = static_cast<const T*>(weight.data);
-  problem.bias = static_cast<const T*>(bias.data);
+template <class S>
+GatherProblem<S> gather_problem(const ArrayView& x, const ArrayView& weight, const ArrayView& y, std::int64_t groups) {
+  GatherProblem<S> problem;
+  problem.x = x.as<const S>();
+  problem.y_shape = y.as<const S>();
+  problem.y = static_cast<S*>(y.data);
+  problem.weight = static_cast<const S*>(weight.data);
   problem.groups = groups;
   problem.x_channels = x.shape[1] / groups;
   problem.y_channels = y.shape[1] / groups;
@@ -40,38 +43,35 @@ GatherProblem<T> gather_problem(const ArrayView& x, const ArrayView& weight, con
   return problem;
 }
 
-template <class T>
-void run(const GatherProblem<T>& problem) {
+// The bias in the type of the sums: the caller's array, or a copy of 16-bit values.
+template <class S>
+const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& storage) {
+  const S* values = static_cast<const S*>(bias.data);
+  if constexpr (std::is_same_v<S, Compute<S>>) return values;
+  if (!values) return nullptr;
+  storage.resize(bias.size());
+  std::transform(values, values + bias.size(), storage.begin(), [](S value) { return widen(value); });
+  return storage.data();
+}
+
+template <class S>
+void run(const GatherProblem<S>& problem) {
   if (problem.y_shape.size() == 0) return;
-  if (problem.x_channels == 1 && problem.y_channels <= 4 && problem.groups > 1)
-    gather_depthwise(problem);
-  else
-    gather_dense(problem);
+  if constexpr (std::is_same_v<S, Compute<S>>) {
+    if (problem.x_channels == 1 && problem.y_channels <= 4 && problem.groups > 1 && !problem.finish.map &&
+        problem.phases[2][0].mode == PadMode::zeros)
+      return gather_depthwise(problem);
+  }
+  gather_dense(problem);
 }
 
-}  // namespace
-
-void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
-                  const ArrayView& output) {
-  check_conv(shape, input, weight, output);
-  dispatch_dtype(input.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    GatherProblem<T> problem = gather_problem<T>(input, weight, bias, output, shape.groups);
-    problem.weight_y = weight.stride[0];
-    problem.weight_x = weight.stride[1];
-    problem.weight_group = weight.stride[0] * problem.y_channels;
-    for (int axis = 0; axis < kSpatial; ++axis)
-      problem.phases[axis] = forward_phases(shape.window[axis], output.extent(axis));
-    run(problem);
-  });
-}
-
-void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
-                         const ArrayView& bias, const ArrayView& grad_input) {
-  check_conv(shape, grad_input, weight, grad_output);
-  dispatch_dtype(grad_input.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    GatherProblem<T> problem = gather_problem<T>(grad_output, weight, bias, grad_input, shape.groups);
+void backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
+                           const ArrayView& bias, const ArrayView& grad_input) {
+  dispatch_storage(grad_input.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    std::vector<Compute<S>> storage;
+    GatherProblem<S> problem = gather_problem<S>(grad_output, weight, grad_input, shape.groups);
+    problem.bias = wide_bias<S>(bias, storage);
     problem.weight_y = weight.stride[1];
     problem.weight_x = weight.stride[0];
     problem.weight_group = weight.stride[0] * problem.x_channels;
@@ -79,6 +79,114 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
       problem.phases[axis] = backward_phases(shape.window[axis], grad_input.extent(axis));
     run(problem);
   });
+}
+
+// One slab of the padded input along an axis: before the input, the input itself, or after it.
+struct Slab {
+  std::int64_t start, count;  // in the input's positions
+};
+
+// The gradient of what the padding holds, slab by slab and a few samples at a time, added to what it repeats.
+template <class T>
+void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
+                  const ArrayView& grad_input) {
+  constexpr std::int64_t kFolded = std::int64_t{1} << 20;  // elements at a time, unless one sample has more
+  const View<T> target = grad_input.as<T>();
+  const std::int64_t channels = grad_input.shape[1];
+  std::vector<Slab> slabs[kSpatial];
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    const Window& window = shape.window[axis];
+    const std::int64_t in = grad_input.extent(axis);
+    slabs[axis] = {{0, in}};
+    if (window.pad_before > 0) slabs[axis].push_back({-window.pad_before, window.pad_before});
+    if (window.pad_after > 0) slabs[axis].push_back({in, window.pad_after});
+  }
+  const auto fold = [&](const Slab(&slab)[kSpatial]) {
+    ConvShape part = shape;
+    std::int64_t positions = 1;
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      // The same windows seen from an input that begins at the slab.
+      Window& window = part.window[axis];
+      const std::int64_t padded = grad_input.extent(axis) + window.pad_before + window.pad_after;
+      window.mode = PadMode::zeros;
+      window.pad_before += slab[axis].start;
+      window.pad_after = padded - slab[axis].count - window.pad_before;
+      positions *= slab[axis].count;
+    }
+    const std::int64_t samples = grad_input.shape[0];
+    const std::int64_t together = std::clamp<std::int64_t>(kFolded / (channels * positions), 1, samples);
+    Workspace<T> scratch(together * channels * positions);
+    for (std::int64_t first = 0; first < samples; first += together) {
+      const std::int64_t count = std::min(together, samples - first);
+      ArrayView gradient, result;
+      gradient = grad_output;
+      gradient.data = static_cast<T*>(grad_output.data) + first * grad_output.stride[0];
+      gradient.shape[0] = count;
+      result.dtype = grad_input.dtype;
+      result.data = scratch.data();
+      result.shape[0] = count;
+      result.shape[1] = channels;
+      for (int axis = 0; axis < kSpatial; ++axis) result.shape[2 + axis] = slab[axis].count;
+      std::int64_t step = 1;
+      for (int i = kRank - 1; i >= 0; --i) {
+        result.stride[i] = step;
+        step *= result.shape[i];
+      }
+      backward_input_inside(part, gradient, weight, {}, result);
+      const T* value = scratch.data();
+      for (std::int64_t plane = 0; plane < count * channels; ++plane) {
+        T* to = target.data + (first + plane / channels) * target.stride[0] + plane % channels * target.stride[1];
+        std::int64_t at[kSpatial], source[kSpatial];
+        const auto locate = [&](int axis) {
+          source[axis] = padded_source(slab[axis].start + at[axis], target.extent(axis), shape.window[axis].mode);
+        };
+        for (at[0] = 0; at[0] < slab[0].count; ++at[0])
+          for (at[1] = 0; at[1] < slab[1].count; ++at[1])
+            for (at[2] = 0; at[2] < slab[2].count; ++at[2]) {
+              for (int axis = 0; axis < kSpatial; ++axis) locate(axis);
+              to[source[0] * target.step(0) + source[1] * target.step(1) + source[2] * target.step(2)] += *value++;
+            }
+      }
+    }
+  };
+  for (const Slab& d : slabs[0])
+    for (const Slab& h : slabs[1])
+      for (const Slab& w : slabs[2])
+        if (&d != &slabs[0][0] || &h != &slabs[1][0] || &w != &slabs[2][0]) fold({d, h, w});
+}
+
+}  // namespace
+
+void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
+                  const ArrayView& output, const Activation* activation) {
+  check_conv(shape, input, weight, output);
+  dispatch_storage(input.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    std::vector<Compute<S>> storage;
+    GatherProblem<S> problem = gather_problem<S>(input, weight, output, shape.groups);
+    problem.bias = wide_bias<S>(bias, storage);
+    problem.weight_y = weight.stride[0];
+    problem.weight_x = weight.stride[1];
+    problem.weight_group = weight.stride[0] * problem.y_channels;
+    for (int axis = 0; axis < kSpatial; ++axis)
+      problem.phases[axis] = forward_phases(shape.window[axis], output.extent(axis));
+    if (activation) {
+      const ActivationKernel& kernel = choose_activation(compute_dtype(input.dtype), active_isa_mask());
+      problem.finish = {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
+    }
+    run(problem);
+  });
+}
+
+void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
+                         const ArrayView& bias, const ArrayView& grad_input) {
+  check_conv(shape, grad_input, weight, grad_output);
+  backward_input_inside(shape, grad_output, weight, bias, grad_input);
+  const bool repeats = std::any_of(shape.window, shape.window + kSpatial,
+                                   [](const Window& window) { return window.mode != PadMode::zeros; });
+  if (!repeats || grad_input.size() == 0 || grad_output.size() == 0) return;
+  dispatch_dtype(grad_input.dtype,
+                 [&](auto zero) { fold_padding<decltype(zero)>(shape, grad_output, weight, grad_input); });
 }
 
 }  // namespace fastconv

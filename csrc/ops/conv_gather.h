@@ -7,28 +7,37 @@
 
 #include "core/array_view.h"
 #include "cpu/conv/kernels.h"
+#include "cpu/eltwise/kernels.h"
 #include "cpu/parallel.h"
 #include "ops/conv.h"
 #include "ops/conv_plan.h"
 
 namespace fastconv {
 
-template <class T>
+// What happens to a result before it is stored: an elementwise map of cpu/eltwise, or nothing.
+struct Finish {
+  MapFunction map = nullptr;
+  double parameter = 0;
+};
+
+// S is the type of the arrays' elements; sums are of type Compute<S>.
+template <class S>
 struct GatherProblem {
-  View<const T> x, y_shape;  // y_shape: y's shape and strides
-  T* y = nullptr;
-  const T* weight = nullptr;
+  View<const S> x, y_shape;  // y_shape: y's shape and strides
+  S* y = nullptr;
+  const S* weight = nullptr;
   std::int64_t groups = 1;
   std::int64_t x_channels = 0, y_channels = 0;                                           // per group
   std::int64_t weight_group = 0, weight_y = 0, weight_x = 0, weight_tap[kSpatial] = {};  // strides
-  const T* bias = nullptr;  // contiguous, one value per channel of y
+  const Compute<S>* bias = nullptr;  // contiguous, one value per channel of y
+  Finish finish;
   std::vector<AxisPhase> phases[kSpatial];
 };
 
-template <class T>
-void gather_dense(const GatherProblem<T>& problem);
-template <class T>
-void gather_depthwise(const GatherProblem<T>& problem);
+template <class S>
+void gather_dense(const GatherProblem<S>& problem);
+template <class S>
+void gather_depthwise(const GatherProblem<S>& problem);
 
 // The weight gradient where every group has one channel of each array.
 template <class T>

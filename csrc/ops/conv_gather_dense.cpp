@@ -17,10 +17,12 @@ constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements pack
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-template <class T>
+template <class S>
 class PhaseDriver {
+  using T = Compute<S>;
+
  public:
-  PhaseDriver(const GatherProblem<T>& problem, const AxisPhase* const (&phase)[kSpatial])
+  PhaseDriver(const GatherProblem<S>& problem, const AxisPhase* const (&phase)[kSpatial])
       : p_(problem),
         phase_{phase[0], phase[1], phase[2]},
         kernel_(select_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask())),
@@ -68,19 +70,19 @@ class PhaseDriver {
   void pack_panel(std::int64_t index, T* dst) const {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
-    const T* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
+    const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
       std::int64_t tap = 0;
       for (const Tap& td : phase_[0]->taps)
         for (const Tap& th : phase_[1]->taps)
           for (const Tap& tw : phase_[2]->taps) {
-            const T* source = base + td.index * p_.weight_tap[0] + th.index * p_.weight_tap[1] +
+            const S* source = base + td.index * p_.weight_tap[0] + th.index * p_.weight_tap[1] +
                               tw.index * p_.weight_tap[2] + c0 * p_.weight_x;
             T* target = dst + (c0 * taps_ + tap * channels) * cols_;
             for (std::int64_t c = 0; c < channels; ++c, target += cols_) {
-              const T* row = source + c * p_.weight_x;
-              for (std::int64_t y = 0; y < live; ++y) target[y] = row[y * p_.weight_y];
+              const S* row = source + c * p_.weight_x;
+              for (std::int64_t y = 0; y < live; ++y) target[y] = widen(row[y * p_.weight_y]);
               for (std::int64_t y = live; y < cols_; ++y) target[y] = T(0);
             }
             ++tap;
@@ -130,7 +132,7 @@ class PhaseDriver {
       count[axis] = std::min(block_[axis], phase_[axis]->out_count - j0[axis]);
       slots[axis] = axis_slots(*phase_[axis], count[axis], false);
     }
-    const BlockPacker<T> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t positions = count[1] * count[2], ldc = panel_count * cols_;
     Workspace<T> input(packer.positions() * channel_block_);
     Workspace<T> result(positions * ldc);
@@ -205,23 +207,32 @@ class PhaseDriver {
   }
 
   void store(std::int64_t n, std::int64_t group, std::int64_t panel, std::int64_t panel_count,
-             const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial], const T* result,
+             const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial], T* result,
              std::int64_t ldc) const {
     const std::int64_t y0 = group * p_.y_channels + panel * cols_;
     const std::int64_t channels = std::min(panel_count * cols_, p_.y_channels - panel * cols_);
-    const View<const T>& y = p_.y_shape;
+    const View<const S>& y = p_.y_shape;
     const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
-    T* base = p_.y + n * y.stride[0] + y0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
+    S* base = p_.y + n * y.stride[0] + y0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
     const std::int64_t row_step = phase_[1]->out_step * y.step(1), step = phase_[2]->out_step * y.step(2);
     const T* bias = p_.bias ? p_.bias + y0 : nullptr;
+    if (p_.finish.map) {
+      const std::int64_t positions = count[1] * count[2];
+      if (bias)
+        for (std::int64_t q = 0; q < positions; ++q)
+          for (std::int64_t c = 0; c < channels; ++c) result[q * ldc + c] += bias[c];
+      bias = nullptr;
+      p_.finish.map(result, nullptr, result, positions * ldc, p_.finish.parameter);
+    }
     // Rows that follow each other in memory are stored as one run.
     const bool joined = row_step == count[2] * step;
     const std::int64_t rows = joined ? 1 : count[1], run = joined ? count[1] * count[2] : count[2];
     for (std::int64_t r = 0; r < rows; ++r)
-      store_run(transpose_, result + r * run * ldc, ldc, run, channels, bias, base + r * row_step, step, y.stride[1]);
+      store_run<S>(transpose_, result + r * run * ldc, ldc, run, channels, bias, base + r * row_step, step,
+                   y.stride[1]);
   }
 
-  const GatherProblem<T>& p_;
+  const GatherProblem<S>& p_;
   const AxisPhase* phase_[kSpatial];
   const ConvKernel& kernel_;
   const TransposeKernel& transpose_;
@@ -232,12 +243,14 @@ class PhaseDriver {
 
 }  // namespace
 
-template <class T>
-void gather_dense(const GatherProblem<T>& problem) {
-  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<T>(problem, phase).run(); });
+template <class S>
+void gather_dense(const GatherProblem<S>& problem) {
+  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
 }
 
 template void gather_dense<float>(const GatherProblem<float>&);
 template void gather_dense<double>(const GatherProblem<double>&);
+template void gather_dense<Float16>(const GatherProblem<Float16>&);
+template void gather_dense<BFloat16>(const GatherProblem<BFloat16>&);
 
 }  // namespace fastconv

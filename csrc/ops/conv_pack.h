@@ -1,4 +1,5 @@
-// Moving blocks between strided arrays and packed scratch, for all convolution passes.
+// Moving blocks between strided arrays and packed scratch, for all convolution passes. Arrays hold elements of type S,
+// scratch of type Compute<S>: 16-bit data are widened as they are packed and rounded once as they are stored.
 #pragma once
 
 #include <algorithm>
@@ -12,10 +13,22 @@
 
 namespace fastconv {
 
+template <class S>
+void widen_run(const S* from, Compute<S>* to, std::int64_t count) {
+  if constexpr (std::is_same_v<S, Compute<S>>)
+    std::memcpy(to, from, sizeof(S) * static_cast<std::size_t>(count));
+  else
+    for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+}
+
+// Channels and positions of 16-bit data that are transposed at a time.
+constexpr std::int64_t kTransposeChannels = 16, kTransposePositions = 64;
+
 // What a pass needs of one block's input: channels [c0, c0 + channels) of sample n, for outputs starting at j0.
-template <class T>
+template <class S>
 struct BlockPacker {
-  const View<const T>& x;
+  using T = Compute<S>;
+  const View<const S>& x;
   const AxisPhase* phase[kSpatial];
   const AxisSlots* slots[kSpatial];
   const TransposeKernel& transpose;
@@ -23,18 +36,22 @@ struct BlockPacker {
   std::int64_t positions() const { return slots[0]->slots * slots[1]->slots * slots[2]->slots; }
 
   // Fills dst with channel c of position p at dst[p * position_stride + c * channel_stride]; positions outside the
-  // input are zero. One of the two strides is 1.
+  // input are zero, or what the padding mode repeats there. One of the two strides is 1.
   void pack(T* dst, std::int64_t n, std::int64_t c0, std::int64_t channels, const std::int64_t (&j0)[kSpatial],
             std::int64_t position_stride, std::int64_t channel_stride) const {
-    const T* sample = x.data + n * x.stride[0] + c0 * x.stride[1];
+    const S* sample = x.data + n * x.stride[0] + c0 * x.stride[1];
+    const auto source = [this](int axis, std::int64_t position) {
+      return padded_source(position, x.extent(axis), phase[axis]->mode);
+    };
     for (const AxisSlots::Run& rd : slots[0]->runs)
       for (std::int64_t d = 0; d < rd.count; ++d) {
-        const std::int64_t id = j0[0] * phase[0]->in_step + rd.start + d * rd.in_step;
+        const std::int64_t id = source(0, j0[0] * phase[0]->in_step + rd.start + d * rd.in_step);
         for (const AxisSlots::Run& rh : slots[1]->runs)
           for (std::int64_t h = 0; h < rh.count; ++h) {
-            const std::int64_t ih = j0[1] * phase[1]->in_step + rh.start + h * rh.in_step;
-            const bool live = id >= 0 && id < x.extent(0) && ih >= 0 && ih < x.extent(1);
+            const std::int64_t ih = source(1, j0[1] * phase[1]->in_step + rh.start + h * rh.in_step);
+            const bool live = id >= 0 && ih >= 0;
             const std::int64_t line = ((rd.slot + d) * slots[1]->slots + rh.slot + h) * slots[2]->slots;
+            const S* row = live ? sample + id * x.step(0) + ih * x.step(1) : sample;
             for (const AxisSlots::Run& rw : slots[2]->runs) {
               T* target = dst + (line + rw.slot) * position_stride;
               const std::int64_t iw = j0[2] * phase[2]->in_step + rw.start;
@@ -45,11 +62,20 @@ struct BlockPacker {
                 end = x.extent(2) <= iw ? 0 : std::min(rw.count, (x.extent(2) - iw + rw.in_step - 1) / rw.in_step);
                 end = std::max(begin, end);
               }
-              zero(target, begin, channels, position_stride, channel_stride);
-              zero(target + end * position_stride, rw.count - end, channels, position_stride, channel_stride);
+              if (live && phase[2]->mode != PadMode::zeros) {
+                const auto repeat = [&](std::int64_t from, std::int64_t to) {
+                  for (std::int64_t i = from; i < to; ++i)
+                    copy(target + i * position_stride, row + source(2, iw + i * rw.in_step) * x.step(2), 0, 1, channels,
+                         position_stride, channel_stride);
+                };
+                repeat(0, begin);
+                repeat(end, rw.count);
+              } else {
+                zero(target, begin, channels, position_stride, channel_stride);
+                zero(target + end * position_stride, rw.count - end, channels, position_stride, channel_stride);
+              }
               if (end > begin)
-                copy(target + begin * position_stride,
-                     sample + id * x.step(0) + ih * x.step(1) + (iw + begin * rw.in_step) * x.step(2),
+                copy(target + begin * position_stride, row + (iw + begin * rw.in_step) * x.step(2),
                      rw.in_step * x.step(2), end - begin, channels, position_stride, channel_stride);
             }
           }
@@ -68,49 +94,81 @@ struct BlockPacker {
       for (std::int64_t p = 0; p < positions; ++p) dst[p * position_stride + c * channel_stride] = T(0);
   }
 
-  void copy(T* dst, const T* src, std::int64_t step, std::int64_t positions, std::int64_t channels,
+  void copy(T* dst, const S* src, std::int64_t step, std::int64_t positions, std::int64_t channels,
             std::int64_t position_stride, std::int64_t channel_stride) const {
     const std::int64_t sc = x.stride[1];
     if (channel_stride == 1 && sc == 1) {
-      for (std::int64_t p = 0; p < positions; ++p)
-        std::memcpy(dst + p * position_stride, src + p * step, sizeof(T) * channels);
+      for (std::int64_t p = 0; p < positions; ++p) widen_run(src + p * step, dst + p * position_stride, channels);
     } else if (position_stride == 1 && step == 1) {
-      for (std::int64_t c = 0; c < channels; ++c)
-        std::memcpy(dst + c * channel_stride, src + c * sc, sizeof(T) * positions);
+      for (std::int64_t c = 0; c < channels; ++c) widen_run(src + c * sc, dst + c * channel_stride, positions);
     } else if (channel_stride == 1 && step == 1) {
-      transpose.run(channels, positions, src, sc, dst, position_stride, nullptr);
+      transposed(channels, positions, src, sc, dst, position_stride);
     } else if (position_stride == 1 && sc == 1) {
-      transpose.run(positions, channels, src, step, dst, channel_stride, nullptr);
+      transposed(positions, channels, src, step, dst, channel_stride);
     } else if (position_stride == 1 && step == 2) {
       // A step known to the compiler becomes shuffles.
       for (std::int64_t c = 0; c < channels; ++c) {
         T* target = dst + c * channel_stride;
-        const T* source = src + c * sc;
-        for (std::int64_t p = 0; p < positions; ++p) target[p] = source[2 * p];
+        const S* source = src + c * sc;
+        for (std::int64_t p = 0; p < positions; ++p) target[p] = widen(source[2 * p]);
       }
     } else {
       for (std::int64_t c = 0; c < channels; ++c)
         for (std::int64_t p = 0; p < positions; ++p)
-          dst[p * position_stride + c * channel_stride] = src[p * step + c * sc];
+          dst[p * position_stride + c * channel_stride] = widen(src[p * step + c * sc]);
+    }
+  }
+
+  void transposed(std::int64_t rows, std::int64_t cols, const S* src, std::int64_t lds, T* dst,
+                  std::int64_t ldd) const {
+    if constexpr (std::is_same_v<S, T>) {
+      transpose.run(rows, cols, src, lds, dst, ldd, nullptr);
+    } else {
+      T buffer[kTransposeChannels * kTransposePositions];
+      for (std::int64_t r = 0; r < rows; r += kTransposeChannels)
+        for (std::int64_t c = 0; c < cols; c += kTransposePositions) {
+          const std::int64_t height = std::min(kTransposeChannels, rows - r);
+          const std::int64_t width = std::min(kTransposePositions, cols - c);
+          for (std::int64_t i = 0; i < height; ++i)
+            widen_run(src + (r + i) * lds + c, buffer + i * kTransposePositions, width);
+          transpose.run(height, width, buffer, kTransposePositions, dst + c * ldd + r, ldd, nullptr);
+        }
     }
   }
 };
 
 // y[position][channel] = block[position][channel] + bias[channel] for a run of `positions` outputs.
-template <class T>
-void store_run(const TransposeKernel& transpose, const T* block, std::int64_t ld, std::int64_t positions,
-               std::int64_t channels, const T* bias, T* y, std::int64_t position_stride, std::int64_t channel_stride) {
+template <class S>
+void store_run(const TransposeKernel& transpose, const Compute<S>* block, std::int64_t ld, std::int64_t positions,
+               std::int64_t channels, const Compute<S>* bias, S* y, std::int64_t position_stride,
+               std::int64_t channel_stride) {
+  using T = Compute<S>;
   if (position_stride == 1 && channel_stride != 1) {
-    transpose.run(positions, channels, block, ld, y, channel_stride, bias);
+    if constexpr (std::is_same_v<S, T>) {
+      transpose.run(positions, channels, block, ld, y, channel_stride, bias);
+    } else {
+      T buffer[kTransposeChannels * kTransposePositions];
+      for (std::int64_t c = 0; c < channels; c += kTransposeChannels)
+        for (std::int64_t p = 0; p < positions; p += kTransposePositions) {
+          const std::int64_t height = std::min(kTransposeChannels, channels - c);
+          const std::int64_t width = std::min(kTransposePositions, positions - p);
+          transpose.run(width, height, block + p * ld + c, ld, buffer, kTransposePositions, bias ? bias + c : nullptr);
+          for (std::int64_t i = 0; i < height; ++i) {
+            S* out = y + p + (c + i) * channel_stride;
+            for (std::int64_t j = 0; j < width; ++j) out[j] = narrow(buffer[i * kTransposePositions + j], S{});
+          }
+        }
+    }
     return;
   }
   for (std::int64_t p = 0; p < positions; ++p) {
     const T* row = block + p * ld;
-    T* out = y + p * position_stride;
+    S* out = y + p * position_stride;
     if (channel_stride == 1) {
-      for (std::int64_t c = 0; c < channels; ++c) out[c] = bias ? row[c] + bias[c] : row[c];
+      for (std::int64_t c = 0; c < channels; ++c) out[c] = narrow(bias ? row[c] + bias[c] : row[c], S{});
     } else {
-      for (std::int64_t c = 0; c < channels; ++c) out[c * channel_stride] = bias ? row[c] + bias[c] : row[c];
+      for (std::int64_t c = 0; c < channels; ++c)
+        out[c * channel_stride] = narrow(bias ? row[c] + bias[c] : row[c], S{});
     }
   }
 }

@@ -8,6 +8,7 @@ std::vector<AxisPhase> forward_phases(const Window& window, std::int64_t out) {
   AxisPhase phase;
   phase.out_count = out;
   phase.in_step = window.stride;
+  phase.mode = window.mode;
   for (std::int64_t k = 0; k < window.kernel; ++k) phase.taps.push_back({k, k * window.dilation - window.pad_before});
   return {phase};
 }
@@ -67,6 +68,7 @@ AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step)
 }
 
 Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in) {
+  if (phase.mode != PadMode::zeros) return {0, count};
   const std::int64_t origin = j0 * phase.in_step + tap.offset, step = phase.in_step;
   const std::int64_t begin = origin >= 0 ? 0 : (-origin + step - 1) / step;
   const std::int64_t end = in - origin <= 0 ? 0 : (in - origin + step - 1) / step;

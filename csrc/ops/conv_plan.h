@@ -2,9 +2,8 @@
 //
 // Forward and input gradient are the same sum, "gather": out[j] = sum over taps of in[j * step + offset(tap)] * w[tap].
 //   forward         step = stride, offset(k) = k * dilation - pad; one phase
-//   input gradient  the positions i of one residue class modulo the stride form a phase, i = start + stride * j; its
-//   live
-//                   taps are those with (start + pad - k * dilation) divisible by the stride; step = 1
+//   input gradient  the positions i of one residue class modulo the stride form a phase, i = start + stride * j;
+//                   its live taps are those with (start + pad - k * dilation) divisible by the stride; step = 1
 // so strided gradients visit live taps only, and transposed convolution is the input gradient's loop.
 #pragma once
 
@@ -24,6 +23,7 @@ struct Tap {
 struct AxisPhase {
   std::int64_t out_start = 0, out_step = 1, out_count = 0;
   std::int64_t in_step = 1;
+  PadMode mode = PadMode::zeros;
   std::vector<Tap> taps;  // by ascending offset
 };
 
@@ -47,7 +47,8 @@ struct AxisSlots {
 // `unit_step` asks for slots with step 1 (outputs side by side).
 AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step);
 
-// The outputs j < count of a block starting at j0 whose tap reads inside [0, in).
+// The outputs j < count of a block starting at j0 whose tap has an element to read: inside [0, in), or anywhere where
+// the padding repeats the input.
 struct Range {
   std::int64_t begin, end;
 };

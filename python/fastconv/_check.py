@@ -32,9 +32,32 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def is_sixteen_bit(dtype: np.dtype[Any]) -> bool:
+    """Whether `dtype` is float16 or ml_dtypes' bfloat16 (which is known by its name: the package is optional)."""
+    return dtype.itemsize == 2 and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+
 def _is_torch(value: object) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _from_torch(tensor: Any, name: str) -> Array:
+    if str(tensor.dtype) != "torch.bfloat16":
+        array: Array = tensor.numpy()
+        return array
+    bits: Array = tensor.view(sys.modules["torch"].uint16).numpy()
+    return bits.view(bfloat16(name))
+
+
+def bfloat16(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of the type that only the package ml_dtypes has."""
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise TypeError(f"{name}: bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from error
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def _as_ndarray(value: object, name: str) -> Array:
@@ -44,19 +67,20 @@ def _as_ndarray(value: object, name: str) -> Array:
         tensor: Any = value
         if tensor.device.type != "cpu":
             raise TypeError(f"{name}: a PyTorch tensor on {tensor.device}; move it to the CPU with .cpu()")
-        array = tensor.detach().numpy()
+        array = _from_torch(tensor.detach(), name)
     elif type(value).__module__.split(".")[0] in ("jax", "jaxlib"):
         raise TypeError(f"{name}: JAX arrays are immutable and not served; pass numpy.asarray({name})")
     else:
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; pass numpy.asarray({name})")
     # The engine steps in whole elements from an aligned start; only such views as record fields are copied.
-    if array.dtype in _DTYPES and (
+    if (array.dtype.kind == "f" or array.dtype.name == "bfloat16") and (
         not array.flags.aligned
         or not array.dtype.isnative
         or any(s % array.itemsize for s in array.strides)
         or type(array) is not np.ndarray
     ):
-        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="K", subok=False)
+        native = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+        array = np.array(array, dtype=native, order="K", subok=False)
     return array
 
 
@@ -70,11 +94,13 @@ def present(**named: object) -> None:
             raise TypeError(f"{name}: expected an array, got None")
 
 
-def as_arrays(**named: object) -> tuple[Any, ...]:
-    """Check that the arrays of one call are float32 or float64, all of one dtype.
+def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
+    """Check that the arrays of one call are of one dtype, float32 or float64 (or a 16-bit one).
 
     Parameters
     ----------
+    sixteen_bit
+        Whether the op takes float16 and bfloat16.
     **named
         The call's arrays by argument name; ``None`` stands for an absent optional one (a weight is optional to some
         ops: the others say so with :func:`present`).
@@ -100,10 +126,11 @@ def as_arrays(**named: object) -> tuple[Any, ...]:
         present(**{name: value})
         tensor_came = tensor_came or _is_torch(value)
         array = _as_ndarray(value, name)
-        if array.dtype not in _DTYPES:
+        if array.dtype not in _DTYPES and not (sixteen_bit and is_sixteen_bit(array.dtype)):
             advice = "float64" if array.dtype.kind in "c" else "float32"
             raise TypeError(
-                f"{name}: dtype {array.dtype} is not supported, expected float32 or float64; "
+                f"{name}: dtype {array.dtype} is not supported, expected float32 or float64"
+                f"{', float16 or bfloat16' if sixteen_bit else ''}; "
                 f"cast it with {name}.astype(numpy.{advice})"
             )
         if first is None:
@@ -122,9 +149,12 @@ def _identity(value: Any) -> Any:
 
 
 def _to_torch(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return sys.modules["torch"].from_numpy(value)
-    return value
+    if not isinstance(value, np.ndarray):
+        return value
+    torch = sys.modules["torch"]
+    if value.dtype.name == "bfloat16":
+        return torch.from_numpy(value.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(value)
 
 
 def channels_last(data_format: object) -> bool:

@@ -53,8 +53,11 @@ def conv_forward(
     padding: _Pads,
     dilation: Sequence[int],
     groups: int,
+    padding_mode: str,
     channels_last: bool,
     out: _Array | None,
+    activation: str | None,
+    parameter: float,
     /,
 ) -> _Array: ...
 def conv_backward_input(
@@ -66,6 +69,7 @@ def conv_backward_input(
     padding: _Pads,
     dilation: Sequence[int],
     groups: int,
+    padding_mode: str,
     channels_last: bool,
     out: _Array | None,
     /,
@@ -78,6 +82,7 @@ def conv_backward_weight(
     padding: _Pads,
     dilation: Sequence[int],
     groups: int,
+    padding_mode: str,
     channels_last: bool,
     /,
 ) -> _Array: ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -53,6 +55,54 @@ def set_num_threads(n: int) -> None:
     from fastconv._check import integer
 
     _core.set_num_threads(min(integer(n, "n", 1), 4096))
+
+
+PRECISIONS = ("highest", "high", "medium")
+_precision = "highest"
+
+
+def get_float32_precision() -> str:
+    """The accuracy that float32 convolutions keep at least; see :func:`set_float32_precision`."""
+    return _precision
+
+
+def set_float32_precision(precision: str) -> None:
+    """Say which accuracy float32 convolutions must keep at least.
+
+    Parameters
+    ----------
+    precision
+        "highest" (default): an error no larger than that of a plain float32 loop of fused multiply-adds; "high": about
+        1e-5 relative; "medium": operands may be rounded to bfloat16. A level is a permission: where the kernels of this
+        machine gain nothing by it, a call is more accurate than asked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not one of the three names.
+    """
+    global _precision
+    _precision = check_precision(precision)
+
+
+@contextlib.contextmanager
+def float32_precision(precision: str) -> Iterator[None]:
+    """Set the precision inside a ``with`` block, for all threads, as :func:`set_float32_precision`."""
+    before = get_float32_precision()
+    set_float32_precision(precision)
+    try:
+        yield
+    finally:
+        set_float32_precision(before)
+
+
+def check_precision(precision: object) -> str:
+    """`precision` if it is a level's name."""
+    if not isinstance(precision, str):
+        raise TypeError(f"precision: expected a str, got {precision!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: got {precision!r}, expected one of {PRECISIONS}")
+    return precision
 
 
 def show_config() -> None:

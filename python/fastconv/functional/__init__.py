@@ -7,8 +7,10 @@ that takes the output's gradient first.
 
 from fastconv.functional.activation import *  # noqa: F403
 from fastconv.functional.conv import *  # noqa: F403
+from fastconv.functional.conv_transpose import *  # noqa: F403
 from fastconv.functional.dropout import *  # noqa: F403
 from fastconv.functional.linear import *  # noqa: F403
 from fastconv.functional.loss import *  # noqa: F403
 from fastconv.functional.norm import *  # noqa: F403
 from fastconv.functional.pooling import *  # noqa: F403
+from fastconv.functional.separable_conv import *  # noqa: F403

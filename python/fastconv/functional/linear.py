@@ -8,12 +8,12 @@ import numpy as np
 
 from fastconv import _check, _core
 from fastconv._check import Array
-from fastconv.functional.conv import ConvGradients
+from fastconv.functional._conv_arguments import ConvGradients
 
 __all__ = ["linear", "linear_backward"]
 
 # The batch is the image: (1, features, rows) without a copy, whatever the strides.
-_WINDOW = ((1,), ((0, 0),), (1,), 1, True)
+_WINDOW = ((1,), ((0, 0),), (1,), 1, "zeros", True)
 
 
 def _as_image(x: Array) -> Array:
@@ -35,7 +35,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     Parameters
     ----------
-    x : array (..., in_features), float32 or float64
+    x : array (..., in_features), float32, float64, float16 or bfloat16
     weight : array (out_features, in_features)
     bias : array (out_features,), optional
 
@@ -52,7 +52,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
         Shapes that do not fit.
     """
     _check.present(weight=weight)
-    x, weight, bias, restore = _check.as_arrays(x=x, weight=weight, bias=bias)
+    x, weight, bias, restore = _check.as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
     _features(x, weight)
     outputs = weight.shape[0]
     if bias is not None:
@@ -61,7 +61,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     if x.size == 0 or outputs == 0:
         y = np.zeros((*x.shape[:-1], outputs), x.dtype)
         return restore(y if bias is None else y + bias)
-    y = _core.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None)
+    y = _core.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None, None, 0.0)
     return restore(y.reshape(*x.shape[:-1], outputs))
 
 
@@ -89,7 +89,7 @@ def linear_backward(
         As the forward call; also where grad_output has not the output's shape.
     """
     _check.present(weight=weight)
-    grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
+    grad_output, x, weight, restore = _check.as_arrays(sixteen_bit=True, grad_output=grad_output, x=x, weight=weight)
     _features(x, weight)
     _check.same_shape(grad_output, (*x.shape[:-1], weight.shape[0]), "grad_output")
     wanted = _check.mask(output_mask)

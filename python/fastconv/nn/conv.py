@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import functional as F
 from .._check import integer, tuple_of_ints
+from ..functional._conv_arguments import PADDING_MODES
 from . import init
 from ._layout import Layer, check_dtype
 from .parameter import Parameter
@@ -123,8 +124,8 @@ class _Conv(_ConvBase):
         Number of independent channel groups; ``groups == in_channels`` is a depthwise convolution.
     bias : bool
         Whether a learned number per output channel is added.
-    padding_mode : {"zeros"}
-        What lies beyond the edge. The argument keeps PyTorch's order; other modes are not in this version.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What lies beyond the edge.
     activation : {None, "relu", "leaky_relu", "elu", "sigmoid", "tanh"}
         Applied to the result, in the convolution's last step.
     data_format : {"channels_first", "channels_last"}
@@ -164,8 +165,8 @@ class _Conv(_ConvBase):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, data_format)
         self.groups = self._check_groups(groups)
-        if padding_mode != "zeros":
-            raise ValueError(f"padding_mode: got {padding_mode!r}, expected 'zeros', the only one of this version")
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode: got {padding_mode!r}, expected one of {PADDING_MODES}")
         known = (None, *_GRADIENT_FROM_OUTPUT, *_GRADIENT_FROM_INPUT)
         if activation not in known:
             raise ValueError(f"activation: expected one of {known}, got {activation!r}")
@@ -182,6 +183,7 @@ class _Conv(_ConvBase):
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
+            "padding_mode": self.padding_mode,
             "data_format": self.data_format,
         }
 
