@@ -22,14 +22,16 @@ constexpr std::int64_t kPartials = std::int64_t{4} << 20;      // elements of al
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-template <class T>
+template <class S>
 class WeightGradient {
+  using T = Compute<S>;
+
  public:
   WeightGradient(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& input,
                  const ArrayView& grad_weight)
-      : gy_(grad_output.as<const T>()),
-        x_(input.as<const T>()),
-        dw_(grad_weight.as<T>()),
+      : gy_(grad_output.as<const S>()),
+        x_(input.as<const S>()),
+        dw_(grad_weight.as<S>()),
         groups_(shape.groups),
         k_(grad_output.shape[1] / shape.groups),
         c_(input.shape[1] / shape.groups),
@@ -130,9 +132,9 @@ class WeightGradient {
       slots[axis] = axis_slots(phase_[axis], count[axis], axis == 2);
       out_slots[axis] = axis_slots(out_phase_[axis], count[axis], true);
     }
-    const BlockPacker<T> input_packer{
+    const BlockPacker<S> input_packer{
         x_, {&phase_[0], &phase_[1], &phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
-    const BlockPacker<T> grad_packer{gy_,
+    const BlockPacker<S> grad_packer{gy_,
                                      {&out_phase_[0], &out_phase_[1], &out_phase_[2]},
                                      {&out_slots[0], &out_slots[1], &out_slots[2]},
                                      transpose_};
@@ -193,17 +195,17 @@ class WeightGradient {
     for (const Tap& d : phase_[0].taps)
       for (const Tap& h : phase_[1].taps)
         for (const Tap& w : phase_[2].taps) {
-          T* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
+          S* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
           for (std::int64_t c = 0; c < item.channels; ++c)
             for (std::int64_t k = 0; k < item.outputs; ++k)
               target[(item.group * k_ + item.k0 + k) * dw_.stride[0] + (item.c0 + c) * dw_.stride[1]] =
-                  sums[(t * c_block_ + c) * k_block_ + k];
+                  narrow(sums[(t * c_block_ + c) * k_block_ + k], S{});
           ++t;
         }
   }
 
-  View<const T> gy_, x_;
-  View<T> dw_;
+  View<const S> gy_, x_;
+  View<S> dw_;
   std::int64_t groups_, k_, c_;
   const TransposeKernel& transpose_;
   const ConvKernel* gemm_ = nullptr;
@@ -219,19 +221,20 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
   check_conv(shape, input, grad_weight, grad_output);
   if (grad_weight.size() == 0) return;
   const bool depthwise = shape.groups > 1 && input.shape[1] == shape.groups && grad_output.shape[1] == shape.groups;
-  dispatch_dtype(input.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    if (depthwise)
-      backward_weight_depthwise<T>(shape, grad_output.as<const T>(), input.as<const T>(), grad_weight.as<T>());
-    else
-      WeightGradient<T>(shape, grad_output, input, grad_weight).run();
+  dispatch_storage(input.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    if constexpr (std::is_same_v<S, Compute<S>>) {
+      if (depthwise && shape.window[2].mode == PadMode::zeros)
+        return backward_weight_depthwise<S>(shape, grad_output.as<const S>(), input.as<const S>(), grad_weight.as<S>());
+    }
+    WeightGradient<S>(shape, grad_output, input, grad_weight).run();
   });
 }
 
 namespace {
 
-template <class T>
-void bias_gradient(const View<const T>& gy, T* result) {
+template <class S>
+void bias_gradient(const View<const S>& gy, S* result) {
   const std::int64_t channels = gy.shape[1], planes = gy.shape[0] * gy.extent(0);
   // One part a sample and depth, up to a number fixed by the shape; float64 sums, combined in order.
   const std::int64_t parts = std::clamp<std::int64_t>(
@@ -241,22 +244,22 @@ void bias_gradient(const View<const T>& gy, T* result) {
     double* sum = sums + part * channels;
     std::fill_n(sum, channels, 0.0);
     for (std::int64_t p = planes * part / parts; p < planes * (part + 1) / parts; ++p) {
-      const T* plane = gy.data + p / gy.extent(0) * gy.stride[0] + p % gy.extent(0) * gy.step(0);
+      const S* plane = gy.data + p / gy.extent(0) * gy.stride[0] + p % gy.extent(0) * gy.step(0);
       if (gy.stride[1] == 1) {
         for (std::int64_t h = 0; h < gy.extent(1); ++h)
           for (std::int64_t w = 0; w < gy.extent(2); ++w) {
-            const T* values = plane + h * gy.step(1) + w * gy.step(2);
-            for (std::int64_t c = 0; c < channels; ++c) sum[c] += values[c];
+            const S* values = plane + h * gy.step(1) + w * gy.step(2);
+            for (std::int64_t c = 0; c < channels; ++c) sum[c] += widen(values[c]);
           }
       } else {
         for (std::int64_t c = 0; c < channels; ++c)
           for (std::int64_t h = 0; h < gy.extent(1); ++h) {
-            const T* row = plane + c * gy.stride[1] + h * gy.step(1);
+            const S* row = plane + c * gy.stride[1] + h * gy.step(1);
             double lanes[8] = {};
             std::int64_t w = 0;
             for (; w + 8 <= gy.extent(2); w += 8)
-              for (int i = 0; i < 8; ++i) lanes[i] += row[(w + i) * gy.step(2)];
-            for (; w < gy.extent(2); ++w) lanes[0] += row[w * gy.step(2)];
+              for (int i = 0; i < 8; ++i) lanes[i] += widen(row[(w + i) * gy.step(2)]);
+            for (; w < gy.extent(2); ++w) lanes[0] += widen(row[w * gy.step(2)]);
             sum[c] += ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
           }
       }
@@ -265,7 +268,7 @@ void bias_gradient(const View<const T>& gy, T* result) {
   for (std::int64_t c = 0; c < channels; ++c) {
     double total = 0;
     for (std::int64_t part = 0; part < parts; ++part) total += sums[part * channels + c];
-    result[c] = static_cast<T>(total);
+    result[c] = narrow(static_cast<Compute<S>>(total), S{});
   }
 }
 
@@ -274,9 +277,9 @@ void bias_gradient(const View<const T>& gy, T* result) {
 void conv_backward_bias(const ArrayView& grad_output, const ArrayView& grad_bias) {
   require(grad_output.dtype == grad_bias.dtype, "arrays of one call must share a dtype");
   require(grad_bias.size() == grad_output.shape[1], "grad_bias: wrong length");
-  dispatch_dtype(grad_output.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    bias_gradient(grad_output.as<const T>(), static_cast<T*>(grad_bias.data));
+  dispatch_storage(grad_output.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    bias_gradient(grad_output.as<const S>(), static_cast<S*>(grad_bias.data));
   });
 }
 
