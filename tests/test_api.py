@@ -18,6 +18,9 @@ import torch
 from fastconv import nn, optim, testing
 
 PACKAGE = """
+set_float32_precision(p)
+get_float32_precision()
+float32_precision(p)
 set_num_threads(n)
 get_num_threads()
 get_isa()
@@ -199,6 +202,13 @@ def test_signature(owner, row):
     assert function.__doc__, "public names are documented"
 
 
+def test_precision_is_a_context_manager():
+    assert fastconv.get_float32_precision() == "highest"
+    with fastconv.float32_precision("medium"):
+        assert fastconv.get_float32_precision() == "medium"
+    assert fastconv.get_float32_precision() == "highest"
+
+
 def test_version():
     assert isinstance(fastconv.__version__, str)
     assert fastconv.__version__[0].isdigit()
@@ -223,6 +233,7 @@ def test_every_op_with_a_place_for_channels_takes_the_data_format():
             assert parameters["data_format"].kind is inspect.Parameter.KEYWORD_ONLY, name
         if name.startswith(("conv", "separable_conv")):
             assert parameters["precision"].default is None, name
+            assert parameters["padding_mode"].default == "zeros", name
 
 
 def test_every_forward_has_a_backward():

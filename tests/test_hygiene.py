@@ -159,7 +159,20 @@ def test_no_flag_ties_the_build_to_its_machine():
 
 # --- the package -----------------------------------------------------------------------------------------------------
 
-OPTIONAL = ("torch", "matplotlib", "sklearn", "mlxtend", "tqdm", "scipy", "hypothesis", "pytest", "cupy", "jax")
+OPTIONAL = (
+    "torch",
+    "safetensors",
+    "ml_dtypes",
+    "matplotlib",
+    "sklearn",
+    "mlxtend",
+    "tqdm",
+    "scipy",
+    "hypothesis",
+    "pytest",
+    "cupy",
+    "jax",
+)
 
 
 def test_import_needs_numpy_alone():

@@ -66,12 +66,12 @@ def get_float32_precision() -> str:
     return _precision
 
 
-def set_float32_precision(precision: str) -> None:
+def set_float32_precision(p: str) -> None:
     """Say which accuracy float32 convolutions must keep at least.
 
     Parameters
     ----------
-    precision
+    p
         "highest" (default): an error no larger than that of a plain float32 loop of fused multiply-adds; "high": about
         1e-5 relative; "medium": operands may be rounded to bfloat16. A level is a permission: where the kernels of this
         machine gain nothing by it, a call is more accurate than asked.
@@ -82,14 +82,14 @@ def set_float32_precision(precision: str) -> None:
         Not one of the three names.
     """
     global _precision
-    _precision = check_precision(precision)
+    _precision = check_precision(p)
 
 
 @contextlib.contextmanager
-def float32_precision(precision: str) -> Iterator[None]:
+def float32_precision(p: str) -> Iterator[None]:
     """Set the precision inside a ``with`` block, for all threads, as :func:`set_float32_precision`."""
     before = get_float32_precision()
-    set_float32_precision(precision)
+    set_float32_precision(p)
     try:
         yield
     finally:
