@@ -138,8 +138,10 @@ void pool_forward(PoolOp op, const ArrayView& x, const PoolShape& shape, bool la
     const std::int64_t span = (segment - 1) * width.stride + reach;
     // Scratch rows as plane.h lays them out; splitting by phase takes the span and the slack of each phase.
     const std::int64_t phases = std::min(width.stride, width.kernel);
-    const std::int64_t split = segment > 1 ? phases * (span / width.stride + 1 + segment + kPoolSlack) : 0;
-    const std::int64_t scratch = (2 * span + split + 4 * segment + 12 * kPoolSlack) * item + 64 * 8;
+    const std::int64_t step = segment > 1 ? width.stride : 1, columns = std::max(kPoolStrip, span + 2 * step);
+    const std::int64_t split = segment > 1 ? phases * (columns / step + 1 + segment + kPoolSlack) : 0;
+    const std::int64_t scratch =
+        (columns + span + 2 * (columns / step) + split + 4 * segment + 16 * kPoolSlack) * item + 64 * 10;
     const std::int64_t rows = shape.batch * shape.channels * outputs / width.out;
     run_tasks(kernel, task, mode, rows, total / shape.channels * width.out / outputs, width.out, segment, scratch);
   }

@@ -49,6 +49,8 @@ struct PoolKernel : KernelInfo {
 
 // Elements of room that vectors may write past the end of each scratch row.
 constexpr std::int64_t kPoolSlack = 64;
+// Columns of the rows that a plane kernel reduces side by side, unless one row alone has more.
+constexpr std::int64_t kPoolStrip = 2048;
 // Elements a global kernel adds up in the arrays' dtype before it goes on in float64.
 constexpr std::int64_t kPoolChunk = 2048;
 
