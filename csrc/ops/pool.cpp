@@ -165,7 +165,8 @@ void avg_pool_backward(const ArrayView& grad_output, const PoolShape& shape, boo
   } else {
     const std::int64_t segment = std::min(kSegment, width.in);
     const std::int64_t quotients = segment / width.stride + 2, span = quotients + reach / width.stride + 1;
-    const std::int64_t scratch = (4 * span + quotients * width.stride + 10 * kPoolSlack) * item + covers + 64 * 8;
+    const std::int64_t results = std::max(kPoolStrip, quotients * width.stride);
+    const std::int64_t scratch = (kPoolStrip + 4 * span + results + 10 * kPoolSlack) * item + covers + 64 * 8;
     const std::int64_t rows = shape.batch * shape.channels * inputs / width.in;
     run_tasks(kernel, task, Subnormals::flush, rows, total / shape.channels * width.in / inputs, width.in, segment,
               scratch);

@@ -2,7 +2,7 @@
 // it hand down. Where all of them have one divisor there is one division, of the sum.
 #pragma once
 
-#include "cpu/pool/rows.h"
+#include "cpu/pool/strip.h"
 
 namespace fastconv {
 namespace {
@@ -14,6 +14,7 @@ struct Cover {
   T* divisor;
   Index count;
   bool uniform;
+  Index input, first, last;  // the input, and the windows that reach over it, whether a tap falls on it or not
 };
 
 template <class T>
@@ -24,18 +25,17 @@ FASTCONV_INLINE Cover<T> make_cover(Arena& arena, const PoolAxis& axis) {
   cover.divisor = arena.take<T>(most);
   cover.count = 0;
   cover.uniform = true;
+  cover.input = -2;
+  cover.first = cover.last = 0;
   return cover;
 }
 
 template <class T>
-void find_cover(const PoolShape& shape, int i, Index input, Cover<T>& cover) {
+void list_cover(const PoolShape& shape, int i, Index u, Cover<T>& cover) {
   const PoolAxis& axis = shape.axis[i];
-  const Index u = input + axis.pad_before, reach = (axis.kernel - 1) * axis.dilation;
-  const Index first = u > reach ? (u - reach + axis.stride - 1) / axis.stride : 0;
-  const Index last = smaller(u / axis.stride, axis.out - 1);
   cover.count = 0;
   cover.uniform = true;
-  for (Index o = first; o <= last; ++o) {
+  for (Index o = cover.first; o <= cover.last; ++o) {
     if (axis.dilation != 1 && (u - o * axis.stride) % axis.dilation != 0) continue;
     cover.window[cover.count] = o;
     cover.divisor[cover.count] = static_cast<T>(counted_taps(shape, i, o));
@@ -44,50 +44,142 @@ void find_cover(const PoolShape& shape, int i, Index input, Cover<T>& cover) {
   }
 }
 
-// Column u = input + pad_before = Q * stride + r gets, for each tap with (tap * dilation) % stride == r, the window
-// Q - tap * dilation / stride: over Q these are contiguous loads from one row of windows, padded with zeros.
+// Whether the windows are others than those of the input before: inputs mostly come in order, and neighbours have often
+// the same.
 template <class T>
-struct GradientRow {
+FASTCONV_INLINE bool find_cover(const PoolShape& shape, int i, Index input, Cover<T>& cover) {
+  const PoolAxis& axis = shape.axis[i];
+  if (input == cover.input) return false;
+  const Index u = input + axis.pad_before, reach = (axis.kernel - 1) * axis.dilation;
+  if (input == cover.input + 1 && axis.dilation == 1) {
+    const Index first = cover.first + (u - cover.first * axis.stride > reach ? 1 : 0);
+    const Index last = cover.last + (cover.last < axis.out - 1 && u >= (cover.last + 1) * axis.stride ? 1 : 0);
+    cover.input = input;
+    if (first == cover.first && last == cover.last) return false;
+    cover.first = first;
+    cover.last = last;
+  } else {
+    cover.input = input;
+    cover.first = u > reach ? (u - reach + axis.stride - 1) / axis.stride : 0;
+    cover.last = smaller(u / axis.stride, axis.out - 1);
+  }
+  list_cover(shape, i, u, cover);
+  return true;
+}
+
+// Column u = input + pad_before = Q * stride + r gets, for each tap with (tap * dilation) % stride == r, the window
+// Q - tap * dilation / stride: over Q these are contiguous loads from one row of windows, padded with zeros. The
+// windows of several rows lie side by side, as the strips of the forward pass do.
+template <class T>
+struct GradientStrip {
   T *windows, *part, *gathered, *divisors, *result;
   Index begin;                  // window of windows[0]
   Index live_first, live_last;  // windows that exist
   Index quotient_first, quotients;
+  Index pitch;  // windows from row to row
+  Index rows;   // side by side
+  T divisor;    // of every window; 0 where they differ
 };
 
+// The sum of what the windows hand down to W columns of one residue, of which `here` is the window with tap 0.
 template <class T>
-void spread_row(const GradientRow<T>& s, const PoolAxis& axis, T* out) {
+FASTCONV_INLINE Reg<T> sum_taps(const T* here, const PoolAxis& axis, Index residue) {
+  Reg<T> sum = Reg<T>::zero();
+  if (axis.dilation == 1) {
+    for (Index tap = residue; tap < axis.kernel; tap += axis.stride, --here) sum = sum + Reg<T>::load(here);
+    return sum;
+  }
+  Index row = 0;
+  for (Index tap = 0; tap < axis.kernel; ++tap) {
+    if (row == residue) sum = sum + Reg<T>::load(here);
+    row += axis.dilation % axis.stride;
+    here -= axis.dilation / axis.stride;
+    if (row >= axis.stride) {
+      row -= axis.stride;
+      --here;
+    }
+  }
+  return sum;
+}
+
+template <class T>
+void spread_strip(const GradientStrip<T>& s, const PoolAxis& axis, Index quotients, T* out) {
   constexpr int W = Reg<T>::width;
   const Index stride = axis.stride;
-  for (Index residue = 0; residue < stride; ++residue) {
-    // By pairs where the stride is two, so that a whole register of results is stored at once.
-    const Index residues = stride == 2 ? 2 : 1;
-    for (Index q = 0; q < s.quotients; q += W) {
-      Reg<T> sum[2] = {Reg<T>::zero(), Reg<T>::zero()};
-      Index row = 0, back = 0;
-      const T* const here = s.windows + (s.quotient_first - s.begin) + q;
-      for (Index tap = 0; tap < axis.kernel; ++tap) {
-        if (residues == 2)
-          sum[row] = sum[row] + Reg<T>::load(here - back);
-        else if (row == residue)
-          sum[0] = sum[0] + Reg<T>::load(here - back);
-        row += axis.dilation % stride;
-        back += axis.dilation / stride;
-        if (row >= stride) {
-          row -= stride;
-          ++back;
-        }
-      }
-      if (stride == 1) {
-        sum[0].store(out + q);
-      } else if (residues == 2) {
-        interleave<0, T>(sum[0], sum[1]).store(out + 2 * q);
-        interleave<1, T>(sum[0], sum[1]).store(out + 2 * q + W);
-      } else {
-        for (int i = 0; i < W && q + i < s.quotients; ++i) out[(q + i) * stride + residue] = sum[0].v[i];
-      }
+  const T* const here = s.windows + (s.quotient_first - s.begin);
+  const Reg<T> by = Reg<T>::broadcast(s.divisor != T(0) ? s.divisor : T(1));
+  if (stride == 1) {
+    for (Index q = 0; q < quotients; q += W) (sum_taps(here + q, axis, 0) / by).store(out + q);
+  } else if (stride == 2) {
+    for (Index q = 0; q < quotients; q += W) {
+      const Reg<T> even = sum_taps(here + q, axis, 0) / by, odd = sum_taps(here + q, axis, 1) / by;
+      interleave<0, T>(even, odd).store(out + 2 * q);
+      interleave<1, T>(even, odd).store(out + 2 * q + W);
     }
-    if (residues == 2) break;
+  } else {
+    for (Index residue = 0; residue < stride; ++residue)
+      for (Index q = 0; q < quotients; q += W) {
+        const Reg<T> sum = sum_taps(here + q, axis, residue) / by;
+        for (int i = 0; i < W && q + i < quotients; ++i) out[(q + i) * stride + residue] = sum.v[i];
+      }
   }
+}
+
+template <class T>
+void prepare_gradient(const PoolTask& t, Arena& arena, GradientStrip<T>& s) {
+  const PoolShape& shape = *t.shape;
+  const PoolAxis& width = shape.axis[2];
+  const Index u_first = t.col_first + width.pad_before, u_last = t.col_last + width.pad_before;
+  const Index furthest = (width.kernel - 1) * width.dilation / width.stride;
+  s.quotient_first = u_first / width.stride;
+  s.quotients = (u_last - 1) / width.stride + 1 - s.quotient_first;
+  s.begin = s.quotient_first - furthest;
+  s.pitch = s.quotients + furthest;
+  s.live_first = smaller(larger(s.begin, 0), width.out);
+  s.live_last = larger(smaller(s.begin + s.pitch, width.out), s.live_first);
+  const bool whole_rows = t.col_last - t.col_first == width.in;
+  s.rows = whole_rows ? larger(1, smaller(kPoolStrip / (s.pitch * width.stride), t.last - t.first)) : 1;
+  s.divisor = 0;
+  if (counts_alike(shape, 0) && counts_alike(shape, 1) && counts_alike(shape, 2))
+    s.divisor = static_cast<T>(counted_taps(shape, 0, 0) * counted_taps(shape, 1, 0) * counted_taps(shape, 2, 0));
+  const Index live = s.live_last - s.live_first, windows = s.rows * s.pitch;
+  s.windows = arena.take<T>(windows + 2 * kPoolSlack);
+  s.part = arena.take<T>(live + kPoolSlack);
+  s.gathered = arena.take<T>(live + kPoolSlack);
+  s.divisors = arena.take<T>(live + kPoolSlack);
+  s.result = arena.take<T>(((s.rows - 1) * s.pitch + s.quotients) * width.stride + 2 * kPoolSlack);
+  for (Index j = 0; j < windows + 2 * kPoolSlack; ++j) s.windows[j] = T(0);
+  for (Index o = 0; o < live + kPoolSlack && s.divisor == T(0); ++o)
+    s.divisors[o] = o < live ? static_cast<T>(counted_taps(shape, 2, s.live_first + o)) : T(1);
+}
+
+// sums[o] = what the output rows that touch an input row hand down, divided unless all windows have one divisor.
+template <class T>
+FASTCONV_INLINE void merge_cover(const PoolTask& t, const GradientStrip<T>& s, RowMerger<T, Sum<T>>& merger, const T* x,
+                                 const Cover<T>& cover_d, const Cover<T>& cover_h, T* sums) {
+  constexpr int W = Reg<T>::width;
+  const Index live = s.live_last - s.live_first;
+  merger.dst = s.divisor != T(0) ? sums : s.part;
+  merger.start();
+  T divisor = 0;
+  const auto close = [&] {  // divides the rows that have the same divisor
+    merger.flush();
+    for (Index o = 0; o < live && s.divisor == T(0); o += W) {
+      const Reg<T> by = Reg<T>::load(s.divisors + o) * Reg<T>::broadcast(divisor);
+      (Reg<T>::load(sums + o) + Reg<T>::load(s.part + o) / by).store(sums + o);
+    }
+    merger.start();
+  };
+  for (Index o = 0; o < live; o += W) Reg<T>::zero().store(sums + o);
+  for (Index d = 0; d < cover_d.count; ++d)
+    for (Index h = 0; h < cover_h.count; ++h) {
+      const T own = cover_d.divisor[d] * cover_h.divisor[h];
+      if (divisor != T(0) && own != divisor) close();
+      divisor = own;
+      merger.add(x + cover_d.window[d] * t.x_stride[2] + cover_h.window[h] * t.x_stride[3]);
+    }
+  if (divisor != T(0)) close();
+  Reg<T>::zero().store(sums + live);
 }
 
 template <class T>
@@ -96,61 +188,31 @@ void plane_avg_backward(const PoolTask& t) {
   const PoolShape& shape = *t.shape;
   const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
   const Index columns = t.col_last - t.col_first;
-  const Index u_first = t.col_first + width.pad_before, u_last = t.col_last + width.pad_before;
-  const Index furthest = (width.kernel - 1) * width.dilation / width.stride;
-  GradientRow<T> s;
-  s.quotient_first = u_first / width.stride;
-  s.quotients = (u_last - 1) / width.stride + 1 - s.quotient_first;
-  s.begin = s.quotient_first - furthest;
-  const Index span = s.quotients + furthest;
-  s.live_first = smaller(larger(s.begin, 0), width.out);
-  s.live_last = larger(smaller(s.begin + span, width.out), s.live_first);
-  const Index live = s.live_last - s.live_first;
   Arena arena{static_cast<char*>(t.scratch)};
-  s.windows = arena.take<T>(span + 2 * kPoolSlack);
-  s.part = arena.take<T>(live + kPoolSlack);
-  s.gathered = arena.take<T>(live + kPoolSlack);
-  s.divisors = arena.take<T>(live + kPoolSlack);
-  s.result = arena.take<T>(s.quotients * width.stride + 2 * kPoolSlack);
   Cover<T> cover_d = make_cover<T>(arena, depth), cover_h = make_cover<T>(arena, height);
-  for (Index j = 0; j < span + 2 * kPoolSlack; ++j) s.windows[j] = T(0);
-  for (Index o = 0; o < live + kPoolSlack; ++o)
-    s.divisors[o] = o < live ? static_cast<T>(counted_taps(shape, 2, s.live_first + o)) : T(1);
+  GradientStrip<T> s;
+  prepare_gradient(t, arena, s);
+  const Index live = s.live_last - s.live_first;
   RowMerger<T, Sum<T>> merger{s.part, s.gathered, live, t.x_stride[4], static_cast<const T*>(t.x_end), {}, 0, true};
   T* const y = static_cast<T*>(t.y);
-  T* const sums = s.windows + (s.live_first - s.begin);
-  const bool whole_rows = columns == width.in;
+  const T* const from = s.result + (t.col_first + width.pad_before - s.quotient_first * width.stride);
   Counter at = count_from(t.first, shape.channels, depth.in, height.in);
-  for (Index r = t.first; r < t.last; ++r, at.next()) {
-    if (r == t.first || at.c == 0) find_cover<T>(shape, 0, at.b, cover_d);
-    find_cover<T>(shape, 1, at.c, cover_h);
-    const T* x =
-        static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + s.live_first * t.x_stride[4];
-    for (Index o = 0; o < live; o += W) Reg<T>::zero().store(sums + o);
-    T divisor = 0;
-    merger.start();
-    const auto close = [&] {  // divides the rows that have the same divisor
-      merger.flush();
-      for (Index o = 0; o < live; o += W) {
-        const Reg<T> by = Reg<T>::load(s.divisors + o) * Reg<T>::broadcast(divisor);
-        (Reg<T>::load(sums + o) + Reg<T>::load(s.part + o) / by).store(sums + o);
-      }
-      merger.start();
-    };
-    for (Index d = 0; d < cover_d.count; ++d)
-      for (Index h = 0; h < cover_h.count; ++h) {
-        const T own = cover_d.divisor[d] * cover_h.divisor[h];
-        if (divisor != T(0) && own != divisor) close();
-        divisor = own;
-        merger.add(x + cover_d.window[d] * t.x_stride[2] + cover_h.window[h] * t.x_stride[3]);
-      }
-    if (divisor != T(0)) close();
-    Reg<T>::zero().store(sums + live);
-    spread_row(s, width, s.result);
-    const T* const from = s.result + (u_first - s.quotient_first * width.stride);
+  for (Index r = t.first; r < t.last; r += s.rows) {
+    const Index rows = smaller(s.rows, t.last - r);
+    for (Index i = 0; i < rows; ++i, at.next()) {
+      find_cover<T>(shape, 0, at.b, cover_d);
+      find_cover<T>(shape, 1, at.c, cover_h);
+      const T* x =
+          static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + s.live_first * t.x_stride[4];
+      merge_cover(t, s, merger, x, cover_d, cover_h, s.windows + i * s.pitch + (s.live_first - s.begin));
+    }
+    spread_strip(s, width, (rows - 1) * s.pitch + s.quotients, s.result);
     T* const to = y + r * width.in + t.col_first;
-    const T* const end = whole_rows ? y + t.last * width.in : to + columns;
-    for (Index w = 0; w < columns; w += W) store_before(Reg<T>::load(from + w), to + w, end);
+    const T* const end = columns == width.in ? y + t.last * width.in : to + columns;
+    for (Index i = 0; i < rows; ++i) {
+      const T* const row = from + i * s.pitch * width.stride;
+      for (Index w = 0; w < columns; w += W) store_before(Reg<T>::load(row + w), to + i * columns + w, end);
+    }
   }
 }
 
@@ -193,16 +255,34 @@ void lane_avg_backward(const PoolTask& t) {
   T* const y = static_cast<T*>(t.y);
   const T* const y_end = y + t.last * channels;
   Counter at = count_from(t.first, depth.in, height.in, width.in);
+  // What has the same windows has the same gradient: it is copied from the position or the row before.
+  const auto copy = [y, y_end, channels](Index to, Index distance, Index count) {
+    const T* const from = y + (to - distance) * channels;
+    for (Index j = 0; j < count * channels; j += W)
+      store_before(load_before(from + j, y_end), y + to * channels + j, y_end);
+  };
+  Index sample = -1, same_from = t.first;
   for (Index p = t.first; p < t.last; ++p, at.next()) {
     if (at.c == 0 || p == t.first) {
-      find_cover<T>(shape, 0, at.a, cover_d);
-      find_cover<T>(shape, 1, at.b, cover_h);
+      const bool other_d = find_cover<T>(shape, 0, at.a, cover_d), other_h = find_cover<T>(shape, 1, at.b, cover_h);
+      if (at.batch != sample || other_d || other_h) same_from = p;
+      sample = at.batch;
+      if (p - width.in >= same_from && p + width.in <= t.last) {
+        copy(p, width.in, width.in);
+        p += width.in - 1;
+        at.c = width.in - 1;
+        continue;
+      }
     }
-    find_cover<T>(shape, 2, at.c, cover_w);
+    if (!find_cover<T>(shape, 2, at.c, cover_w) && at.c > 0 && p > t.first) {
+      copy(p, 1, 1);
+      continue;
+    }
     const T* x = static_cast<const T*>(t.x) + at.batch * t.x_stride[0];
     T* const out = y + p * channels;
     Index c = 0;
     for (; c + 4 * W <= channels; c += 4 * W) lane_gather<T, 4>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);
+    for (; c + 2 * W <= channels; c += 2 * W) lane_gather<T, 2>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);
     for (; c < channels; c += W) lane_gather<T, 1>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);
   }
 }

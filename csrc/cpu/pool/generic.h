@@ -25,6 +25,10 @@ struct Live {
 FASTCONV_INLINE Live live_taps(const PoolAxis& axis, Index o) {
   const Index start = o * axis.stride - axis.pad_before;
   if (start >= 0 && start + (axis.kernel - 1) * axis.dilation < axis.in) return Live{start, axis.kernel};
+  if (axis.dilation == 1) {
+    const Index first = larger(start, 0), count = smaller(start + axis.kernel, axis.in) - first;
+    return count > 0 ? Live{first, count} : Live{smaller(first, axis.in - 1), 0};
+  }
   const Index skip = start < 0 ? (-start + axis.dilation - 1) / axis.dilation : 0;
   const Index end = start < axis.in ? smaller(axis.kernel, (axis.in - 1 - start) / axis.dilation + 1) : 0;
   if (end <= skip) return Live{start < 0 ? 0 : smaller(start, axis.in - 1), 0};

@@ -1,71 +1,117 @@
-// Global pooling: chunks of a plane are reduced in registers; the sums of chunks are added in float64.
+// Global pooling: chunks of a plane are reduced in registers; the sums of chunks are added in float64. Bound by reading
+// the input once, from 8x8 planes upwards.
 #pragma once
 
-#include "cpu/pool/generic.h"
+#include "cpu/pool/rows.h"
 
 namespace fastconv {
 namespace {
 
-// The plane as contiguous chunks: visit(pointer, count, flat position of the first).
-template <class T, class Visit>
-FASTCONV_INLINE void for_chunks(const PoolTask& t, const T* plane, T* gathered, Visit&& visit) {
-  const PoolShape& shape = *t.shape;
-  Index size[3] = {shape.axis[0].in, shape.axis[1].in, shape.axis[2].in};
-  Index step[3] = {t.x_stride[2], t.x_stride[3], t.x_stride[4]};
-  // Rows that follow each other in memory are one long row.
-  if (step[1] == size[2] * step[2] || size[1] == 1) {
-    size[2] *= size[1];
-    size[1] = 1;
-    if (step[0] == size[2] * step[2] || size[0] == 1) {
-      size[2] *= size[0];
-      size[0] = 1;
+// The planes of a task one after the other, each as rows as long as memory allows.
+template <class T>
+struct Planes {
+  const T *x, *x_end;
+  Index channel, channels;
+  Index plane_step[2];  // from sample to sample and from channel to channel
+  Index size[3], step[3];
+
+  explicit Planes(const PoolTask& t)
+      : x(static_cast<const T*>(t.x)),
+        x_end(static_cast<const T*>(t.x_end)),
+        channel(t.first % t.shape->channels),
+        channels(t.shape->channels),
+        plane_step{t.x_stride[0], t.x_stride[1]} {
+    x += t.first / channels * plane_step[0] + channel * plane_step[1];
+    for (int i = 0; i < 3; ++i) {
+      size[i] = t.shape->axis[i].in;
+      step[i] = t.x_stride[2 + i];
     }
-  }
-  Index position = 0;
-  for (Index d = 0; d < size[0]; ++d)
-    for (Index h = 0; h < size[1]; ++h) {
-      const T* row = plane + d * step[0] + h * step[1];
-      for (Index w = 0; w < size[2]; w += kPoolChunk) {
-        const Index count = smaller(kPoolChunk, size[2] - w);
-        const T* p = row + w * step[2];
-        if (step[2] != 1) {
-          for (Index j = 0; j < count; ++j) gathered[j] = p[j * step[2]];
-          p = gathered;
-        }
-        visit(p, count, position);
-        position += count;
+    // Rows that follow each other in memory are one long row.
+    if (step[1] == size[2] * step[2] || size[1] == 1) {
+      size[2] *= size[1];
+      size[1] = 1;
+      if (step[0] == size[2] * step[2] || size[0] == 1) {
+        size[2] *= size[0];
+        size[0] = 1;
       }
     }
+  }
+
+  FASTCONV_INLINE void next() {
+    x += plane_step[1];
+    if (++channel < channels) return;
+    channel = 0;
+    x += plane_step[0] - channels * plane_step[1];
+  }
+
+  // visit(chunk, count, end of what may be read, flat position of the first)
+  template <class Visit>
+  FASTCONV_INLINE void for_chunks(T* gathered, Visit&& visit) const {
+    Index position = 0;
+    for (Index d = 0; d < size[0]; ++d)
+      for (Index h = 0; h < size[1]; ++h) {
+        const T* row = x + d * step[0] + h * step[1];
+        for (Index w = 0; w < size[2]; w += kPoolChunk) {
+          const Index count = smaller(kPoolChunk, size[2] - w);
+          const T* p = row + w * step[2];
+          if (step[2] == 1) {
+            visit(p, count, x_end, position);
+          } else {
+            for (Index j = 0; j < count; ++j) gathered[j] = p[j * step[2]];
+            visit(gathered, count, gathered + count, position);
+          }
+          position += count;
+        }
+      }
+  }
+};
+
+// Lane i gets the element of lane i ^ h, for h a power of two.
+template <int h, class T>
+FASTCONV_INLINE Reg<T> exchange(Reg<T> a) {
+  constexpr int W = Reg<T>::width;
+  if constexpr (W == 2) return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h)};
+  if constexpr (W == 4) return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h)};
+  if constexpr (W == 8)
+    return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h)};
+  if constexpr (W == 16)
+    return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h, 8 ^ h,
+                                          9 ^ h, 10 ^ h, 11 ^ h, 12 ^ h, 13 ^ h, 14 ^ h, 15 ^ h)};
 }
 
-// A chunk reduced in four registers, then across their lanes by halves, then with what is left of the chunk.
+// A chunk reduced in four registers, then across their lanes by halves.
 template <class T, class Op>
-FASTCONV_INLINE T reduce_chunk(const T* p, Index count) {
+FASTCONV_INLINE T reduce_chunk(const T* p, Index count, const T* end) {
   constexpr int W = Reg<T>::width;
-  Reg<T> acc[4];
-  for (int b = 0; b < 4; ++b) acc[b] = Reg<T>::broadcast(Op::identity());
+  const Reg<T> identity = Reg<T>::broadcast(Op::identity());
+  Reg<T> acc[4] = {identity, identity, identity, identity};
   Index j = 0;
   for (; j + 4 * W <= count; j += 4 * W)
     for (int b = 0; b < 4; ++b) acc[b] = Op::combine(acc[b], Reg<T>::load(p + j + b * W));
-  for (; j + W <= count; j += W) acc[0] = Op::combine(acc[0], Reg<T>::load(p + j));
-  T lanes[W];
-  Op::combine(Op::combine(acc[0], acc[1]), Op::combine(acc[2], acc[3])).store(lanes);
-  for (int half = W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] = Op::combine(lanes[i], lanes[i + half]);
-  for (; j < count; ++j) lanes[0] = Op::combine(lanes[0], p[j]);
-  return lanes[0];
+  for (int b = 0; b < 3; ++b, j += W) {
+    if (j + W > count) break;
+    acc[b] = Op::combine(acc[b], Reg<T>::load(p + j));
+  }
+  if (j < count) {
+    const Reg<T> rest = load_before(p + j, end);
+    acc[3] = Op::combine(acc[3], Reg<T>::select(lanes_before<T>(count - j), rest, identity));
+  }
+  Reg<T> all = Op::combine(Op::combine(acc[0], acc[1]), Op::combine(acc[2], acc[3]));
+  if constexpr (W > 8) all = Op::combine(all, exchange<8 % W, T>(all));
+  if constexpr (W > 4) all = Op::combine(all, exchange<4 % W, T>(all));
+  if constexpr (W > 2) all = Op::combine(all, exchange<2 % W, T>(all));
+  return Op::combine(all, exchange<1, T>(all)).v[0];
 }
 
 template <class T>
 void plane_global_avg(const PoolTask& t) {
   const PoolShape& shape = *t.shape;
   const double positions = static_cast<double>(shape.axis[0].in * shape.axis[1].in * shape.axis[2].in);
-  for (Index plane = t.first; plane < t.last; ++plane) {
-    const T* x =
-        static_cast<const T*>(t.x) + plane / shape.channels * t.x_stride[0] + plane % shape.channels * t.x_stride[1];
+  Planes<T> planes(t);
+  for (Index plane = t.first; plane < t.last; ++plane, planes.next()) {
     double total = 0;
-    for_chunks(t, x, static_cast<T*>(t.scratch), [&](const T* p, Index count, Index) {
-      total += static_cast<double>(reduce_chunk<T, Sum<T>>(p, count));
+    planes.for_chunks(static_cast<T*>(t.scratch), [&](const T* p, Index count, const T* end, Index) {
+      total += static_cast<double>(reduce_chunk<T, Sum<T>>(p, count, end));
     });
     static_cast<T*>(t.y)[plane] = static_cast<T>(total / positions);
   }
@@ -73,14 +119,12 @@ void plane_global_avg(const PoolTask& t) {
 
 template <class T>
 void plane_global_max(const PoolTask& t) {
-  const PoolShape& shape = *t.shape;
-  for (Index plane = t.first; plane < t.last; ++plane) {
-    const T* x =
-        static_cast<const T*>(t.x) + plane / shape.channels * t.x_stride[0] + plane % shape.channels * t.x_stride[1];
+  Planes<T> planes(t);
+  for (Index plane = t.first; plane < t.last; ++plane, planes.next()) {
     T best = Max<T>::identity();
     Index place = 0;
-    for_chunks(t, x, static_cast<T*>(t.scratch), [&](const T* p, Index count, Index position) {
-      const T most = reduce_chunk<T, Max<T>>(p, count);
+    planes.for_chunks(static_cast<T*>(t.scratch), [&](const T* p, Index count, const T* end, Index position) {
+      const T most = reduce_chunk<T, Max<T>>(p, count, end);
       if (!Max<T>::better(most, best)) return;
       best = most;
       if (!t.indices) return;
@@ -98,7 +142,25 @@ void plane_global_max(const PoolTask& t) {
   }
 }
 
-// Channels [col_first, col_last), which the caller keeps to at most kPoolChunk / 4.
+// total[c] += the sum over `count` positions, `step` apart, of B registers of channels.
+template <class T, int B>
+FASTCONV_INLINE void add_positions(const T* p, Index count, Index step, const T* end, double* total) {
+  constexpr int W = Reg<T>::width;
+  typedef double wide __attribute__((vector_size(8 * W)));
+  Reg<T> acc[B];
+  for (int b = 0; b < B; ++b) acc[b] = Reg<T>::zero();
+  for (Index j = 0; j < count; ++j, p += step)
+    for (int b = 0; b < B; ++b) acc[b] = acc[b] + (B > 1 ? Reg<T>::load(p + b * W) : load_before(p, end));
+  for (int b = 0; b < B; ++b) {
+    wide sum;
+    memcpy(&sum, total + b * W, sizeof sum);
+    sum += __builtin_convertvector(acc[b].v, wide);
+    memcpy(total + b * W, &sum, sizeof sum);
+  }
+}
+
+// The channels of a sample side by side. `total` needs kPoolSlack beyond the task's channels, which the caller keeps to
+// at most kPoolChunk / 4.
 template <class T>
 void lane_global_avg(const PoolTask& t) {
   constexpr int W = Reg<T>::width;
@@ -108,28 +170,18 @@ void lane_global_avg(const PoolTask& t) {
   const double positions = static_cast<double>(depth.in * height.in * width.in);
   const T* const x_end = static_cast<const T*>(t.x_end);
   const Index channels = t.col_last - t.col_first;
-  Arena arena{static_cast<char*>(t.scratch)};
-  double* const total = arena.take<double>(channels + kPoolSlack);
-  T* const run = arena.take<T>(channels + kPoolSlack);
-  const auto flush = [&] {
-    for (Index c = 0; c < channels; ++c) total[c] += static_cast<double>(run[c]);
-    for (Index c = 0; c < channels; ++c) run[c] = T(0);
-  };
+  double* const total = Arena{static_cast<char*>(t.scratch)}.take<double>(channels + kPoolSlack);
   for (Index sample = t.first; sample < t.last; ++sample) {
     const T* x = static_cast<const T*>(t.x) + sample * t.x_stride[0] + t.col_first;
-    for (Index c = 0; c < channels; ++c) total[c] = 0, run[c] = T(0);
+    for (Index c = 0; c < channels + kPoolSlack; ++c) total[c] = 0;
     for (Index d = 0; d < depth.in; ++d)
       for (Index h = 0; h < height.in; ++h)
         for (Index w = 0; w < width.in; w += kRun) {
-          const Index count = smaller(kRun, width.in - w);
-          const T* row = x + d * t.x_stride[2] + h * t.x_stride[3] + w * t.x_stride[4];
-          for (Index c = 0; c < channels; c += W) {
-            Reg<T> acc = Reg<T>::zero();
-            const T* p = row + c;
-            for (Index j = 0; j < count; ++j, p += t.x_stride[4]) acc = acc + load_before(p, x_end);
-            acc.store(run + c);
-          }
-          flush();
+          const Index count = smaller(kRun, width.in - w), step = t.x_stride[4];
+          const T* row = x + d * t.x_stride[2] + h * t.x_stride[3] + w * step;
+          Index c = 0;
+          for (; c + 4 * W <= channels; c += 4 * W) add_positions<T, 4>(row + c, count, step, x_end, total + c);
+          for (; c < channels; c += W) add_positions<T, 1>(row + c, count, step, x_end, total + c);
         }
     T* const y = static_cast<T*>(t.y) + sample * shape.channels + t.col_first;
     for (Index c = 0; c < channels; ++c) y[c] = static_cast<T>(total[c] / positions);

@@ -16,15 +16,16 @@ FASTCONV_INLINE typename Reg<T>::mask lanes_before(Index count) {
 
 // dst[j] = the reduction of (dst[j], unless fresh, and) R source rows; the last register is filled up with identities.
 template <class T, class Op, int R>
-void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fresh) {
+FASTCONV_INLINE void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fresh) {
   constexpr int W = Reg<T>::width;
-  const T *s0 = sources[0], *s1 = R > 1 ? sources[1] : s0, *s2 = R > 2 ? sources[2] : s0;
+  const T *s0 = sources[0], *s1 = R > 1 ? sources[1] : s0, *s2 = R > 2 ? sources[2] : s0, *s3 = R > 3 ? sources[3] : s0;
   Index j = 0;
   for (; j + W <= n; j += W) {
     Reg<T> acc = Reg<T>::load(s0 + j);
     if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
     if (R > 1) acc = Op::combine(acc, Reg<T>::load(s1 + j));
     if (R > 2) acc = Op::combine(acc, Reg<T>::load(s2 + j));
+    if (R > 3) acc = Op::combine(acc, Reg<T>::load(s3 + j));
     acc.store(dst + j);
   }
   if (j < n) {
@@ -32,11 +33,12 @@ void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fr
     if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
     if (R > 1) acc = Op::combine(acc, load_before(s1 + j, end));
     if (R > 2) acc = Op::combine(acc, load_before(s2 + j, end));
+    if (R > 3) acc = Op::combine(acc, load_before(s3 + j, end));
     Reg<T>::select(lanes_before<T>(n - j), acc, Reg<T>::broadcast(Op::identity())).store(dst + j);
   }
 }
 
-// Merges rows handed in one at a time, three in a pass. Rows without unit stride are gathered first.
+// Merges rows handed in one at a time, four in a pass. Rows without unit stride are gathered first.
 template <class T, class Op>
 struct RowMerger {
   T* dst;
@@ -44,7 +46,7 @@ struct RowMerger {
   Index n;
   Index step;  // of a row's elements
   const T* end;
-  const T* pending[3];
+  const T* pending[4];
   int waiting;
   bool fresh;
 
@@ -61,12 +63,27 @@ struct RowMerger {
       return;
     }
     pending[waiting++] = row;
-    if (waiting == 3) flush();
+    if (waiting == 4) flush();
+  }
+  // All of a row's sources at once, which lie `distance` apart in memory.
+  FASTCONV_INLINE void take(const T* row, Index distance, Index count) {
+    bool first = true;
+    for (; count > 4; count -= 4, row += 4 * distance, first = false) take_fixed<4>(row, distance, first);
+    if (count == 1) take_fixed<1>(row, distance, first);
+    if (count == 2) take_fixed<2>(row, distance, first);
+    if (count == 3) take_fixed<3>(row, distance, first);
+    if (count == 4) take_fixed<4>(row, distance, first);
+  }
+  template <int R>
+  FASTCONV_INLINE void take_fixed(const T* row, Index distance, bool first) {
+    const T* const sources[4] = {row, row + distance, row + 2 * distance, row + 3 * distance};
+    merge_fixed<T, Op, R>(dst, sources, end, n, first);
   }
   void flush() {
     if (waiting == 1) merge_fixed<T, Op, 1>(dst, pending, end, n, fresh);
     if (waiting == 2) merge_fixed<T, Op, 2>(dst, pending, end, n, fresh);
     if (waiting == 3) merge_fixed<T, Op, 3>(dst, pending, end, n, fresh);
+    if (waiting == 4) merge_fixed<T, Op, 4>(dst, pending, end, n, fresh);
     fresh = fresh && waiting == 0;
     waiting = 0;
   }

@@ -18,11 +18,12 @@ struct Strip {
   Index outputs;                // of a row
   Index stride;                 // 1 for a single output
   Index pitch;                  // columns from row to row, a multiple of the stride
+  Index step;                   // results from row to row: pitch / stride
   Index span;                   // columns that a row's windows reach over
   Index rows;                   // side by side
   T divisor;                    // of every window; 0 where they differ
 
-  FASTCONV_INLINE Index results_of(Index count) const { return (count - 1) * (pitch / stride) + outputs; }
+  FASTCONV_INLINE Index results_of(Index count) const { return (count - 1) * step + outputs; }
 };
 
 // Whether every window along an axis counts the same number of taps: the first and the last count the fewest.
@@ -131,16 +132,17 @@ void prepare_strip(const PoolTask& t, Strip<T>& s) {
   s.begin = t.col_first * axis.stride - axis.pad_before;
   s.live_first = smaller(larger(s.begin, 0), axis.in);
   s.live_last = larger(smaller(s.begin + s.span, axis.in), s.live_first);
-  s.pitch = (larger(s.span, s.outputs * s.stride) + s.stride - 1) / s.stride * s.stride;
+  s.step = (larger(s.span, s.outputs * s.stride) + s.stride - 1) / s.stride;
+  s.pitch = s.step * s.stride;
   // Long rows that can be read in place are, and of rows with wide gaps the gaps would be reduced in vain.
   const bool in_place = shape.axis[0].kernel * shape.axis[1].kernel == 1 && t.x_stride[4] == 1 &&
                         s.live_last - s.live_first == s.span && s.span >= 8 * W;
-  const bool alone = in_place || s.outputs != axis.out || s.pitch / s.stride - s.outputs > W;
+  const bool alone = in_place || s.outputs != axis.out || s.step - s.outputs > W;
   s.rows = alone ? 1 : larger(1, smaller(kPoolStrip / s.pitch, t.last - t.first));
   s.divisor = 0;
   if (!Op::extreme && counts_alike(shape, 0) && counts_alike(shape, 1) && counts_alike(shape, 2))
     s.divisor = static_cast<T>(counted_taps(shape, 0, 0) * counted_taps(shape, 1, 0) * counted_taps(shape, 2, 0));
-  const Index columns = s.rows * s.pitch, results = columns / s.stride;
+  const Index columns = s.rows * s.pitch, results = s.rows * s.step;
   Arena arena{static_cast<char*>(t.scratch)};
   s.merged = arena.take<T>(columns + 4 * kPoolSlack);
   s.gathered = arena.take<T>(s.span + kPoolSlack);
@@ -166,20 +168,27 @@ void plane_values(const PoolTask& t) {
   const Index live = s.live_last - s.live_first;
   const T* const x_end = static_cast<const T*>(t.x_end);
   RowMerger<T, Op> merger{s.merged, s.gathered, live, t.x_stride[4], x_end, {}, 0, true};
+  const Index depth_step = depth.dilation * t.x_stride[2], height_step = height.dilation * t.x_stride[3];
   const bool unpadded = t.x_stride[4] == 1 && live == s.span;
   Counter at = count_from(t.first, shape.channels, depth.out, height.out);
+  Live rows_d{0, 0};
+  const T* slice = nullptr;  // the input from the first depth that the row's windows touch
   for (Index r = t.first; r < t.last; r += s.rows) {
     const Index rows = smaller(s.rows, t.last - r);
     const T* source = s.merged;
     for (Index i = 0; i < rows; ++i, at.next()) {
-      const Live rows_d = live_taps(depth, at.b), rows_h = live_taps(height, at.c);
-      const T* const x = static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] +
-                         rows_d.first * t.x_stride[2] + rows_h.first * t.x_stride[3] + s.live_first * t.x_stride[4];
+      if (at.c == 0 || slice == nullptr) {
+        rows_d = live_taps(depth, at.b);
+        slice = static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] +
+                rows_d.first * t.x_stride[2] + s.live_first * t.x_stride[4];
+      }
+      const Live rows_h = live_taps(height, at.c);
+      const T* const x = slice + rows_h.first * t.x_stride[3];
       const Index live_rows = rows_d.count * rows_h.count;
       if (!Op::extreme && s.divisor == T(0)) {
         const Index counted = counted_taps(shape, 0, at.b) * counted_taps(shape, 1, at.c);
         const Reg<T> rows_counted = Reg<T>::broadcast(static_cast<T>(counted));
-        T* const divisors = s.divisors + i * (s.pitch / s.stride);
+        T* const divisors = s.divisors + i * s.step;
         for (Index o = 0; o < s.outputs; o += W) (Reg<T>::load(s.counts + o) * rows_counted).store(divisors + o);
       }
       // The registers behind the last column are read as well, and must be the array's.
@@ -188,10 +197,15 @@ void plane_values(const PoolTask& t) {
         continue;
       }
       merger.dst = s.merged + i * s.pitch + (s.live_first - s.begin);
+      if (rows_d.count == 1 && t.x_stride[4] == 1 && rows_h.count > 0) {
+        merger.take(x, height_step, rows_h.count);
+        continue;
+      }
       merger.start();
-      for (Index d = 0; d < rows_d.count; ++d)
-        for (Index h = 0; h < rows_h.count; ++h)
-          merger.add(x + d * depth.dilation * t.x_stride[2] + h * height.dilation * t.x_stride[3]);
+      for (Index d = 0; d < rows_d.count; ++d) {
+        const T* row = x + d * depth_step;
+        for (Index h = 0; h < rows_h.count; ++h, row += height_step) merger.add(row);
+      }
       merger.flush();
       if (live_rows == 0)
         for (Index j = 0; j < live; ++j) merger.dst[j] = Op::identity();
@@ -200,13 +214,13 @@ void plane_values(const PoolTask& t) {
     const Index n = s.results_of(rows);
     T* const y = static_cast<T*>(t.y) + r * width.out + t.col_first;
     const T* const y_end = s.outputs == width.out ? static_cast<T*>(t.y) + t.last * width.out : y + s.outputs;
-    if (rows == 1 || s.pitch == s.outputs * s.stride) {
+    if (rows == 1 || s.step == s.outputs) {
       reduce(source, n, s, y, y_end);
       continue;
     }
     reduce(source, n, s, s.results, s.results + n + W);
     for (Index i = 0; i < rows; ++i) {
-      const T* const from = s.results + i * (s.pitch / s.stride);
+      const T* const from = s.results + i * s.step;
       for (Index o = 0; o < s.outputs; o += W) store_before(Reg<T>::load(from + o), y + i * s.outputs + o, y_end);
     }
   }

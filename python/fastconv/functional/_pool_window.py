@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -63,6 +64,35 @@ def make_window(
     divisor_override: int | None = None,
 ) -> Any:
     """The checked window, as the engine takes it."""
+    numbers = (kernel_size, stride, padding, dilation, divisor_override)
+    if all(map(_is_plain, numbers)) and type(ceil_mode) is bool and type(count_include_pad) is bool:
+        return _plain_window(n, *numbers, ceil_mode, count_include_pad)
+    return _checked_window(n, sizes, *numbers, ceil_mode, count_include_pad)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether equal values of this kind are the same argument: no bool or float that equals an int."""
+    kind = type(value)
+    return kind is int or value is None or (kind is tuple and all(type(item) is int for item in value))  # type: ignore[attr-defined]
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_window(n: int, *arguments: Any) -> Any:
+    """The window of ints, which the input's sizes have no part in; checking one costs more than a small pool."""
+    return _checked_window(n, (0,) * n, *arguments)
+
+
+def _checked_window(
+    n: int,
+    sizes: Sequence[int],
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    divisor_override: int | None,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Any:
     kernel = tuple_of_ints(kernel_size, n, "kernel_size", 1)
     steps = kernel if stride is None else tuple_of_ints(stride, n, "stride", 1)
     gaps = tuple_of_ints(dilation, n, "dilation", 1)
