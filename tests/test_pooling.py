@@ -278,6 +278,28 @@ def test_long_rows(isa, data_format):
             check(pool(1, op, n=1, c=2, size=9001, kernel=kernel, stride=stride), np.float64, rng, data_format)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), (4, 4, 0)])
+def test_more_short_rows_than_one_strip(isa, kernel, stride, padding):
+    """Rows are merged side by side: tasks of several strips, the last one cut short, and more than one item."""
+    rng = np.random.default_rng(kernel * 7 + stride)
+    for op in POOLS:
+        for size in (7, 8, 12):
+            p = pool(2, op, n=7, c=23, size=size, kernel=kernel, stride=stride, padding=padding)
+            check(p, "float32", rng, kind="normal")
+
+
+def test_equal_numbers_are_not_equal_arguments():
+    """A window of ints is checked once and kept; True and 2.0 equal ints, and are refused all the same."""
+    x = np.zeros((1, 1, 4, 4), np.float32)
+    for good, bad in ((1, True), (2, 2.0), ((1, 2), (True, 2))):
+        assert F.max_pool2d(x, good).shape[0] == 1
+        with pytest.raises(TypeError, match="kernel_size"):
+            F.max_pool2d(x, bad)
+    F.max_pool2d(x, 2, ceil_mode=False)
+    with pytest.raises(TypeError, match="ceil_mode"):
+        F.max_pool2d(x, 2, ceil_mode=0)
+
+
 def test_memory_order_is_kept():
     """The channels-first view of channels-last memory gives such a view, with the values of a copy's result."""
     x = np.random.default_rng(6).standard_normal((2, 8, 8, 16)).astype("f").transpose(0, 3, 1, 2)
