@@ -18,7 +18,7 @@ import problems
 import tolerance
 import torch
 import torch.nn.functional as T
-from fastconv._cli.problem import LOSSES, Problem
+from fastconv._cli.problem import LOSSES, NORMS, Problem
 
 FAMILIES = {
     "conv": ("conv",),
@@ -27,10 +27,11 @@ FAMILIES = {
     "pool": ("max_pool", "min_pool", "avg_pool"),
     "global_pool": ("global_avg_pool", "global_max_pool"),
     "batch_norm": ("batch_norm",),
+    "sample_norm": ("layer_norm", "group_norm", "instance_norm", "switch_norm"),
     "linear": ("linear",),
     "activation": ("relu", "leaky_relu", "elu", "sigmoid", "tanh"),
     "softmax": ("softmax", "log_softmax"),
-    "loss": ("cross_entropy", "mse_loss"),
+    "loss": LOSSES,
 }
 
 
@@ -46,16 +47,45 @@ def random_problem(source, op):
         if problem.spatial > 1 and source.integer(0, 1):
             options["divisor_override"] = source.integer(1, 9)
         return problem, options
-    axes = source.integer(1, 3) if "global" in op or op == "batch_norm" else source.integer(0, 3)
-    problem = problems.channel_problem(source, op, axes)
-    if op == "batch_norm":
-        return problem, {"training": bool(source.integer(0, 1)), "eps": source.choice((1e-5, 1e-3))}
+    some = "global" in op or op in ("batch_norm", "instance_norm", "switch_norm")
+    problem = problems.channel_problem(source, op, source.integer(1 if some else 0, 3))
+    if op in NORMS:
+        options = {"eps": source.choice((1e-5, 1e-3))}
+        if op in ("batch_norm", "switch_norm"):
+            options["training"] = bool(source.integer(0, 1))
+        if op == "instance_norm":
+            problem = dataclasses.replace(problem, size=tuple(s + 1 for s in problem.size))
+            options["use_input_stats"] = bool(source.integer(0, 2))
+        return problem, options
+    if op == "binary_cross_entropy_with_logits":
+        return problem, {"reduction": source.choice(("mean", "sum", "none"))}
     if op == "cross_entropy":
         smoothing, reduction = source.choice((0.0, 0.1)), source.choice(("mean", "sum", "none"))
         return problem, {"reduction": reduction, "label_smoothing": smoothing}
     if op == "mse_loss":
         return problem, {"reduction": source.choice(("mean", "sum", "none"))}
     return problem, {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 1.5}}.get(op, {})
+
+
+def torch_switch_norm(t, training, eps):
+    """The definition: PyTorch has no such op."""
+    x = t["x"]
+    per_channel = (1, -1, *(1,) * (x.ndim - 2))
+    positions = tuple(range(2, x.ndim))
+    mean, var = [], []
+    for axes in (positions, (1, *positions), (0, *positions)):
+        if axes[0] == 0 and not training:
+            mean.append(t["running_mean"].view(per_channel))
+            var.append(t["running_var"].view(per_channel))
+        else:
+            mean.append(x.mean(axes, keepdim=True))
+            var.append(x.var(axes, unbiased=False, keepdim=True))
+
+    def mix(weights, statistics):
+        return sum(share * each for share, each in zip(weights.softmax(0), statistics, strict=True))
+
+    m, v = mix(t["mean_weight"], mean), mix(t["var_weight"], var)
+    return (x - m) / (v + eps).sqrt() * t["weight"].view(per_channel) + t["bias"].view(per_channel)
 
 
 def torch_forward(problem: Problem, options, t):
@@ -84,8 +114,14 @@ def torch_forward(problem: Problem, options, t):
         return x.mean(dim=tuple(range(2, x.ndim)))
     if op == "global_max_pool":
         return x.flatten(2).max(dim=2).values
-    if op == "batch_norm":
-        return T.batch_norm(x, t["running_mean"], t["running_var"], t["weight"], t["bias"], **options)
+    if op in ("batch_norm", "instance_norm"):
+        return getattr(T, op)(x, t["running_mean"], t["running_var"], t["weight"], t["bias"], **options)
+    if op == "layer_norm":
+        return T.layer_norm(x, x.shape[1:], t["weight"], t["bias"], **options)
+    if op == "group_norm":
+        return T.group_norm(x, problem.groups, t["weight"], t["bias"], **options)
+    if op == "switch_norm":
+        return torch_switch_norm(t, **options)
     if op == "linear":
         return T.linear(x, t["weight"], t.get("bias"))
     if op in ("softmax", "log_softmax"):
@@ -95,7 +131,7 @@ def torch_forward(problem: Problem, options, t):
     return getattr(torch if op in ("sigmoid", "tanh", "relu") else T, op)(x, **options)
 
 
-LEAVES = ("x", "weight", "pointwise_weight", "bias")
+LEAVES = ("x", "weight", "pointwise_weight", "bias", "mean_weight", "var_weight")
 
 
 def torch_results(problem, options, arrays, gradient, dtype):
@@ -124,6 +160,14 @@ def our_results(call, arrays, gradient):
     return [problems.to_first(output, call.data_format) if spatial else output, *gradients]
 
 
+def variances(problem, x):
+    """The variances that a norm divides by; a mixture is no smaller than its parts' shares."""
+    if problem.op == "batch_norm":
+        return x.var(axis=(0, *range(2, x.ndim)))
+    groups = {"layer_norm": 1, "group_norm": problem.groups}.get(problem.op, problem.c)
+    return x.reshape(x.shape[0], groups, -1).var(axis=-1)
+
+
 LINEAR_OPS = (*expected.PRODUCT_OPS, "max_pool", "min_pool", "avg_pool", "global_avg_pool", "global_max_pool")
 """Ops that are linear in every array: the magnitude of their sums is the op itself on absolute values."""
 
@@ -134,7 +178,7 @@ def bounds(problem, options, arrays, gradient, truths, dtype):
         lengths = expected.lengths(problem)
     elif problem.op in ("softmax", "log_softmax"):
         lengths = (problem.c,) * len(truths)
-    elif problem.op in ("batch_norm", "cross_entropy", "mse_loss"):
+    elif problem.op in (*NORMS, *LOSSES):
         lengths = (problem.n * problem.c * int(np.prod(problem.size)),) * len(truths)
     else:
         lengths = (int(np.prod(problem.kernel or problem.size)),) * len(truths)
@@ -148,10 +192,10 @@ def bounds(problem, options, arrays, gradient, truths, dtype):
             magnitudes = torch_results(problem, options, absolute, np.abs(gradient), torch.float64)
         return [tolerance.sum_bound(dtype, length + 1, m) for length, m in zip(lengths, magnitudes, strict=False)]
     scale = 4.0
-    if problem.op == "batch_norm" and options["training"]:
+    if problem.op in NORMS and options.get("training", options.get("use_input_stats", True)):
         # The difference from the mean is relative to x, the normalised value to the standard deviation.
         x = arrays["x"].astype("d")
-        spread = np.sqrt(x.var(axis=(0, *range(2, x.ndim))) + options["eps"])
+        spread = np.sqrt(variances(problem, x) + options["eps"])
         scale *= 1 + np.abs(x).max() / spread.min()
     sizes = [scale * (1 + np.abs(truth).max(initial=0.0) + np.abs(gradient).max(initial=0.0)) for truth in truths]
     return [tolerance.sum_bound(dtype, length, size) for length, size in zip(lengths, sizes, strict=True)]
@@ -184,7 +228,7 @@ def compare_one(source, op, score):
     data_format, view = source.choice(problems.FORMATS), source.choice(problems.VIEWS)
     if op in LOSSES:
         data_format = "channels_first"
-    bias = op == "batch_norm" or bool(source.integer(0, 3))
+    bias = op in NORMS or bool(source.integer(0, 3))
     seed = source.integer(0, 2**31)
     for dtype in (np.float32, np.float64):
         rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ import problems
 import reference
 import tolerance
 from fastconv._cli.calls import Call, make_arrays, to_format
+from fastconv._cli.problem import LOSSES
 
 
 @dataclasses.dataclass
@@ -137,7 +138,7 @@ def expect(call, grad_output=None):
 def make_call(problem, dtype, rng, data_format="channels_first", view="contiguous", bias=True, weight_view=None):
     """A `Call` on random arrays, ``x`` in the data format and the view, the weights in theirs (the same view)."""
     arrays = make_arrays(problem, dtype, rng)
-    spatial = problem.op not in ("linear", "cross_entropy", "mse_loss")
+    spatial = problem.op not in ("linear", *LOSSES)
     for name, array in arrays.items():
         if name == "x":
             own = to_format(array, data_format) if spatial else array

@@ -35,6 +35,10 @@ KEYWORDS = {
     "min_pool": ("stride", "padding", "dilation", "ceil_mode", "data_format"),
     "avg_pool": ("stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override", "data_format"),
     "batch_norm": ("training", "momentum", "eps", "data_format"),
+    "layer_norm": ("eps", "data_format", "output_mask"),
+    "group_norm": ("num_groups", "eps", "data_format", "output_mask"),
+    "instance_norm": ("use_input_stats", "momentum", "eps", "data_format", "output_mask"),
+    "switch_norm": ("training", "momentum", "eps", "data_format", "output_mask"),
     "leaky_relu": ("negative_slope",),
     "elu": ("alpha",),
     "softmax": ("axis",),
@@ -42,6 +46,7 @@ KEYWORDS = {
     "dropout": ("p", "noise_shape", "seed"),
     "cross_entropy": ("ignore_index", "reduction", "label_smoothing"),
     "mse_loss": ("reduction",),
+    "binary_cross_entropy_with_logits": ("reduction",),
 }
 
 
@@ -88,7 +93,7 @@ def damage_keyword(source, name):
     """Any value for a keyword argument, mostly of the wrong kind or size."""
     if source.integer(0, 3) == 0:
         return source.choice(EXTREMES + NUMBERS + WORDS)
-    if name in SIZES or name in ("groups", "divisor_override", "axis", "ignore_index", "seed"):
+    if name in SIZES or name in ("groups", "num_groups", "divisor_override", "axis", "ignore_index", "seed"):
         if source.integer(0, 2):
             return source.choice(EXTREMES)
         return tuple(source.choice(EXTREMES) for _ in range(source.integer(1, 3)))

@@ -58,6 +58,39 @@ class TorchConcat(torch.nn.Sequential):
         return torch.cat([branch(x) for branch in self], 1)
 
 
+class TorchSwitchNorm(torch.nn.Module):
+    """PyTorch has no switchable norm; by its definition (Luo and others, 2018) it is this."""
+
+    def __init__(self, channels, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = torch.nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = torch.nn.Parameter(torch.zeros(channels)) if affine else None
+        self.mean_weight, self.var_weight = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+        self.register_buffer("running_mean", torch.zeros(channels) if track_running_stats else None)
+        self.register_buffer("running_var", torch.ones(channels) if track_running_stats else None)
+
+    def forward(self, x):
+        positions = tuple(range(2, x.ndim))
+        axes = (positions, (1, *positions), (0, *positions))
+        means = [x.mean(a, keepdim=True) for a in axes]
+        variances = [x.var(a, unbiased=False, keepdim=True) for a in axes]
+        spread = means[2].shape
+        if self.running_mean is not None and self.training:
+            unbiased = x.var(axes[2])
+            self.running_mean.lerp_(means[2].detach().flatten(), self.momentum)
+            self.running_var.lerp_(unbiased.detach(), self.momentum)
+        elif self.running_mean is not None:
+            means[2], variances[2] = self.running_mean.reshape(spread), self.running_var.reshape(spread)
+        shares = self.mean_weight.softmax(0), self.var_weight.softmax(0)
+        mean, var = (
+            sum(share * each for share, each in zip(kind, statistics, strict=True))
+            for kind, statistics in zip(shares, (means, variances), strict=True)
+        )
+        y = (x - mean) / (var + self.eps).sqrt()
+        return y if self.weight is None else y * self.weight.reshape(spread) + self.bias.reshape(spread)
+
+
 SPATIAL = {1: (9,), 2: (8, 7), 3: (5, 6, 4)}
 
 
@@ -134,6 +167,31 @@ def _cases():
                 lambda n=n, k=keywords: getattr(t, f"BatchNorm{n}d")(4, **k),
                 shape,
             )
+        for keywords in (
+            {},
+            {"affine": True, "eps": 0.1},
+            {"affine": True, "track_running_stats": True, "momentum": 0.3},
+        ):
+            yield Case(
+                f"InstanceNorm{n}d-{keywords}",
+                lambda n=n, k=keywords, **kw: getattr(nn, f"InstanceNorm{n}d")(4, **k, **kw),
+                lambda n=n, k=keywords: getattr(t, f"InstanceNorm{n}d")(4, **k),
+                shape,
+            )
+        for keywords in ({}, {"affine": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.3}):
+            yield Case(
+                f"SwitchNorm{n}d-{keywords}",
+                lambda n=n, k=keywords, **kw: getattr(nn, f"SwitchNorm{n}d")(4, **k, **kw),
+                lambda k=keywords: TorchSwitchNorm(4, **k),
+                shape,
+            )
+        for arguments, keywords in (((2, 4), {}), ((4, 4), {"eps": 0.1}), ((1, 4), {"affine": False})):
+            yield Case(
+                f"GroupNorm-{n}-{arguments}-{keywords}",
+                lambda a=arguments, k=keywords, **kw: nn.GroupNorm(*a, **k, **kw),
+                lambda a=arguments, k=keywords: t.GroupNorm(*a, **k),
+                shape,
+            )
         yield Case(f"Flatten-{n}", lambda dtype=None, **kw: nn.Flatten(**kw), t.Flatten, shape)
     for name, arguments in (
         ("ReLU", ()), ("LeakyReLU", ()), ("LeakyReLU", (0.2,)), ("ELU", ()), ("ELU", (0.5,)), ("Sigmoid", ()),
@@ -153,6 +211,14 @@ def _cases():
             (3, 4, 5, 6),
         )
     yield Case("BatchNorm1d-2axes", lambda **kw: nn.BatchNorm1d(4, **kw), lambda: t.BatchNorm1d(4), (7, 4))
+    yield Case("GroupNorm-2axes", lambda **kw: nn.GroupNorm(2, 4, **kw), lambda: t.GroupNorm(2, 4), (7, 4))
+    for keywords in ({}, {"elementwise_affine": False}, {"bias": False, "eps": 0.1}):
+        yield Case(
+            f"LayerNorm-{keywords}",
+            lambda k=keywords, **kw: nn.LayerNorm(4, **k, **kw),
+            lambda k=keywords: t.LayerNorm(4, **k),
+            (7, 4),
+        )
     yield Case("Linear", lambda **kw: nn.Linear(4, 6, **kw), lambda: t.Linear(4, 6), (7, 4))
     yield Case(
         "Linear-bias", lambda **kw: nn.Linear(4, 6, bias=False, **kw), lambda: t.Linear(4, 6, bias=False), (7, 4)

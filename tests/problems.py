@@ -163,7 +163,11 @@ def channel_problem(source, op, axes=None):
     axes = source.integer(1, 3) if axes is None else axes
     size = some(source, axes, 1, _axis_limit(axes)) if axes and op != "linear" else ()
     k = source.integer(1, 40) if op == "linear" else 0
-    return Problem(name="random", op=op, n=source.integer(2, 5), c=source.integer(1, 33), size=size, k=k)
+    n, c, groups = source.integer(2, 5), source.integer(1, 33), 1
+    if op == "group_norm":
+        groups = source.integer(1, 8)
+        c = groups * source.integer(1, 6)
+    return Problem(name="random", op=op, n=n, c=c, size=size, k=k, groups=groups)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------

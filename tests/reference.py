@@ -356,63 +356,6 @@ def global_max_pool_backward(grad_output, indices, input_shape):
     return pool_backward_from_indices(f64(grad_output).reshape(unit), indices.reshape(unit), input_shape)
 
 
-# --- batch norm ------------------------------------------------------------------------------------------------------
-
-
-def _channel(a, ndim):
-    return f64(a).reshape(1, -1, *(1,) * (ndim - 2))
-
-
-def batch_statistics(x):
-    """Mean and biased variance of each channel over samples and positions: two arrays ``(C,)``."""
-    x = f64(x)
-    axes = (0, *range(2, x.ndim))
-    mean = x.mean(axis=axes)
-    return mean, ((x - _channel(mean, x.ndim)) ** 2).mean(axis=axes)
-
-
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    """``(y, mean, invstd, new_running_mean, new_running_var)`` with ``y = (x - mean) * invstd * weight + bias``.
-
-    In training the statistics are the batch's, and the running ones move by ``momentum`` towards them (the variance
-    unbiased); else they are the running ones, returned unchanged.
-    """
-    x, running_mean, running_var, weight, bias = f64(x, running_mean, running_var, weight, bias)
-    if training:
-        mean, var = batch_statistics(x)
-        count = x.size // x.shape[1]
-        if running_mean is not None:
-            running_mean = (1 - momentum) * running_mean + momentum * mean
-            running_var = (1 - momentum) * running_var + momentum * var * count / (count - 1)
-    else:
-        mean, var = running_mean, running_var
-    invstd = 1 / np.sqrt(var + eps)
-    y = (x - _channel(mean, x.ndim)) * _channel(invstd, x.ndim)
-    if weight is not None:
-        y = y * _channel(weight, x.ndim)
-    if bias is not None:
-        y = y + _channel(bias, x.ndim)
-    return y, mean, invstd, running_mean, running_var
-
-
-def batch_norm_backward(grad_output, x, mean, invstd, weight=None, training=True):
-    """``(grad_input, grad_weight, grad_bias)``.
-
-    With ``xhat = (x - mean) * invstd`` and ``g = grad_output * weight``: in training
-    ``gx = invstd * (g - mean(g) - xhat * mean(g * xhat))``, else the statistics are constants and ``gx = invstd * g``.
-    """
-    grad_output, x, weight = f64(grad_output, x, weight)
-    axes = (0, *range(2, x.ndim))
-    scale = _channel(invstd, x.ndim)
-    xhat = (x - _channel(mean, x.ndim)) * scale
-    g = grad_output if weight is None else grad_output * _channel(weight, x.ndim)
-    if training:
-        gx = scale * (g - g.mean(axis=axes, keepdims=True) - xhat * (g * xhat).mean(axis=axes, keepdims=True))
-    else:
-        gx = scale * g
-    return gx, (grad_output * xhat).sum(axis=axes), grad_output.sum(axis=axes)
-
-
 # --- linear ----------------------------------------------------------------------------------------------------------
 
 
@@ -437,6 +380,11 @@ def relu(x):
     """``max(x, 0)``; a NaN stays."""
     x = f64(x)
     return np.where(x <= 0, 0.0, x)
+
+
+def step(x):
+    """1 where positive, else 0; NaN stays NaN."""
+    return np.heaviside(f64(x), 0.0)
 
 
 def relu_backward(grad_output, y):
@@ -530,6 +478,21 @@ def mse_loss_backward(grad_output, y, target, reduction="mean"):
     """``2 * (y - target)`` times the loss's gradient, over the number of elements for ``"mean"``."""
     g, y, target = f64(grad_output, y, target)
     return g * 2 * (y - target) / (y.size if reduction == "mean" else 1)
+
+
+def binary_cross_entropy_with_logits(y, target, weight=None, reduction="mean", pos_weight=None):
+    """``w * ((1 - t) * softplus(y) + p * t * softplus(-y))``, and its reduction."""
+    y, t, w, p = f64(y, target, 1.0 if weight is None else weight, 1.0 if pos_weight is None else pos_weight)
+    loss = w * ((1 - t) * np.logaddexp(0, y) + p * t * np.logaddexp(0, -y))
+    return {"none": loss, "sum": loss.sum(), "mean": loss.mean()}[reduction]
+
+
+def binary_cross_entropy_with_logits_backward(grad_output, y, target, weight=None, reduction="mean", pos_weight=None):
+    """``w * ((1 - t) * sigmoid(y) - p * t * sigmoid(-y))`` times the loss's gradient."""
+    g, y, t, w, p = f64(
+        grad_output, y, target, 1.0 if weight is None else weight, 1.0 if pos_weight is None else pos_weight
+    )
+    return g * w * ((1 - t) * sigmoid(y) - p * t * sigmoid(-y)) / (y.size if reduction == "mean" else 1)
 
 
 def _cross_entropy_parts(shape, target, weight, ignore_index, label_smoothing):

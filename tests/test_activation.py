@@ -132,6 +132,20 @@ def test_gradcheck(isa, name):
     assert gradcheck(function, (x + 0.1 * np.sign(x),))
 
 
+@both_dtypes
+@pytest.mark.parametrize("view", problems.VIEWS)
+def test_step(isa, view, dtype):
+    """1 where positive (subnormal numbers too), else 0; a NaN stays; the bits do not depend on what lies around."""
+    rng = np.random.default_rng(6)
+    x = problems.as_view(rng.choice(np.array([*SPECIAL, 1.0, -1.0]), (5, 7, 11)).astype(dtype), view)
+    y = F.step(x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, reference.step(x))
+    for i in range(5):
+        tolerance.assert_same_bits(F.step(x[i]), y[i])
+    assert F.step(x[:0]).shape == (0, 7, 11)
+
+
 # --- softmax ---------------------------------------------------------------------------------------------------------
 
 

@@ -41,11 +41,17 @@ global_avg_pool(x)
 global_max_pool(x)
 batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, \
 *, return_stats=False)
+layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5, *, return_stats=False)
+group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, *, return_stats=False)
+instance_norm(x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, \
+eps=1e-5, *, return_stats=False)
+switch_norm(x, mean_weight, var_weight, weight, bias, running_mean, running_var, training, momentum, eps)
 relu(x)
 leaky_relu(x, negative_slope=0.01)
 elu(x, alpha=1.0)
 sigmoid(x)
 tanh(x)
+step(x)
 softmax(x, axis)
 log_softmax(x, axis)
 linear(x, weight, bias=None)
@@ -53,6 +59,7 @@ dropout(x, p=0.5, training=True, *, noise_shape=None, seed=None)
 dropout{n}d(x, p=0.5, training=True, *, seed=None)
 cross_entropy(logits, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0)
 mse_loss(y, target, reduction="mean")
+binary_cross_entropy_with_logits(y, target, weight=None, reduction="mean", pos_weight=None)
 """
 
 BACKWARD = """
@@ -66,7 +73,12 @@ count_include_pad=True, divisor_override=None, *, dilation=1)
 cross_entropy_backward(grad_output, logits, target, weight=None, ignore_index=-100, reduction="mean", \
 label_smoothing=0.0)
 mse_loss_backward(grad_output, y, target, reduction="mean")
+binary_cross_entropy_with_logits_backward(grad_output, y, target, weight=None, reduction="mean", pos_weight=None)
 batch_norm_backward(grad_output, x, mean, invstd, weight=None, training=True, *, output_mask=(True, True, True))
+layer_norm_backward(grad_output, x, mean, invstd, weight=None, *, output_mask=(True, True, True))
+group_norm_backward(grad_output, x, mean, invstd, weight=None, *, output_mask=(True, True, True))
+instance_norm_backward(grad_output, x, mean, invstd, weight=None, use_input_stats=True, \
+*, output_mask=(True, True, True))
 relu_backward(grad_output, y)
 sigmoid_backward(grad_output, y)
 tanh_backward(grad_output, y)
@@ -99,11 +111,16 @@ MinPool(kernel_size, stride=None, padding=0, dilation=1)
 AvgPool(kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None)
 GlobalAvgPool()
 BatchNorm{n}d(num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True)
+LayerNorm(normalized_shape, eps=1e-5, elementwise_affine=True, bias=True)
+GroupNorm(num_groups, num_channels, eps=1e-5, affine=True)
+InstanceNorm{n}d(num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False)
+SwitchNorm{n}d(num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True)
 ReLU()
 LeakyReLU(negative_slope=0.01)
 ELU(alpha=1.0)
 Sigmoid()
 Tanh()
+Step()
 Softmax()
 Dropout(p=0.5)
 Dropout{n}d(p=0.5)
@@ -116,6 +133,7 @@ Residual(branch, shortcut=None)
 Concat(*branches)
 CrossEntropyLoss(weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0)
 MSELoss(reduction="mean")
+BCEWithLogitsLoss(weight=None, reduction="mean", pos_weight=None)
 """
 
 RULES = """
@@ -214,7 +232,8 @@ def test_version():
     assert fastconv.__version__[0].isdigit()
 
 
-SPATIAL = ("conv", "separable_conv", "max_pool", "min_pool", "avg_pool", "global_", "batch_norm", "cross_entropy")
+SPATIAL = ("conv", "separable_conv", "max_pool", "min_pool", "avg_pool", "global_", "cross_entropy")
+NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "switch_norm")
 
 
 def _functions():
@@ -228,7 +247,7 @@ def _functions():
 def test_every_op_with_a_place_for_channels_takes_the_data_format():
     for name, function in _functions().items():
         parameters = inspect.signature(function).parameters
-        if name.startswith(SPATIAL):
+        if name.startswith(SPATIAL + NORMS):
             assert parameters["data_format"].default == "channels_first", name
             assert parameters["data_format"].kind is inspect.Parameter.KEYWORD_ONLY, name
         if name.startswith(("conv", "separable_conv")):
@@ -238,7 +257,8 @@ def test_every_op_with_a_place_for_channels_takes_the_data_format():
 
 def test_every_forward_has_a_backward():
     names = _functions()
-    forward = {name for name in names if not name.endswith("_backward")}
+    flat = {"step"}  # its derivative is 0 wherever it has one
+    forward = {name for name in names if not name.endswith("_backward")} - flat
     assert {name for name in names if name.endswith("_backward")} == {f"{name}_backward" for name in forward}
     for name in names:
         if name.endswith("_backward"):
@@ -248,7 +268,8 @@ def test_every_forward_has_a_backward():
 def test_every_op_is_written_here():
     written = {row.split("(")[0] for table in (FORWARD, BACKWARD) for row in _rows(table)}
     implied = {
-        "linear_backward", "dropout_backward", "global_avg_pool_backward", "global_max_pool_backward",
+        "linear_backward", "dropout_backward", "switch_norm_backward",
+        "global_avg_pool_backward", "global_max_pool_backward",
         *(f"{kind}{n}d_backward" for kind in ("dropout", "separable_conv") for n in (1, 2, 3)),
     }  # fmt: skip
     assert set(_functions()) == written | implied
@@ -275,6 +296,9 @@ def test_gradients_of_weights_come_as_named_tuples():
         ),
         "linear": lambda mask: F.linear_backward(np.ones((1, 3)), x[0, :1, :2], w[:, 0], output_mask=mask),
         "batch_norm": lambda mask: F.batch_norm_backward(x, x, np.ones(2), np.ones(2), np.ones(2), output_mask=mask),
+        "layer_norm": lambda mask: F.layer_norm_backward(x, x, x[..., 0], x[..., 0], np.ones(4), output_mask=mask),
+        "group_norm": lambda mask: F.group_norm_backward(x, x, x[..., 0], x[..., 0], np.ones(2), output_mask=mask),
+        "instance_norm": lambda mask: F.instance_norm_backward(x, x, x[..., 0], x[..., 0], output_mask=mask),
     }
     for name, call in calls.items():
         grads = call((True, True, True))

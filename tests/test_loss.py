@@ -142,6 +142,87 @@ def test_mse(isa, view, reduction, dtype):
         tolerance.assert_close(gradient, wanted, tolerance.ulp_bound(dtype, wanted, 8), "gradient")
 
 
+@both_dtypes
+@settings(max_examples=100)
+@given(data=st.data())
+def test_random_binary_cross_entropy(isa, dtype, data):
+    """Any views, weights of any shape that broadcasts, every reduction."""
+    source = problems.Drawn(data)
+    rng = source.rng
+    shape = problems.some(source, source.integer(1, 4), 1, 8)
+    if source.integer(0, 1):
+        shape = (*shape[:1], source.integer(1, 3000))
+    y = (rng.standard_normal(shape) * source.choice((1.0, 20.0))).astype(dtype)
+    target = rng.uniform(0, 1, shape).astype(dtype)
+    if source.integer(0, 1):
+        target = np.round(target)
+
+    def weights():
+        kind = source.integer(0, 3)
+        own = (shape, shape[1:], tuple(1 if i % 2 else s for i, s in enumerate(shape)))[kind - 1]
+        return None if kind == 0 else rng.uniform(0.1, 3, own).astype(dtype)
+
+    keywords = {"weight": weights(), "pos_weight": weights(), "reduction": source.choice(REDUCTIONS)}
+    views = [problems.as_view(a, source.choice(problems.VIEWS[:-1])) for a in (y, target)]
+    loss = F.binary_cross_entropy_with_logits(*views, **keywords)
+    wanted = reference.binary_cross_entropy_with_logits(y, target, **keywords)
+    assert np.asarray(loss).dtype == dtype
+    tolerance.assert_close(loss, wanted, bound_of(dtype, wanted, y.size), "loss")
+    g = np.asarray(rng.standard_normal(np.shape(wanted)), dtype)
+    gradient = F.binary_cross_entropy_with_logits_backward(g, *views, **keywords)
+    wanted = reference.binary_cross_entropy_with_logits_backward(g, y, target, **keywords)
+    size = 9 * (1 + np.abs(g).max())
+    tolerance.assert_close(gradient, wanted, tolerance.sum_bound(dtype, 8, size), "gradient")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_binary_cross_entropy_follows_pytorch(isa, reduction, weighted):
+    """The loss and the gradient are PyTorch's, float64; what it refuses is refused."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    rng = np.random.default_rng(4)
+    y, target = rng.standard_normal((6, 5)) * 4, rng.uniform(0, 1, (6, 5))
+    weight, positive = (rng.uniform(0.5, 2, s) if weighted else None for s in ((6, 1), (5,)))
+    logits = torch.tensor(y, requires_grad=True)
+    tensors = [None if a is None else torch.tensor(a) for a in (weight, positive)]
+    theirs = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.tensor(target), tensors[0], reduction=reduction, pos_weight=tensors[1]
+    )
+    ours = F.binary_cross_entropy_with_logits(y, target, weight, reduction, positive)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-12)
+    g = np.asarray(rng.standard_normal(tuple(theirs.shape)))
+    (wanted,) = torch.autograd.grad(theirs, logits, torch.tensor(g))
+    gradient = F.binary_cross_entropy_with_logits_backward(g, y, target, weight, reduction, positive)
+    np.testing.assert_allclose(gradient, wanted.numpy(), rtol=1e-11, atol=1e-14)
+    with pytest.raises(ValueError, match="target"):
+        F.binary_cross_entropy_with_logits(y, target[0])
+
+
+def test_binary_cross_entropy_of_large_logits(isa):
+    """No overflow, and no cancellation where the loss is tiny."""
+    y = np.array([-800.0, -50.0, 0.0, 50.0, 800.0])
+    loss = F.binary_cross_entropy_with_logits(y, np.zeros(5), reduction="none")
+    np.testing.assert_allclose(loss, [0, np.exp(-50), np.log(2), 50, 800], rtol=1e-14)
+    gradient = F.binary_cross_entropy_with_logits_backward(np.ones(5), y, np.zeros(5), reduction="none")
+    np.testing.assert_allclose(gradient[:3], [0, np.exp(-50), 0.5], rtol=1e-14)
+    np.testing.assert_array_equal(gradient[3:], 1)
+    assert np.isnan(F.binary_cross_entropy_with_logits(y * np.nan, np.zeros(5)))
+    assert np.isnan(F.binary_cross_entropy_with_logits(y[:0], y[:0]))
+
+
+def test_binary_gradcheck(isa):
+    """The gradient is what central differences of the loss say."""
+    rng = np.random.default_rng(5)
+    target, weight, positive = rng.uniform(0, 1, (4, 5)), rng.uniform(0.5, 2, 5), rng.uniform(0.5, 2, (4, 1))
+    options = {"weight": weight, "pos_weight": positive, "reduction": "none"}
+
+    def function(y):
+        loss = F.binary_cross_entropy_with_logits(y, target, **options)
+        return loss, lambda g: F.binary_cross_entropy_with_logits_backward(g, y, target, **options)
+
+    assert gradcheck(function, (rng.standard_normal((4, 5)),))
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_gradcheck(isa, smoothing):
     """The gradients are what central differences of the losses say."""

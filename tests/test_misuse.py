@@ -262,6 +262,94 @@ BATCH_NORM = [
     ("invstd of another dtype", lambda: F.batch_norm_backward(X, X, M, V.astype("d")), TypeError, "invstd", "float64"),
     ("backward weight too long", lambda: F.batch_norm_backward(X, X, M, V, a(9)), ValueError, "weight", "9"),
 ]
+S3, N4 = a(3), a(2, 4)
+
+
+def layer(x=X, shape=8, *args, **keywords):
+    return F.layer_norm(x, shape, *args, **keywords)
+
+
+def group(x=X, groups=2, *args, **keywords):
+    return F.group_norm(x, groups, *args, **keywords)
+
+
+def switch(x=X, of_mean=S3, of_var=S3, weight=None, bias=None, mean=M, var=V, training=False, momentum=0.1, eps=1e-5):
+    return F.switch_norm(x, of_mean, of_var, weight, bias, mean, var, training, momentum, eps)
+
+
+def switch_backward(g=X, x=X, mean=N4, var=N4, weight=None, running=M, **keywords):
+    return F.switch_norm_backward(g, x, mean, var, S3, S3, weight, running, running, False, 1e-5, **keywords)
+
+
+SAMPLE_NORM = [
+    ("layer of integers", lambda: layer(X.astype(int)), TypeError, "x", "int64"),
+    ("layer of None", lambda: layer(None), TypeError, "x", "None"),
+    ("layer of another size", lambda: layer(X, 7), ValueError, "normalized_shape", "7"),
+    ("layer of no axes", lambda: layer(X, ()), ValueError, "normalized_shape", "()"),
+    ("layer of too many axes", lambda: layer(X, (1, 2, 4, 8, 8)), ValueError, "normalized_shape", "(1, 2, 4, 8, 8)"),
+    ("layer of a float", lambda: layer(X, 8.0), TypeError, "normalized_shape", "8.0"),
+    ("layer of a negative size", lambda: layer(X, -8), ValueError, "normalized_shape", "-8"),
+    ("layer weight too short", lambda: layer(X, 8, a(7)), ValueError, "weight", "7"),
+    ("layer bias of another shape", lambda: layer(X, (8, 8), None, a(64)), ValueError, "bias", "(64,)"),
+    ("layer bias of another dtype", lambda: layer(X, 8, None, a(8, dtype="d")), TypeError, "bias", "float64"),
+    ("layer eps a string", lambda: layer(eps="x"), TypeError, "eps", "x"),
+    ("layer return_stats a number", lambda: layer(return_stats=1), TypeError, "return_stats", "1"),
+    ("layer data_format unknown", lambda: layer(data_format="C"), ValueError, "data_format", "C"),
+    ("layer mean of other axes", lambda: F.layer_norm_backward(X, X, a(4), a(4)), ValueError, "mean", "(4,)"),
+    ("layer mean of all axes", lambda: F.layer_norm_backward(X, X, X, X), ValueError, "mean", "(2, 4, 8, 8)"),
+    ("layer mean None", lambda: F.layer_norm_backward(X, X, None, a(2)), TypeError, "mean", "None"),
+    ("layer invstd shape", lambda: F.layer_norm_backward(X, X, a(2), a(2, 4)), ValueError, "invstd", "(2, 4)"),
+    ("layer grad_output", lambda: F.layer_norm_backward(a(2, 4), X, a(2), a(2)), ValueError, "grad_output", "(2, 4)"),
+    ("layer backward weight", lambda: F.layer_norm_backward(X, X, a(2), a(2), a(8)), ValueError, "weight", "(8,)"),
+    ("group of integers", lambda: group(X.astype(int)), TypeError, "x", "int64"),
+    ("group of one axis", lambda: group(a(4)), ValueError, "x", "(4,)"),
+    ("group of no groups", lambda: group(X, 0), ValueError, "num_groups", "0"),
+    ("groups that do not divide", lambda: group(X, 3), ValueError, "num_groups", "3"),
+    ("groups a float", lambda: group(X, 2.0), TypeError, "num_groups", "2.0"),
+    ("groups beyond 64 bits", lambda: group(X, 2**70), ValueError, "num_groups", str(2**70)),
+    ("group weight too short", lambda: group(X, 2, a(3)), ValueError, "weight", "3"),
+    ("group bias of another dtype", lambda: group(X, 2, None, a(4, dtype="d")), TypeError, "bias", "float64"),
+    ("group of one value", lambda: group(a(1, 2), 2), ValueError, "x", "(1, 2)"),
+    ("group mean shape", lambda: F.group_norm_backward(X, X, a(4), a(4)), ValueError, "mean", "(4,)"),
+    ("group mean samples", lambda: F.group_norm_backward(X, X, a(3, 2), a(3, 2)), ValueError, "mean", "(3, 2)"),
+    ("group mean groups", lambda: F.group_norm_backward(X, X, a(2, 3), a(2, 3)), ValueError, "num_groups", "3"),
+    ("group invstd shape", lambda: F.group_norm_backward(X, X, a(2, 2), a(2)), ValueError, "invstd", "(2,)"),
+    (
+        "group output_mask",
+        lambda: F.group_norm_backward(X, X, a(2, 2), a(2, 2), output_mask=1),
+        ValueError,
+        "mask",
+        "1",
+    ),
+    ("instance of a matrix", lambda: F.instance_norm(a(2, 4)), ValueError, "x", "(2, 4)"),
+    ("instance of one position", lambda: F.instance_norm(a(2, 4, 1)), ValueError, "x", "(2, 4, 1)"),
+    (
+        "instance without statistics",
+        lambda: F.instance_norm(X, use_input_stats=False),
+        ValueError,
+        "running_mean",
+        "None",
+    ),
+    ("instance running_var None", lambda: F.instance_norm(X, M), ValueError, "running_var", "None"),
+    ("instance running_mean too long", lambda: F.instance_norm(X, a(5), V), ValueError, "running_mean", "5"),
+    ("instance use_input_stats", lambda: F.instance_norm(X, use_input_stats=1), TypeError, "use_input_stats", "1"),
+    ("instance momentum", lambda: F.instance_norm(X, M, V, momentum="x"), TypeError, "momentum", "x"),
+    ("instance mean shape", lambda: F.instance_norm_backward(X, X, a(2, 2), a(2, 2)), ValueError, "mean", "(2, 2)"),
+    ("switch of integers", lambda: switch(X.astype(int)), TypeError, "x", "int64"),
+    ("switch of a matrix", lambda: switch(a(2, 4)), ValueError, "x", "(2, 4)"),
+    ("switch mean_weight None", lambda: switch(of_mean=None), TypeError, "mean_weight", "None"),
+    ("switch var_weight too long", lambda: switch(of_var=a(4)), ValueError, "var_weight", "(4,)"),
+    ("switch weight too long", lambda: switch(weight=a(5)), ValueError, "weight", "5"),
+    ("switch without statistics", lambda: switch(mean=None, var=None), ValueError, "running_mean", "None"),
+    ("switch training a number", lambda: switch(training=1), TypeError, "training", "1"),
+    ("switch one value a channel", lambda: switch(a(1, 4, 1), training=True), ValueError, "x", "(1, 4, 1)"),
+    ("switch eps negative", lambda: switch(eps=-1.0), ValueError, "eps", "-1"),
+    ("switch mean shape", lambda: switch_backward(mean=a(4)), ValueError, "mean", "(4,)"),
+    ("switch var shape", lambda: switch_backward(var=a(2, 3)), ValueError, "var", "(2, 3)"),
+    ("switch grad_output", lambda: switch_backward(a(2, 4)), ValueError, "grad_output", "(2, 4)"),
+    ("switch backward statistics", lambda: switch_backward(running=None), ValueError, "running_mean", "None"),
+    ("switch output_mask", lambda: switch_backward(output_mask=(True,) * 3), ValueError, "output_mask", "five"),
+]
 LINEAR = [
     ("x of integers", lambda: F.linear(a(2, 5).astype(int), a(3, 5)), TypeError, "x", "int64"),
     ("x without axes", lambda: F.linear(a(), a(3, 5)), ValueError, "x", "()"),
@@ -275,11 +363,11 @@ LINEAR = [
 ACTIVATION = [
     *[
         (f"{name} of integers", lambda name=name: getattr(F, name)(X.astype(int)), TypeError, "x", "int64")
-        for name in ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
+        for name in ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "step")
     ],
     *[
         (f"{name} of None", lambda name=name: getattr(F, name)(None), TypeError, "x", "None")
-        for name in ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
+        for name in ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "step")
     ],
     *[
         (
@@ -340,6 +428,20 @@ LOSS = [
     ("ignore_index a float", lambda: ce(ignore_index=0.5), TypeError, "ignore_index", "0.5"),
     ("grad_output", lambda: F.cross_entropy_backward(a(3), L, T, reduction="none"), ValueError, "grad_output", "(3,)"),
     ("backward target", lambda: F.cross_entropy_backward(f(1), L, T + 9), ValueError, "target", ""),
+    ("bce of integers", lambda: F.binary_cross_entropy_with_logits(IDX, IDX), TypeError, "y", "int64"),
+    ("bce shapes", lambda: F.binary_cross_entropy_with_logits(a(2, 3), a(3)), ValueError, "target", "(3,)"),
+    ("bce target None", lambda: F.binary_cross_entropy_with_logits(a(2), None), TypeError, "target", "None"),
+    ("bce weight", lambda: F.binary_cross_entropy_with_logits(L, L, a(4)), ValueError, "weight", "(4,)"),
+    ("bce pos_weight", lambda: F.binary_cross_entropy_with_logits(L, L, pos_weight=X), ValueError, "pos_weight", "(2,"),
+    ("bce weight dtype", lambda: F.binary_cross_entropy_with_logits(L, L, a(5, dtype="d")), TypeError, "weight", "64"),
+    ("bce reduction", lambda: F.binary_cross_entropy_with_logits(L, L, None, "avg"), ValueError, "reduction", "avg"),
+    (
+        "bce grad_output",
+        lambda: F.binary_cross_entropy_with_logits_backward(a(3), L, L, reduction="none"),
+        ValueError,
+        "grad_output",
+        "(3,)",
+    ),
     ("mse of integers", lambda: F.mse_loss(IDX, IDX), TypeError, "y", "int64"),
     ("mse shapes", lambda: F.mse_loss(a(2, 3), a(3, 2)), ValueError, "target", "(3, 2)"),
     ("mse dtypes", lambda: F.mse_loss(a(2), a(2, dtype="d")), TypeError, "target", "float64"),
@@ -364,6 +466,7 @@ TABLES = {
     "avg_pool": AVG_POOL,
     "global_pool": GLOBAL,
     "batch_norm": BATCH_NORM,
+    "sample_norm": SAMPLE_NORM,
     "linear": LINEAR,
     "activation": ACTIVATION,
     "dropout": DROPOUT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fastconv import nn
+from fastconv import nn, optim
 from fastconv.testing import gradcheck
 from layer_cases import CASES
 
@@ -234,6 +234,126 @@ def test_mse_loss(reduction):
     rng = np.random.default_rng(11)
     y, target = rng.standard_normal((2, 4, 3))
     _check_loss(nn.MSELoss(reduction), torch.nn.MSELoss(reduction=reduction), y, target)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bce_with_logits_loss(reduction, weighted, dtype):
+    rng = np.random.default_rng(12)
+    y, target = rng.standard_normal((6, 3)).astype(dtype), rng.uniform(0, 1, (6, 3)).astype(dtype)
+    weights = {"weight": [0.5, 1.0, 2.0], "pos_weight": [3.0, 1.0, 0.5]} if weighted else {}
+    theirs = {name: torch.tensor(value, dtype=torch.from_numpy(y).dtype) for name, value in weights.items()}
+    ours = nn.BCEWithLogitsLoss(reduction=reduction, **weights)
+    _check_loss(ours, torch.nn.BCEWithLogitsLoss(reduction=reduction, **theirs), y, target)
+
+
+def test_step_passes_no_gradient():
+    x = np.random.default_rng(13).standard_normal((3, 4)).astype(np.float32)
+    layer = nn.Step()
+    np.testing.assert_array_equal(layer(x), x > 0)
+    grad = layer.backward(np.ones_like(x))
+    assert grad.shape == x.shape
+    assert grad.dtype == x.dtype
+    assert not grad.any()
+    with pytest.raises(ValueError, match=r"grad_output: got shape \(3,\)"):
+        layer.backward(np.ones(3, np.float32))
+
+
+# ---- norms ---------------------------------------------------------------------------------------------------------
+
+
+@each_format
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_instance_norm_of_one_sample(n, data_format):
+    """Without the first axis, as PyTorch's."""
+    x = np.random.default_rng(14).standard_normal((3, 4, *(5, 6, 2)[:n]))
+    inputs = _to_format(x, data_format)
+    layer = getattr(nn, f"InstanceNorm{n}d")(4, affine=True, data_format=data_format, dtype=np.float64)
+    whole, alone = layer(inputs), layer(inputs[1])
+    np.testing.assert_array_equal(alone, whole[1])
+    assert layer.backward(np.ones_like(alone)).shape == inputs[1].shape
+    with pytest.raises(ValueError, match="expects"):
+        layer(inputs[0, ..., 0])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.BatchNorm2d(4, bias=False), lambda: nn.GroupNorm(2, 4, bias=False)], ids=["batch", "group"]
+)
+def test_norm_with_scale_alone(make):
+    layer = make()
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+    y = layer(np.random.default_rng(15).standard_normal((2, 4, 3, 3)).astype(np.float32))
+    layer.backward(np.ones_like(y))
+    assert layer.weight.grad.shape == (4,)
+
+
+def test_norms_refuse_what_does_not_fit():
+    x = np.zeros((2, 4, 3, 3), np.float32)
+    for make, match in (
+        (lambda: nn.GroupNorm(3, 4), "num_groups: got 3, expected a divisor"),
+        (lambda: nn.GroupNorm(1, 5)(x), "5 channels"),
+        (lambda: nn.LayerNorm(())(x), "normalized_shape"),
+        (lambda: nn.LayerNorm(4)(x), "normalized_shape"),
+        (lambda: nn.SwitchNorm1d(4)(x), "SwitchNorm1d.*3 axes"),
+        (lambda: nn.InstanceNorm2d(3)(x), "InstanceNorm2d.*3 channels"),
+        (lambda: nn.BatchNorm1d(4)(np.zeros((1, 4), np.float32)), "more than 1 value per channel"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make()
+
+
+NORMS = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda channels, **kw: nn.InstanceNorm2d(channels, affine=True, **kw),
+    "group": lambda channels, **kw: nn.GroupNorm(4, channels, **kw),
+    "layer": lambda channels, data_format: nn.LayerNorm(
+        (channels, 8, 8) if data_format == "channels_first" else (8, 8, channels)
+    ),
+    "switch": nn.SwitchNorm2d,
+}
+
+
+@each_format
+@pytest.mark.parametrize("name", NORMS)
+def test_a_residual_network_with_every_norm_learns(name, data_format):
+    """Two branches, each with the norm; the loss falls to less than half."""
+    nn.init.seed(0)
+    options = {"data_format": data_format}
+
+    def norm(channels):
+        return NORMS[name](channels, **options)
+
+    def branch(kernel):
+        conv = nn.Conv2d(8, 8, kernel, padding="same", **options)
+        return nn.Sequential(conv, norm(8), nn.ReLU())
+
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, **options),
+        norm(8),
+        nn.Residual(branch(3), branch(1)),
+        nn.Residual(nn.Sequential(branch(3), branch(3))),
+        nn.GlobalAvgPool(**options),
+        nn.Linear(8, 3),
+    )
+    rng = np.random.default_rng(16)
+    target = rng.integers(0, 3, 48)
+    x = rng.standard_normal((48, 1, 8, 8)).astype(np.float32) * 0.5
+    x[target == 1, :, ::2] += 1
+    x[target == 2, :, :, ::2] += 1
+    x = _to_format(x, data_format)
+    loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(network.parameters(), lr=0.03)
+    losses = []
+    for _ in range(40):
+        losses.append(loss(network(x), target))
+        network.zero_grad()
+        network.backward(loss.backward())
+        optimizer.step()
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
+# ---- losses, checked -----------------------------------------------------------------------------------------------
 
 
 def _check_loss(ours, theirs, y, target):

@@ -4,7 +4,7 @@ import fastconv.functional as F
 import numpy as np
 import problems
 import pytest
-import reference
+import reference_norms
 import tolerance
 from conftest import runnable_kernels
 from fastconv.testing import gradcheck
@@ -36,7 +36,7 @@ def check(rng, shape, dtype, training, data_format="channels_first", view="conti
     y, used_mean, invstd = F.batch_norm(
         given_x, new_mean, new_var, weight, bias, training, 0.2, return_stats=True, data_format=data_format
     )
-    wanted = reference.batch_norm(x, mean, var, weight, bias, training, 0.2)
+    wanted = reference_norms.batch_norm(x, mean, var, weight, bias, training, 0.2)
 
     def first(array):
         return problems.to_first(array, data_format) if len(shape) > 2 else array
@@ -44,7 +44,7 @@ def check(rng, shape, dtype, training, data_format="channels_first", view="conti
     # Statistics are within a rounding of the dtype; y then errs by a few roundings of its terms.
     u = tolerance.unit_roundoff(dtype)
     count = x.size // shape[1]
-    spread = np.sqrt(reference.batch_statistics(x)[1] + 1e-5).min() if training else 1.0
+    spread = np.sqrt(reference_norms.batch_statistics(x)[1] + 1e-5).min() if training else 1.0
     size = 1 + np.abs(x).max() / spread
     for name, actual, expected, scale in (
         ("mean", used_mean, wanted[1], size),
@@ -59,7 +59,9 @@ def check(rng, shape, dtype, training, data_format="channels_first", view="conti
     assert y.dtype == used_mean.dtype == invstd.dtype == dtype
     gradients = F.batch_norm_backward(given_g, given_x, used_mean, invstd, weight, training, data_format=data_format)
     # From the statistics that the call was given, rounded as they are.
-    expected = reference.batch_norm_backward(g, x, reference.f64(used_mean), reference.f64(invstd), weight, training)
+    expected = reference_norms.batch_norm_backward(
+        g, x, reference_norms.f64(used_mean), reference_norms.f64(invstd), weight, training
+    )
     assert gradients._fields == ("input", "weight", "bias")
     magnitude = (1 + np.abs(g).max()) * (1 + np.abs(weight).max()) * (1 + np.abs(expected[0]).max()) * size
     bounds = (
@@ -109,7 +111,7 @@ def test_no_cancellation(isa):
     x = (rng.standard_normal((16, 4, 31, 33)) * 1e-3 + 1e3).astype("f")
     x[:, 3] = rng.standard_normal((16, 31, 33)) * 1e-2
     x[0, 3, 0, 0] = 1e4
-    mean, var = reference.batch_statistics(x)
+    mean, var = reference_norms.batch_statistics(x)
     for data_format in problems.FORMATS:
         own = problems.to_format(x, data_format)
         _, m, invstd = F.batch_norm(own, None, None, training=True, eps=0, return_stats=True, data_format=data_format)

@@ -39,6 +39,15 @@ global_avg_pool: op=global_avg_pool n=5 c=19 in=17x13
 global_max_pool: op=global_max_pool n=5 c=19 in=17x13
 batch_norm: op=batch_norm n=5 c=19 in=17x13
 batch_norm_wide: op=batch_norm n=40 c=5 in=64x64
+layer_norm: op=layer_norm n=5 c=19 in=17x13
+layer_norm_rows: op=layer_norm n=400 c=130
+group_norm: op=group_norm n=5 c=24 in=17x13 groups=4
+group_norm_small: op=group_norm n=300 c=32 in=3x3 groups=8
+group_norm_large: op=group_norm n=3 c=64 in=96x96 groups=2
+group_norm_rows: op=group_norm n=37 c=60 groups=6
+instance_norm: op=instance_norm n=5 c=19 in=17x13
+instance_norm_1d: op=instance_norm n=40 c=5 in=5000
+switch_norm: op=switch_norm n=5 c=19 in=17x13
 linear: op=linear n=37 c=130 k=45
 linear_long: op=linear n=6 c=4099 k=8
 relu: op=relu n=5 c=19 in=17x13
@@ -46,6 +55,7 @@ leaky_relu: op=leaky_relu n=5 c=19 in=17x13
 elu: op=elu n=5 c=19 in=17x13
 sigmoid: op=sigmoid n=5 c=19 in=17x13
 tanh: op=tanh n=5 c=19 in=17x13
+step: op=step n=5 c=19 in=17x13
 tanh_large: op=tanh n=5 c=64 in=64x64
 softmax: op=softmax n=37 c=101
 softmax_pixels: op=softmax n=4 c=11 in=17x13
@@ -53,6 +63,7 @@ log_softmax: op=log_softmax n=37 c=101
 cross_entropy: op=cross_entropy n=37 c=11
 cross_entropy_pixels: op=cross_entropy n=3 c=11 in=33x31
 mse_loss: op=mse_loss n=37 c=1001
+bce: op=binary_cross_entropy_with_logits n=37 c=1001
 """
 PROBLEMS = [parse_problem(line) for line in LINES.strip().splitlines()]
 everywhere = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
@@ -91,7 +102,7 @@ def test_samples_do_not_depend_on_the_batch(isa, problem, data_format, dtype):
         for i in (0, problem.n - 1):
             tolerance.assert_same_bits(run_loss(problem, dtype, slice(i, i + 1), options)[0], whole[i])
         return
-    options = {"training": False} if problem.op == "batch_norm" else None
+    options = {"training": False} if problem.op in ("batch_norm", "switch_norm") else None
     output, gradients = run(problem, dtype, data_format, options=options)
     for pick in [slice(i, i + 1) for i in {0, 1, problem.n // 2, problem.n - 1}] + [slice(1, 3)]:
         alone, own = run(problem, dtype, data_format, pick, options)
@@ -303,6 +314,12 @@ print(extra)
         "max_pool: op=max_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
         "avg_pool: op=avg_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
         "batch_norm: op=batch_norm n=16 c=64 in=64x64",
+        "layer_norm: op=layer_norm n=16 c=64 in=64x64",
+        "group_norm: op=group_norm n=16 c=64 in=64x64 groups=8",
+        "group_norm_small: op=group_norm n=4096 c=256 in=2x2 groups=32",
+        "instance_norm: op=instance_norm n=16 c=64 in=64x64",
+        "switch_norm: op=switch_norm n=16 c=64 in=64x64",
+        "bce: op=binary_cross_entropy_with_logits n=16 c=64 in=64x64",
         "softmax: op=softmax n=16 c=64 in=64x64",
     ],
     ids=lambda line: line.split(":")[0],

@@ -44,6 +44,27 @@ ArrayView image_view(const py::array& array, const char* name, bool channels_las
   return view_with_axes(array, name, axes, writable);
 }
 
+Strided strided(const py::array& array, const char* name, py::ssize_t item, bool writable) {
+  Strided result;
+  result.data = const_cast<void*>(array.data());
+  if (writable && !array.writeable()) fail(std::string(name) + ": is read-only");
+  if (reinterpret_cast<std::uintptr_t>(result.data) % static_cast<std::size_t>(item) != 0)
+    fail(std::string(name) + ": data is not aligned");
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    if (array.strides(i) % item != 0) fail(std::string(name) + ": strides are not a multiple of the item size");
+    if (writable && array.size() > 0 && array.shape(i) > 1 && array.strides(i) == 0)
+      fail(std::string(name) + ": is a broadcast view");
+    result.shape.push_back(array.shape(i));
+    result.stride.push_back(array.strides(i) / item);
+  }
+  return result;
+}
+
+Strided strided(const py::array& array, const char* name, Dtype dtype, bool writable) {
+  if (dtype_of(array, name) != dtype) throw py::type_error(std::string(name) + ": expected the first array's dtype");
+  return strided(array, name, static_cast<py::ssize_t>(dtype_size(dtype)), writable);
+}
+
 py::dtype numpy_dtype(Dtype dtype) {
   switch (dtype) {
     case Dtype::f32:

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/array_view.h"
+#include "ops/loop_nest.h"
 
 namespace fastconv {
 
@@ -25,6 +26,10 @@ ArrayView image_view(const py::array& array, const char* name, bool channels_las
 
 // A weight (K, C, *kernel): shape[0] = K, shape[1] = C.
 inline ArrayView weight_view(const py::array& array, const char* name) { return image_view(array, name, false); }
+
+// An aligned array of any rank, its strides in elements of `item` bytes; of `dtype` (TypeError otherwise).
+Strided strided(const py::array& array, const char* name, py::ssize_t item, bool writable = false);
+Strided strided(const py::array& array, const char* name, Dtype dtype, bool writable = false);
 
 // A fresh C-contiguous array of the given canonical shape in the given data format.
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last);

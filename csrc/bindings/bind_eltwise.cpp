@@ -9,31 +9,9 @@
 namespace fastconv {
 namespace {
 
-// Any aligned array as pointer, shape and strides in elements of `item` bytes.
-Strided strided(const py::array& array, const char* name, py::ssize_t item, bool writable = false) {
-  Strided result;
-  result.data = const_cast<void*>(array.data());
-  if (writable && !array.writeable()) fail(std::string(name) + ": is read-only");
-  if (reinterpret_cast<std::uintptr_t>(result.data) % static_cast<std::size_t>(item) != 0)
-    fail(std::string(name) + ": data is not aligned");
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
-    if (array.strides(i) % item != 0) fail(std::string(name) + ": strides are not a multiple of the item size");
-    if (writable && array.size() > 0 && array.shape(i) > 1 && array.strides(i) == 0)
-      fail(std::string(name) + ": is a broadcast view");
-    result.shape.push_back(array.shape(i));
-    result.stride.push_back(array.strides(i) / item);
-  }
-  return result;
-}
-
-Strided real(const py::array& array, const char* name, Dtype dtype, bool writable = false) {
-  if (dtype_of(array, name) != dtype) throw py::type_error(std::string(name) + ": expected the first array's dtype");
-  return strided(array, name, static_cast<py::ssize_t>(dtype_size(dtype)), writable);
-}
-
 Strided flags(const py::array& array, const char* name, bool writable = false) {
   if (!py::isinstance<py::array_t<bool>>(array)) throw py::type_error(std::string(name) + ": expected bool");
-  return strided(array, name, 1, writable);
+  return strided(array, name, py::ssize_t{1}, writable);
 }
 
 void same_shape(const Strided& a, const Strided& b, const char* name) {
@@ -48,12 +26,12 @@ int checked_axis(const Strided& x, int axis) {
 void eltwise(const std::string& name, const py::array& a, const py::object& b, const py::array& y, double parameter) {
   const Map map = map_by_name(name);
   const Dtype dtype = dtype_of(a, "a");
-  const Strided first = real(a, "a", dtype), result = real(y, "y", dtype, true);
+  const Strided first = strided(a, "a", dtype), result = strided(y, "y", dtype, true);
   same_shape(first, result, "y");
   if (map_has_two_inputs(map) == b.is_none()) fail("b: expected one exactly where the map has two inputs");
   Strided second;
   if (!b.is_none()) {
-    second = real(py::cast<py::array>(b), "b", dtype);
+    second = strided(py::cast<py::array>(b), "b", dtype);
     same_shape(first, second, "b");
   }
   const bool two = !b.is_none();
@@ -69,12 +47,12 @@ struct LossArguments {
   LossArguments(const py::array& logits, const py::array& target, const py::object& weights, std::int64_t ignore_index,
                 double label_smoothing) {
     const Dtype dtype = dtype_of(logits, "logits");
-    const Strided x = real(logits, "logits", dtype);
+    const Strided x = strided(logits, "logits", dtype);
     if (x.shape.size() != 3 || x.shape[1] < 1) fail("logits: expected (N, C, S)");
     if (!(logits.flags() & py::array::c_style) || !(target.flags() & py::array::c_style))
       fail("logits: not contiguous");
     const bool classes = py::isinstance<py::array_t<std::int64_t>>(target);
-    const Strided t = classes ? strided(target, "target", 8) : real(target, "target", dtype);
+    const Strided t = classes ? strided(target, "target", py::ssize_t{8}) : strided(target, "target", dtype);
     if (t.shape != (classes ? std::vector<std::int64_t>{x.shape[0], x.shape[2]} : x.shape)) fail("target: wrong shape");
     weight.assign(static_cast<std::size_t>(x.shape[1]), 1.0);
     if (!weights.is_none()) {
@@ -118,7 +96,7 @@ py::array cross_entropy_gradient(const py::array& grad_output, const py::array& 
                                  bool mean) {
   const LossArguments arguments(logits, target, weights, ignore_index, label_smoothing);
   const CrossEntropy& p = arguments.problem;
-  const Strided g = real(grad_output, "grad_output", p.dtype);
+  const Strided g = strided(grad_output, "grad_output", p.dtype);
   const bool each = grad_output.ndim() == 2;
   if (each ? g.shape != std::vector<std::int64_t>{p.samples, p.positions} : grad_output.ndim() != 0)
     fail("grad_output: expected (N, S) or one number");
@@ -135,6 +113,33 @@ py::array cross_entropy_gradient(const py::array& grad_output, const py::array& 
   return result;
 }
 
+// The sum of the losses where y is None; else writes each loss, or its derivative, times `factor`.
+double binary_cross_entropy_pass(const py::array& x, const py::array& target, const py::object& weight,
+                                 const py::object& pos_weight, const py::object& y, bool derivative, double factor) {
+  BinaryCrossEntropy p;
+  p.dtype = dtype_of(x, "x");
+  p.x = strided(x, "x", p.dtype);
+  p.target = strided(target, "target", p.dtype);
+  same_shape(p.x, p.target, "target");
+  const auto optional = [&](const py::object& object, const char* name) {
+    if (object.is_none()) return Strided{};
+    Strided result = strided(py::cast<py::array>(object), name, p.dtype);
+    same_shape(p.x, result, name);
+    return result;
+  };
+  p.weight = optional(weight, "weight");
+  p.pos_weight = optional(pos_weight, "pos_weight");
+  if (y.is_none()) {
+    const py::gil_scoped_release release;
+    return binary_cross_entropy_sum(p);
+  }
+  const Strided result = strided(py::cast<py::array>(y), "y", p.dtype, true);
+  same_shape(p.x, result, "y");
+  const py::gil_scoped_release release;
+  binary_cross_entropy(p, result, derivative, factor);
+  return 0;
+}
+
 }  // namespace
 
 void bind_eltwise(py::module_& module) {
@@ -144,7 +149,7 @@ void bind_eltwise(py::module_& module) {
       "squared_error",
       [](const py::array& a, const py::array& b) {
         const Dtype dtype = dtype_of(a, "a");
-        const Strided first = real(a, "a", dtype), second = real(b, "b", dtype);
+        const Strided first = strided(a, "a", dtype), second = strided(b, "b", dtype);
         same_shape(first, second, "b");
         const py::gil_scoped_release release;
         return squared_error(dtype, first, second);
@@ -154,7 +159,7 @@ void bind_eltwise(py::module_& module) {
       "softmax",
       [](const py::array& x, const py::array& y, int axis, bool logarithm) {
         const Dtype dtype = dtype_of(x, "x");
-        const Strided in = real(x, "x", dtype), out = real(y, "y", dtype, true);
+        const Strided in = strided(x, "x", dtype), out = strided(y, "y", dtype, true);
         same_shape(in, out, "y");
         checked_axis(in, axis);
         const py::gil_scoped_release release;
@@ -165,8 +170,8 @@ void bind_eltwise(py::module_& module) {
       "softmax_backward",
       [](const py::array& grad_output, const py::array& y, const py::array& grad_input, int axis, bool logarithm) {
         const Dtype dtype = dtype_of(grad_output, "grad_output");
-        const Strided g = real(grad_output, "grad_output", dtype), value = real(y, "y", dtype),
-                      gx = real(grad_input, "grad_input", dtype, true);
+        const Strided g = strided(grad_output, "grad_output", dtype), value = strided(y, "y", dtype),
+                      gx = strided(grad_input, "grad_input", dtype, true);
         same_shape(g, value, "y");
         same_shape(g, gx, "grad_input");
         checked_axis(g, axis);
@@ -174,6 +179,9 @@ void bind_eltwise(py::module_& module) {
         softmax_backward(dtype, g, value, gx, axis, logarithm);
       },
       py::arg("grad_output"), py::arg("y"), py::arg("grad_input"), py::arg("axis"), py::arg("logarithm"));
+  module.def("binary_cross_entropy", &binary_cross_entropy_pass, py::arg("x"), py::arg("target"),
+             py::arg("weight").none(true), py::arg("pos_weight").none(true), py::arg("y").none(true),
+             py::arg("derivative"), py::arg("factor"));
   module.def("cross_entropy", &cross_entropy_forward, py::arg("logits"), py::arg("target"),
              py::arg("weight").none(true), py::arg("ignore_index"), py::arg("label_smoothing"), py::arg("reduction"));
   module.def("cross_entropy_backward", &cross_entropy_gradient, py::arg("grad_output"), py::arg("logits"),
@@ -194,7 +202,7 @@ void bind_eltwise(py::module_& module) {
       "dropout_apply",
       [](const py::array& x, const py::array& keep, const py::array& y, double scale) {
         const Dtype dtype = dtype_of(x, "x");
-        const Strided in = real(x, "x", dtype), mask = flags(keep, "mask"), out = real(y, "y", dtype, true);
+        const Strided in = strided(x, "x", dtype), mask = flags(keep, "mask"), out = strided(y, "y", dtype, true);
         same_shape(in, mask, "mask");
         same_shape(in, out, "y");
         const py::gil_scoped_release release;

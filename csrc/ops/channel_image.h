@@ -34,7 +34,8 @@ class ChannelImage {
     const bool dense_channels = shape[1] == 1 || stride[1] == 1;
     // One step between rows, within and across samples.
     row_step_ = positions_ == 1 ? stride[0] : step_;
-    rows_in_place_ = dense_channels && uniform && (positions_ == 1 || shape[0] == 1 || stride[0] == positions_ * step_);
+    rows_in_place_ = dense_channels && uniform;
+    samples_follow_ = positions_ == 1 || shape[0] == 1 || stride[0] == positions_ * step_;
   }
 
   std::int64_t samples() const { return view_.shape[0]; }
@@ -42,8 +43,11 @@ class ChannelImage {
   std::int64_t positions() const { return positions_; }
   std::int64_t rows() const { return samples() * positions_; }
   bool planes_in_place() const { return planes_in_place_; }
-  // Whether rows can be read where they are; `packed` asks that nothing lies between them.
-  bool rows_in_place(bool packed) const { return rows_in_place_ && (!packed || row_step_ == channels()); }
+  // Whether rows can be read where they are; `packed` asks that nothing lies between them, `samples` that they are of
+  // more than one sample.
+  bool rows_in_place(bool packed, bool samples) const {
+    return rows_in_place_ && (!packed || row_step_ == channels()) && (!samples || samples_follow_);
+  }
 
   // The positions [begin, begin + length) of channel c of `count` samples from n on.
   Run sample_planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length,
@@ -64,7 +68,10 @@ class ChannelImage {
   // The channels [c, c + columns) of `count` rows from `row` on; a row is a position of a sample.
   Run row_block(std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns, bool packed,
                 T* buffer) const {
-    if (rows_in_place(packed)) return {view_.data + row * row_step_ + c * view_.stride[1], row_step_};
+    if (rows_in_place(packed, row / positions_ != (row + count - 1) / positions_)) {
+      const std::int64_t step = positions_ == 1 ? 0 : step_;
+      return {plane(row / positions_, c) + row % positions_ * step, row_step_};
+    }
     for (std::int64_t done = 0; done < count;) {
       const std::int64_t n = (row + done) / positions_, begin = (row + done) % positions_;
       const std::int64_t some = positions_ - begin < count - done ? positions_ - begin : count - done;
@@ -97,7 +104,7 @@ class ChannelImage {
 
   View<T> view_;
   std::int64_t positions_, step_, row_step_;
-  bool planes_in_place_, rows_in_place_;
+  bool planes_in_place_, rows_in_place_, samples_follow_;
 };
 
 }  // namespace fastconv

@@ -16,6 +16,7 @@ constexpr const char* kMapNames[kMapCount] = {"relu",
                                               "elu",
                                               "sigmoid",
                                               "tanh",
+                                              "step",
                                               "relu_backward",
                                               "leaky_relu_backward",
                                               "elu_backward",
@@ -26,8 +27,8 @@ constexpr const char* kMapNames[kMapCount] = {"relu",
 
 // Maps that only pick or scale their inputs keep subnormal numbers; so does float64 everywhere.
 Subnormals mode_of(Dtype dtype, Map map) {
-  const bool selection =
-      map == Map::relu || map == Map::leaky_relu || map == Map::relu_backward || map == Map::leaky_relu_backward;
+  const bool selection = map == Map::relu || map == Map::leaky_relu || map == Map::step || map == Map::relu_backward ||
+                         map == Map::leaky_relu_backward;
   return selection || dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush;
 }
 
@@ -101,6 +102,70 @@ double squared_error(Dtype dtype, const Strided& a, const Strided& b) {
       const double part =
           kernel.squared_error(nest.run(0, static_cast<const T*>(a.data), at, count, buffers[0]),
                                nest.run(1, static_cast<const T*>(b.data), at, count, buffers[1]), count);
+      sums[item] = at % kItem == 0 ? part : sums[item] + part;
+    });
+  });
+  double total = 0;
+  for (std::int64_t item = 0; item < (size + kItem - 1) / kItem; ++item) total += sums[item];
+  return total;
+}
+
+namespace {
+
+// A binary cross entropy's arrays, read in the order of `y`.
+struct Operands {
+  const BinaryCrossEntropy& p;
+  LoopNest<5> nest;
+
+  Operands(const BinaryCrossEntropy& problem, const Strided& y)
+      : p(problem), nest({&p.x, &p.target, &or_x(p.weight), &or_x(p.pos_weight), &y}, 4) {}
+
+  const Strided& or_x(const Strided& array) const { return array.data ? array : p.x; }
+
+  template <class T>
+  void run(BinaryCrossEntropyFunction function, std::int64_t at, std::int64_t count, T* y, double factor) const {
+    const Strided* arrays[4] = {&p.x, &p.target, &p.weight, &p.pos_weight};
+    T buffers[4][kRun];
+    const T* runs[4];
+    for (int k = 0; k < 4; ++k) {
+      const T* data = static_cast<const T*>(arrays[k]->data);
+      runs[k] = data ? nest.run(k, data, at, count, buffers[k]) : nullptr;
+    }
+    function(runs[0], runs[1], runs[2], runs[3], y, count, factor);
+  }
+};
+
+Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush; }
+
+}  // namespace
+
+void binary_cross_entropy(const BinaryCrossEntropy& p, const Strided& y, bool derivative, double factor) {
+  const std::int64_t size = y.size();
+  const ActivationKernel& kernel = choose_activation(p.dtype, active_isa_mask());
+  if (size == 0) return;
+  const Operands operands(p, y);
+  require_dense_result(operands.nest, 4);
+  const auto function = derivative ? kernel.binary_cross_entropy_backward : kernel.binary_cross_entropy;
+  dispatch_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_pieces(size, false, mode_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t) {
+      operands.run(function, at, count, static_cast<T*>(y.data) + at, factor);
+    });
+  });
+}
+
+double binary_cross_entropy_sum(const BinaryCrossEntropy& p) {
+  const std::int64_t size = p.x.size();
+  const ActivationKernel& kernel = choose_activation(p.dtype, active_isa_mask());
+  if (size == 0) return 0;
+  const Operands operands(p, p.x);
+  Workspace<double> sums((size + kItem - 1) / kItem);
+  dispatch_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_pieces(size, false, mode_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t item) {
+      T losses[kRun];
+      operands.run(kernel.binary_cross_entropy, at, count, losses, 1);
+      const double part = kernel.sum(losses, count);
       sums[item] = at % kItem == 0 ? part : sums[item] + part;
     });
   });

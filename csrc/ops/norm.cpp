@@ -1,6 +1,7 @@
 #include "ops/norm.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -39,22 +40,42 @@ struct Sums {
   double first, second;
 };
 
-// Sum and squared deviations: `second` is around the mean of the block, so merging adds the distance of the means
+// How many problems of their own a batch has, each with a set of sums and coefficients for every channel.
+template <class T>
+std::int64_t sets_of(const ChannelImage<T>& x, Scope scope) {
+  return scope == Scope::sample ? x.samples() : 1;
+}
+
+// Squared deviations are around the mean of their own block, so merging two blocks adds the distance of the means
 // (T. Chan, G. Golub, R. LeVeque, "Algorithms for computing the sample variance", 1983).
+struct Merge {
+  double a, b, weight;
+
+  Merge(double count, double more) : a(1 / count), b(1 / more), weight(count * more / (count + more)) {}
+
+  void add(double& sum, double& squares, double more_sum, double more_squares) const {
+    const double distance = more_sum * b - sum * a;
+    sum += more_sum;
+    squares += more_squares + distance * distance * weight;
+  }
+};
+
+// Sum and squared deviations.
 template <class T>
 struct Moments {
   const BatchNormKernel& kernel;
   const ChannelImage<T>& x;
 
-  void planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length, T* buffer,
-              Sums& sums) const {
+  // The positions [begin, begin + length) of channel c of `count` samples from n on, which belong to `set`.
+  void planes(std::int64_t /*set*/, std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin,
+              std::int64_t length, T* buffer, Sums& sums) const {
     const auto run = x.sample_planes(n, count, c, begin, length, buffer);
     kernel.plane_moments(run.data, run.stride, count, length, &sums.first, &sums.second);
   }
 
   // `at_once` rows are one row of `columns` * `at_once` values.
-  void rows(std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns, std::int64_t at_once, T* buffer,
-            double* first, double* second) const {
+  void rows(std::int64_t /*set*/, std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns,
+            std::int64_t at_once, T* buffer, double* first, double* second) const {
     const bool packed = at_once > 1 || x.channels() < 256;
     const auto run = x.row_block(row, count, c, columns, packed, buffer);
     kernel.row_moments(run.data, run.stride * at_once, count / at_once, columns * at_once, first, second);
@@ -66,13 +87,8 @@ struct Moments {
       std::copy_n(more_first, channels, first);
       std::copy_n(more_second, channels, second);
     } else {
-      const double a = 1 / static_cast<double>(count), b = 1 / static_cast<double>(more);
-      const double weight = static_cast<double>(count) * static_cast<double>(more) / static_cast<double>(count + more);
-      for (std::int64_t c = 0; c < channels; ++c) {
-        const double distance = more_first[c] * b - first[c] * a;
-        first[c] += more_first[c];
-        second[c] += more_second[c] + distance * distance * weight;
-      }
+      const Merge merge(static_cast<double>(count), static_cast<double>(more));
+      for (std::int64_t c = 0; c < channels; ++c) merge.add(first[c], second[c], more_first[c], more_second[c]);
     }
     count += more;
   }
@@ -84,23 +100,25 @@ struct Products {
   const BatchNormKernel& kernel;
   const ChannelImage<T>& x;
   const ChannelImage<T>& grad_output;
-  const double* mean;
-  const double* repeated_mean;  // for several rows at once
+  const double* mean;           // C entries a set
+  const double* repeated_mean;  // the same for several rows at once
 
-  void planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length, T* buffer,
-              Sums& sums) const {
+  void planes(std::int64_t set, std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin,
+              std::int64_t length, T* buffer, Sums& sums) const {
     const auto g = grad_output.sample_planes(n, count, c, begin, length, buffer);
     const auto run = x.sample_planes(n, count, c, begin, length, buffer + count * length);
-    kernel.plane_products(g.data, g.stride, run.data, run.stride, count, length, mean[c], &sums.first, &sums.second);
+    kernel.plane_products(g.data, g.stride, run.data, run.stride, count, length, mean[set * x.channels() + c],
+                          &sums.first, &sums.second);
   }
 
-  void rows(std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns, std::int64_t at_once, T* buffer,
-            double* first, double* second) const {
+  void rows(std::int64_t set, std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns,
+            std::int64_t at_once, T* buffer, double* first, double* second) const {
     const bool packed = at_once > 1 || x.channels() < 256;
+    const std::int64_t own = set * x.channels();
     const auto g = grad_output.row_block(row, count, c, columns, packed, buffer);
     const auto run = x.row_block(row, count, c, columns, packed, buffer + count * columns);
     kernel.row_products(g.data, g.stride * at_once, run.data, run.stride * at_once, count / at_once, columns * at_once,
-                        at_once > 1 ? repeated_mean : mean + c, first, second);
+                        at_once > 1 ? repeated_mean + own * at_once : mean + own + c, first, second);
   }
 
   static void merge(std::int64_t& count, double* first, double* second, std::int64_t more, const double* more_first,
@@ -115,52 +133,55 @@ struct Products {
 
 // Sums over planes: each channel's values in blocks, a block being a piece of one plane or several whole planes.
 template <class T, class Reduction>
-void reduce_planes(const Reduction& reduction, Dtype dtype, double* first, double* second) {
+void reduce_planes(const Reduction& reduction, Dtype dtype, Scope scope, double* first, double* second) {
   const auto& x = reduction.x;
-  const std::int64_t samples = x.samples(), channels = x.channels(), positions = x.positions();
+  const std::int64_t sets = sets_of(x, scope), all = sets * x.channels();
+  const std::int64_t samples = x.samples() / sets, channels = x.channels(), positions = x.positions();
   const std::int64_t pieces = up(positions, kBlock), length = up(up(positions, pieces), 16) * 16;
   const std::int64_t together = std::min(samples, std::max<std::int64_t>(1, kBlock / positions));
   const std::int64_t blocks = up(samples, together) * pieces;
   const std::int64_t per_item = std::max<std::int64_t>(1, kItem / (together * std::min(length, positions)));
   const std::int64_t buffered = std::min(length, positions) * together;
-  Workspace<Sums> sums(channels * blocks);
-  const Work work{up(channels * blocks, per_item), 0.5 * static_cast<double>(samples * channels * positions)};
+  Workspace<Sums> sums(all * blocks);
+  const Work work{up(all * blocks, per_item), 0.5 * static_cast<double>(samples * all * positions)};
   parallel_for(work, mode_of(dtype), [&](std::int64_t item) {
     Workspace<T> buffer(2 * buffered);
-    const std::int64_t last = std::min(channels * blocks, (item + 1) * per_item);
+    const std::int64_t last = std::min(all * blocks, (item + 1) * per_item);
     for (std::int64_t i = item * per_item; i < last; ++i) {
-      const std::int64_t c = i / blocks, n = i % blocks / pieces * together, begin = i % pieces * length;
+      const std::int64_t set = i / blocks / channels, c = i / blocks % channels;
+      const std::int64_t n = i % blocks / pieces * together, begin = i % pieces * length;
       const std::int64_t count = std::min(together, samples - n), some = std::min(length, positions - begin);
       sums[i].count = count * std::max<std::int64_t>(some, 0);
-      if (sums[i].count > 0) reduction.planes(n, count, c, begin, some, buffer, sums[i]);
+      if (sums[i].count > 0) reduction.planes(set, set * samples + n, count, c, begin, some, buffer, sums[i]);
     }
   });
-  parallel_for({up(channels, 256), 10.0 * static_cast<double>(channels * blocks)}, Subnormals::keep,
-               [&](std::int64_t item) {
-                 for (std::int64_t c = item * 256; c < std::min(channels, item * 256 + 256); ++c) {
-                   std::int64_t count = 0;
-                   for (std::int64_t b = 0; b < blocks; ++b) {
-                     const Sums& part = sums[c * blocks + b];
-                     if (part.count > 0)
-                       Reduction::merge(count, first + c, second + c, part.count, &part.first, &part.second, 1);
-                   }
-                 }
-               });
+  parallel_for({up(all, 256), 10.0 * static_cast<double>(all * blocks)}, Subnormals::keep, [&](std::int64_t item) {
+    for (std::int64_t c = item * 256; c < std::min(all, item * 256 + 256); ++c) {
+      std::int64_t count = 0;
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        const Sums& part = sums[c * blocks + b];
+        if (part.count > 0) Reduction::merge(count, first + c, second + c, part.count, &part.first, &part.second, 1);
+      }
+    }
+  });
 }
 
 // Sums over rows: chunks of rows by groups of columns; inside a chunk, blocks that stay in the cache.
 template <class T, class Reduction>
-void reduce_rows(const Reduction& reduction, Dtype dtype, double* first, double* second) {
+void reduce_rows(const Reduction& reduction, Dtype dtype, Scope scope, double* first, double* second) {
   const auto& x = reduction.x;
-  const std::int64_t rows = x.rows(), channels = x.channels(), at_once = rows_at_once(channels);
+  const std::int64_t sets = sets_of(x, scope), rows = x.rows() / sets;
+  const std::int64_t channels = x.channels(), at_once = rows_at_once(channels);
   const std::int64_t group = std::min(channels, kColumnGroup), groups = up(channels, group);
   const std::int64_t block = std::max<std::int64_t>(1, kRowBlock / (group * at_once)) * at_once;
   const std::int64_t wanted = std::clamp<std::int64_t>(rows * group / kRowChunk, 1, kMaxChunks);
   const std::int64_t chunk = up(up(rows, wanted), block) * block, chunks = up(rows, chunk);
-  Workspace<double> parts(2 * chunks * channels);
-  parallel_for({chunks * groups, 0.5 * static_cast<double>(rows * channels)}, mode_of(dtype), [&](std::int64_t item) {
-    const std::int64_t c = item % groups * group, columns = std::min(group, channels - c);
-    const std::int64_t begin = item / groups * chunk, end = std::min(rows, begin + chunk);
+  Workspace<double> parts(2 * sets * chunks * channels);
+  const Work work{sets * chunks * groups, 0.5 * static_cast<double>(x.rows() * channels)};
+  parallel_for(work, mode_of(dtype), [&](std::int64_t item) {
+    const std::int64_t set = item / groups / chunks, c = item % groups * group;
+    const std::int64_t columns = std::min(group, channels - c);
+    const std::int64_t begin = item / groups % chunks * chunk, end = std::min(rows, begin + chunk);
     double* own_first = parts + 2 * (item / groups) * channels + c;
     double* own_second = own_first + channels;
     Workspace<T> buffer(2 * std::min(block, end - begin) * columns);
@@ -168,7 +189,7 @@ void reduce_rows(const Reduction& reduction, Dtype dtype, double* first, double*
     std::int64_t count = 0;
     const auto add = [&](std::int64_t row, std::int64_t some, std::int64_t repeat) {
       double* more_second = sums + columns * repeat;
-      reduction.rows(row, some, c, columns, repeat, buffer, sums, more_second);
+      reduction.rows(set, set * rows + row, some, c, columns, repeat, buffer, sums, more_second);
       for (std::int64_t r = 0; r < repeat; ++r)
         Reduction::merge(count, own_first, own_second, some / repeat, sums + r * columns, more_second + r * columns,
                          columns);
@@ -179,43 +200,44 @@ void reduce_rows(const Reduction& reduction, Dtype dtype, double* first, double*
       if (some > whole) add(row + whole, some - whole, 1);
     }
   });
-  std::int64_t count = 0;
-  for (std::int64_t i = 0; i < chunks; ++i)
-    Reduction::merge(count, first, second, std::min(chunk, rows - i * chunk), parts + 2 * i * channels,
-                     parts + (2 * i + 1) * channels, channels);
-}
-
-template <class T, class Reduction>
-void reduce(const Reduction& reduction, Dtype dtype, ChannelLayout layout, double* first, double* second) {
-  std::fill_n(first, reduction.x.channels(), 0.0);
-  std::fill_n(second, reduction.x.channels(), 0.0);
-  if (reduction.x.rows() == 0 || reduction.x.channels() == 0) return;
-  if (layout == ChannelLayout::planes) {
-    reduce_planes<T>(reduction, dtype, first, second);
-  } else {
-    reduce_rows<T>(reduction, dtype, first, second);
+  for (std::int64_t set = 0; set < sets; ++set) {
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < chunks; ++i) {
+      const double* part = parts + 2 * (set * chunks + i) * channels;
+      Reduction::merge(count, first + set * channels, second + set * channels, std::min(chunk, rows - i * chunk), part,
+                       part + channels, channels);
+    }
   }
 }
 
-// Per-channel numbers in the data's dtype, each repeated for the rows taken at once.
+template <class T, class Reduction>
+void reduce(const Reduction& reduction, Dtype dtype, ChannelLayout layout, Scope scope, double* first, double* second) {
+  const std::int64_t sums = (scope == Scope::sample ? reduction.x.samples() : 1) * reduction.x.channels();
+  std::fill_n(first, sums, 0.0);
+  std::fill_n(second, sums, 0.0);
+  if (reduction.x.rows() == 0 || reduction.x.channels() == 0) return;
+  if (layout == ChannelLayout::planes) {
+    reduce_planes<T>(reduction, dtype, scope, first, second);
+  } else {
+    reduce_rows<T>(reduction, dtype, scope, first, second);
+  }
+}
+
+// The numbers of each set in the data's dtype, repeated for the rows taken at once.
 template <class T>
-std::vector<T> repeated(const double* values, std::int64_t channels, std::int64_t times) {
-  std::vector<T> result(static_cast<std::size_t>(values ? channels * times : 0));
-  for (std::size_t i = 0; i < result.size(); ++i)
-    result[i] = static_cast<T>(values[i % static_cast<std::size_t>(channels)]);
+std::vector<T> repeated(const double* values, std::int64_t sets, std::int64_t channels, std::int64_t times) {
+  std::vector<T> result;
+  if (!values) return result;
+  result.reserve(static_cast<std::size_t>(sets * channels * times));
+  for (std::int64_t set = 0; set < sets; ++set)
+    for (std::int64_t i = 0; i < times; ++i)
+      for (std::int64_t c = 0; c < channels; ++c) result.push_back(static_cast<T>(values[set * channels + c]));
   return result;
 }
 
 template <class T>
 struct Affine {
   std::vector<T> mean, scale, shift, slope;
-
-  Affine(std::int64_t channels, std::int64_t times, const double* mean_, const double* scale_, const double* shift_,
-         const double* slope_)
-      : mean(repeated<T>(mean_, channels, times)),
-        scale(repeated<T>(scale_, channels, times)),
-        shift(repeated<T>(shift_, channels, times)),
-        slope(repeated<T>(slope_, channels, times)) {}
 
   NormCoefficients from(std::int64_t channel) const {
     const auto at = [&](const std::vector<T>& values) -> const void* {
@@ -225,38 +247,48 @@ struct Affine {
   }
 };
 
+// The coefficients of a transformation in float64, as NormCoefficients has them; a forward one has no slope.
+struct Maps {
+  const double *mean, *scale, *shift, *slope;
+};
+
 // Calls body(input runs, output, its stride, count, length, coefficients) over fixed pieces of a dense result.
 template <class T, int K, class Body>
-void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayout layout, const double* mean,
-               const double* scale, const double* shift, const double* slope, Dtype dtype, Body&& body) {
+void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayout layout, Scope scope,
+               const Maps& maps, Dtype dtype, Body&& body) {
   const ChannelImage<T>& x = *inputs[0];
   const std::int64_t channels = x.channels(), positions = x.positions();
   if (x.rows() == 0 || channels == 0) return;
+  const std::int64_t sets = sets_of(x, scope);
+  const std::int64_t at_once = layout == ChannelLayout::rows ? rows_at_once(channels) : 1;
+  const auto values = [&](const double* numbers) { return repeated<T>(numbers, sets, channels, at_once); };
+  const Affine<T> affine{values(maps.mean), values(maps.scale), values(maps.shift), values(maps.slope)};
   using Run = typename ChannelImage<T>::Run;
   if (layout == ChannelLayout::rows) {
-    const std::int64_t at_once = rows_at_once(channels), rows = x.rows();
+    const std::int64_t rows = x.rows() / sets;
     const std::int64_t some = std::max<std::int64_t>(1, kItem / (channels * at_once)) * at_once;
-    const Affine<T> affine(channels, at_once, mean, scale, shift, slope);
-    parallel_for({up(rows, some), 0.5 * static_cast<double>(rows * channels)}, mode_of(dtype), [&](std::int64_t item) {
-      const std::int64_t row = item * some, count = std::min(some, rows - row), whole = count / at_once;
-      Run runs[K];
-      bool direct = true;
-      for (const ChannelImage<T>* input : inputs) direct &= input->rows_in_place(channels < 256);
-      Workspace<T> buffer(direct ? 0 : K * count * channels);
-      for (int k = 0; k < K; ++k)
-        runs[k] = inputs[k]->row_block(row, count, 0, channels, channels < 256, buffer + k * count * channels);
-      T* out = result + row * channels;
-      Run tall[K], rest[K];
-      for (int k = 0; k < K; ++k) {
-        tall[k] = {runs[k].data, runs[k].stride * at_once};
-        rest[k] = {runs[k].data + whole * at_once * runs[k].stride, runs[k].stride};
-      }
-      body(tall, out, channels * at_once, whole, channels * at_once, affine.from(0));
-      body(rest, out + whole * at_once * channels, channels, count - whole * at_once, channels, affine.from(0));
-    });
+    const std::int64_t chunks = up(rows, some);
+    bool direct = true;
+    for (const ChannelImage<T>* input : inputs) direct &= input->rows_in_place(channels<256, rows> x.positions());
+    parallel_for({sets * chunks, 0.5 * static_cast<double>(x.rows() * channels)}, mode_of(dtype),
+                 [&](std::int64_t item) {
+                   const std::int64_t set = item / chunks, row = set * rows + item % chunks * some;
+                   const std::int64_t count = std::min(some, (set + 1) * rows - row), whole = count / at_once;
+                   Workspace<T> buffer(direct ? 0 : K * count * channels);
+                   T* out = result + row * channels;
+                   Run tall[K], rest[K];
+                   for (int k = 0; k < K; ++k) {
+                     const Run run =
+                         inputs[k]->row_block(row, count, 0, channels, channels < 256, buffer + k * count * channels);
+                     tall[k] = {run.data, run.stride * at_once};
+                     rest[k] = {run.data + whole * at_once * run.stride, run.stride};
+                   }
+                   const NormCoefficients own = affine.from(set * channels * at_once);
+                   body(tall, out, channels * at_once, whole, channels * at_once, own);
+                   body(rest, out + whole * at_once * channels, channels, count - whole * at_once, channels, own);
+                 });
     return;
   }
-  const Affine<T> affine(channels, 1, mean, scale, shift, slope);
   const std::int64_t pieces = up(positions, kItem), length = up(up(positions, pieces), 16) * 16;
   const std::int64_t together = std::max<std::int64_t>(1, kItem / positions), planes = x.samples() * channels;
   parallel_for({up(planes, together) * pieces, 0.5 * static_cast<double>(planes * positions)}, mode_of(dtype),
@@ -273,32 +305,50 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
                    Run runs[K];
                    for (int k = 0; k < K; ++k)
                      runs[k] = inputs[k]->channel_planes(n, c, count, begin, some, buffer + k * together * some);
-                   body(runs, result + plane * positions + begin, positions, count, some, affine.from(c));
+                   body(runs, result + plane * positions + begin, positions, count, some,
+                        affine.from(scope == Scope::sample ? plane : c));
                    plane += count;
                  }
                });
 }
 
+std::int64_t entries(const ArrayView& x, Scope scope) { return (scope == Scope::sample ? x.shape[0] : 1) * x.shape[1]; }
+
 }  // namespace
 
-void channel_moments(const ArrayView& x, ChannelLayout layout, double* mean, double* squares) {
+void merge_moments(double count, double& sum, double& squares, double more, double more_sum, double more_squares) {
+  if (count == 0) {
+    sum = more_sum;
+    squares = more_squares;
+  } else {
+    Merge(count, more).add(sum, squares, more_sum, more_squares);
+  }
+}
+
+void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, double* mean, double* squares) {
   const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
   dispatch_dtype(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const ChannelImage<T> image(x.as<T>());
-    reduce<T>(Moments<T>{kernel, image}, x.dtype, layout, mean, squares);
-    for (std::int64_t c = 0; c < image.channels() && image.rows() > 0; ++c)
-      mean[c] /= static_cast<double>(image.rows());
+    reduce<T>(Moments<T>{kernel, image}, x.dtype, layout, scope, mean, squares);
+    const double count = static_cast<double>(image.rows()) / static_cast<double>(sets_of(image, scope));
+    for (std::int64_t i = 0; i < entries(x, scope) && count > 0; ++i) mean[i] /= count;
   });
 }
 
-void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, const double* mean, const double* scale,
-               const double* shift) {
+void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope, const double* mean,
+               const double* scale, const double* shift) {
   const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
   dispatch_dtype(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const ChannelImage<T> image(x.as<T>());
-    transform<T, 1>({&image}, static_cast<T*>(y.data), layout, mean, scale, shift, nullptr, x.dtype,
+    // What the mean loses by rounding to the data's dtype goes into the shift.
+    std::vector<double> shifts(shift, shift + entries(x, scope));
+    for (std::size_t i = 0; i < shifts.size(); ++i) {
+      const double lost = mean[i] - static_cast<double>(static_cast<T>(mean[i]));
+      if (std::isfinite(lost) && lost != 0) shifts[i] -= lost * scale[i];
+    }
+    transform<T, 1>({&image}, static_cast<T*>(y.data), layout, scope, {mean, scale, shifts.data(), nullptr}, x.dtype,
                     [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
                         const NormCoefficients& coefficients) {
                       const auto function = layout == ChannelLayout::planes ? kernel.plane_forward : kernel.row_forward;
@@ -307,32 +357,34 @@ void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, con
   });
 }
 
-void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, const double* mean,
-                      double* sum, double* dot) {
+void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, Scope scope,
+                      const double* mean, double* sum, double* dot) {
   const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
   dispatch_dtype(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const ChannelImage<T> image(x.as<T>()), gradient(grad_output.as<T>());
-    const std::vector<double> means = repeated<double>(mean, image.channels(), rows_at_once(image.channels()));
-    reduce<T>(Products<T>{kernel, image, gradient, mean, means.data()}, x.dtype, layout, sum, dot);
+    const std::vector<double> means =
+        repeated<double>(layout == ChannelLayout::rows ? mean : nullptr, sets_of(image, scope), image.channels(),
+                         rows_at_once(image.channels()));
+    reduce<T>(Products<T>{kernel, image, gradient, mean, means.data()}, x.dtype, layout, scope, sum, dot);
   });
 }
 
 void normalise_backward(const ArrayView& grad_output, const ArrayView& x, const ArrayView& grad_input,
-                        ChannelLayout layout, const double* mean, const double* scale, const double* slope,
+                        ChannelLayout layout, Scope scope, const double* mean, const double* scale, const double* slope,
                         const double* shift) {
   const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
   dispatch_dtype(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const ChannelImage<T> image(x.as<T>()), gradient(grad_output.as<T>());
-    transform<T, 2>({&gradient, &image}, static_cast<T*>(grad_input.data), layout, mean, scale, shift, slope, x.dtype,
-                    [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
-                        const NormCoefficients& coefficients) {
-                      const auto function =
-                          layout == ChannelLayout::planes ? kernel.plane_backward : kernel.row_backward;
-                      function(runs[0].data, runs[0].stride, runs[1].data, runs[1].stride, out, stride, count, length,
-                               coefficients);
-                    });
+    transform<T, 2>(
+        {&gradient, &image}, static_cast<T*>(grad_input.data), layout, scope, {mean, scale, shift, slope}, x.dtype,
+        [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
+            const NormCoefficients& coefficients) {
+          const auto function = layout == ChannelLayout::planes ? kernel.plane_backward : kernel.row_backward;
+          function(runs[0].data, runs[0].stride, runs[1].data, runs[1].stride, out, stride, count, length,
+                   coefficients);
+        });
   });
 }
 

@@ -1,5 +1,6 @@
-// Batch norm over canonical views (N, C, D, H, W): statistics, the normalised values, and the gradients. Sums are cut
-// into blocks by the shape alone and combined in one order, so the number of threads never shows.
+// The passes of every norm of channels over canonical views (N, C, D, H, W): sums, the normalised values, and the
+// gradients. Sums are cut into blocks by the shape alone and combined in one order, so the number of threads never
+// shows.
 #pragma once
 
 #include "core/array_view.h"
@@ -9,20 +10,27 @@ namespace fastconv {
 // How the result lies in memory: the positions of a channel together, or the channels of a position.
 enum class ChannelLayout { planes, rows };
 
-// Mean and sum of squares around it, per channel (`mean`, `squares` have C entries), over all samples and positions.
-void channel_moments(const ArrayView& x, ChannelLayout layout, double* mean, double* squares);
+// What shares its sums and coefficients: a channel of the whole batch (C entries), or of one sample (N * C entries, the
+// channels of a sample together), where a sample's result does not depend on the others.
+enum class Scope { batch, sample };
 
-// y = (x - mean) * scale + shift, all with C entries; y is dense in `layout`.
-void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, const double* mean, const double* scale,
-               const double* shift);
+// Mean and sum of squares around it.
+void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, double* mean, double* squares);
 
-// Per channel the sums of grad_output and of grad_output * (x - mean).
-void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, const double* mean,
-                      double* sum, double* dot);
+// y = (x - mean) * scale + shift; y is dense in `layout`.
+void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope, const double* mean,
+               const double* scale, const double* shift);
+
+// The sums of grad_output and of grad_output * (x - mean).
+void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, Scope scope,
+                      const double* mean, double* sum, double* dot);
 
 // grad_input = grad_output * scale + (x - mean) * slope + shift; with a null slope it is grad_output * scale.
 void normalise_backward(const ArrayView& grad_output, const ArrayView& x, const ArrayView& grad_input,
-                        ChannelLayout layout, const double* mean, const double* scale, const double* slope,
+                        ChannelLayout layout, Scope scope, const double* mean, const double* scale, const double* slope,
                         const double* shift);
+
+// Adds the moments of `more` values to those of `count` (sum and sum of squares around the mean).
+void merge_moments(double count, double& sum, double& squares, double more, double more_sum, double more_squares);
 
 }  // namespace fastconv

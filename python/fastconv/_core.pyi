@@ -119,7 +119,7 @@ def global_max_pool_backward(
 
 # bind_norm.cpp
 def batch_statistics(
-    x: _Array, channels_last: bool, rows: bool
+    x: _Array, channels_last: bool, rows: bool, per_sample: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
 def batch_norm(
     x: _Array,
@@ -143,12 +143,77 @@ def batch_norm_backward(
     training: bool,
     sums: bool,
 ) -> tuple[_Array, _Array]: ...
+def sample_products(
+    grad_output: _Array, x: _Array, channels_last: bool, rows: bool, mean: _Array
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def sample_backward(
+    grad_output: _Array,
+    x: _Array,
+    grad_input: _Array,
+    channels_last: bool,
+    rows: bool,
+    mean: _Array,
+    scale: _Array,
+    slope: _Array,
+    shift: _Array,
+) -> None: ...
+def group_norm(
+    x: _Array,
+    y: _Array,
+    channels_last: bool,
+    rows: bool,
+    num_groups: int,
+    eps: float,
+    weight: _Array | None,
+    bias: _Array | None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def group_norm_backward(
+    grad_output: _Array,
+    x: _Array,
+    grad_input: _Array | None,
+    channels_last: bool,
+    rows: bool,
+    num_groups: int,
+    mean: _Array,
+    invstd: _Array,
+    weight: _Array | None,
+) -> tuple[_Array, _Array]: ...
+def layer_norm(
+    x: _Array,
+    y: _Array,
+    groups: int,
+    length: int,
+    count: int,
+    eps: float,
+    weight: _Array | None,
+    bias: _Array | None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+def layer_norm_backward(
+    grad_output: _Array,
+    x: _Array,
+    grad_input: _Array | None,
+    groups: int,
+    length: int,
+    mean: _Array,
+    invstd: _Array,
+    weight: _Array | None,
+    sums: bool,
+) -> tuple[_Array, _Array]: ...
 
 # bind_eltwise.cpp
 def eltwise(name: str, a: _Array, b: _Array | None, y: _Array, parameter: float = 0.0) -> None: ...
 def squared_error(a: _Array, b: _Array) -> float: ...
 def softmax(x: _Array, y: _Array, axis: int, logarithm: bool) -> None: ...
 def softmax_backward(grad_output: _Array, y: _Array, grad_input: _Array, axis: int, logarithm: bool) -> None: ...
+def binary_cross_entropy(
+    x: _Array,
+    target: _Array,
+    weight: _Array | None,
+    pos_weight: _Array | None,
+    y: _Array | None,
+    derivative: bool,
+    factor: float,
+) -> float: ...
 def cross_entropy(
     logits: _Array, target: _Array, weight: _Array | None, ignore_index: int, label_smoothing: float, reduction: str
 ) -> _Array: ...

@@ -145,5 +145,13 @@ FASTCONV_INLINE V log(V x) {
   return V::select(x != x, x, y);
 }
 
+// log(1 + x) for 0 <= x <= 1: what 1 + x loses by rounding is put back by the factor (W. Kahan; D. Goldberg, "What
+// every computer scientist should know about floating-point arithmetic", 1991, theorem 4).
+template <class V>
+FASTCONV_INLINE V log1p_of_small(V x) {
+  const V one = V::broadcast(1), sum = one + x, kept = sum - one;
+  return V::select(kept == V::zero(), x, log(sum) * (x / V::select(kept == V::zero(), one, kept)));
+}
+
 }  // namespace
 }  // namespace fastconv

@@ -15,6 +15,7 @@ enum class Map : int {
   elu,
   sigmoid,
   tanh,
+  step,                 // 1 where positive, else 0
   relu_backward,        // of (grad_output, y)
   leaky_relu_backward,  // of (grad_output, x), as elu's
   elu_backward,
@@ -23,7 +24,12 @@ enum class Map : int {
   squared_difference,
   scaled_difference,
 };
-constexpr int kMapCount = 12;
+constexpr int kMapCount = 13;
+
+// The binary cross entropy of logits x and targets t, elementwise, with weights w and p of positives (null: 1):
+// w * ((1 - t) * softplus(x) + p * t * softplus(-x)), or its derivative by x, times `factor`.
+using BinaryCrossEntropyFunction = void (*)(const void* x, const void* t, const void* w, const void* p, void* y,
+                                            std::int64_t count, double factor);
 
 using MapFunction = void (*)(const void* a, const void* b, void* y, std::int64_t count, double parameter);
 
@@ -31,6 +37,9 @@ struct ActivationKernel : KernelInfo {
   MapFunction maps[kMapCount];
   // Sum of (a[i] - b[i])^2, added in float64.
   double (*squared_error)(const void* a, const void* b, std::int64_t count);
+  BinaryCrossEntropyFunction binary_cross_entropy, binary_cross_entropy_backward;
+  // Sum in float64.
+  double (*sum)(const void* x, std::int64_t count);
 };
 
 struct SoftmaxKernel : KernelInfo {

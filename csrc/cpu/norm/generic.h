@@ -1,4 +1,4 @@
-// Batch norm over the register type of the file that includes it.
+// The norms of channels over the register type of the file that includes it.
 #pragma once
 
 #include "cpu/norm/kernels.h"

@@ -1,5 +1,6 @@
-// Contract of the batch norm kernels. A channel's values come in one of two forms: planes (a channel's positions lie
-// dense, one plane a sample) or rows (the channels of one position lie dense). Sums are kept in float64 at every dtype.
+// Contract of the norms' kernels. For the norms of channels (batch, instance, group norm) a channel's values come in
+// one of two forms: planes (a channel's positions lie dense, one plane a sample) or rows (the channels of one position
+// lie dense). Sums are kept in float64 at every dtype.
 #pragma once
 
 #include <cstdint>
@@ -43,10 +44,35 @@ struct BatchNormKernel : KernelInfo {
                        const NormCoefficients& coefficients);
 };
 
-extern const BatchNormKernel batch_norm_kernels_baseline[2];
-extern const BatchNormKernel batch_norm_kernels_avx2[2];
-extern const BatchNormKernel batch_norm_kernels_avx512[2];
+// Dense rows whose entries each have a weight and a bias; those may be null (1 and 0).
+struct LayerNormKernel : KernelInfo {
+  // As BatchNormKernel's plane_moments.
+  void (*moments)(const void* x, std::int64_t stride, std::int64_t planes, std::int64_t length, double* sum,
+                  double* squares);
+  // y = (x - mean) * invstd * weight + bias
+  void (*forward)(const void* x, void* y, std::int64_t count, double mean, double invstd, const void* weight,
+                  const void* bias);
+  // The sum of g = grad_output * weight and the sum of g * (x - mean).
+  void (*products)(const void* grad_output, const void* x, const void* weight, std::int64_t count, double mean,
+                   double* sum, double* dot);
+  // grad_input = g * scale + ((x - mean) * slope + shift)
+  void (*backward)(const void* grad_output, const void* x, const void* weight, void* grad_input, std::int64_t count,
+                   double mean, double scale, double slope, double shift);
+  // Adds, column by column over rows of their own statistics, grad_output * (x - mean) * invstd to `dot` and
+  // grad_output to `sum`.
+  void (*accumulate)(const void* const* grad_output, const void* const* x, std::int64_t rows, std::int64_t columns,
+                     const double* mean, const double* invstd, double* dot, double* sum);
+};
+
+#define FASTCONV_DECLARE_NORM(isa)                          \
+  extern const BatchNormKernel batch_norm_kernels_##isa[2]; \
+  extern const LayerNormKernel layer_norm_kernels_##isa[2];
+FASTCONV_DECLARE_NORM(baseline)
+FASTCONV_DECLARE_NORM(avx2)
+FASTCONV_DECLARE_NORM(avx512)
+#undef FASTCONV_DECLARE_NORM
 
 const BatchNormKernel& choose_batch_norm(Dtype dtype, IsaMask mask);
+const LayerNormKernel& choose_layer_norm(Dtype dtype, IsaMask mask);
 
 }  // namespace fastconv

@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .problem import CONVOLUTIONS, GLOBAL_POOLS, LOSSES, WINDOW_POOLS, Problem
+from .problem import CONVOLUTIONS, GLOBAL_POOLS, LOSSES, NORMS, WINDOW_POOLS, Problem
 
 Array = NDArray[Any]
 
-WEIGHTS = ("weight", "pointwise_weight", "bias", "running_mean", "running_var")
+WEIGHTS = ("weight", "pointwise_weight", "bias", "running_mean", "running_var", "mean_weight", "var_weight")
 """Names of arrays that have one layout whatever the data format."""
+
+_NORM_ARGUMENTS = {
+    "batch_norm": ("running_mean", "running_var", "weight", "bias"),
+    "layer_norm": ("weight", "bias"),
+    "group_norm": ("weight", "bias"),
+    "instance_norm": ("running_mean", "running_var", "weight", "bias"),
+    "switch_norm": ("mean_weight", "var_weight", "weight", "bias", "running_mean", "running_var"),
+}
 
 
 def make_arrays(problem: Problem, dtype: DTypeLike, rng: np.random.Generator) -> dict[str, Array]:
@@ -32,11 +40,15 @@ def make_arrays(problem: Problem, dtype: DTypeLike, rng: np.random.Generator) ->
         arrays["bias"] = normal((problem.k,))
     if problem.op == "separable_conv":
         arrays["pointwise_weight"] = normal(problem.pointwise_shape, problem.pointwise_shape[1])
-    if problem.op == "batch_norm":
-        arrays["weight"], arrays["bias"], arrays["running_mean"] = (normal((problem.c,)) for _ in range(3))
-        arrays["running_var"] = np.asarray(rng.uniform(0.5, 2.0, problem.c), dtype)
+    for name in _NORM_ARGUMENTS.get(problem.op, ()):
+        shape = problem.x_shape[1:] if problem.op == "layer_norm" else (problem.c,)
+        arrays[name] = normal((3,) if name in ("mean_weight", "var_weight") else shape)
+        if name == "running_var":
+            arrays[name] = np.asarray(rng.uniform(0.5, 2.0, problem.c), dtype)
     if problem.op == "mse_loss":
         arrays["target"] = normal(problem.x_shape)
+    if problem.op == "binary_cross_entropy_with_logits":
+        arrays["target"] = np.asarray(rng.uniform(0.0, 1.0, problem.x_shape), dtype)
     if problem.op == "cross_entropy":
         arrays["target"] = rng.integers(0, problem.c, (problem.n, *problem.size))
     return arrays
@@ -51,7 +63,12 @@ def passes_of(problem: Problem) -> tuple[str, ...]:
     """Return the names of the passes that are timed apart."""
     if problem.op in ("conv", "conv_transpose", "linear"):
         return ("forward", "backward_input", "backward_weight")
-    return ("forward",) if problem.op == "dropout" else ("forward", "backward")
+    return ("forward",) if problem.op in ("dropout", "step") else ("forward", "backward")
+
+
+def _flat(grad_output: Array, x: Array) -> Array:
+    """The gradient of an op that is constant wherever it has a derivative."""
+    return np.zeros_like(grad_output)
 
 
 class Call:
@@ -81,7 +98,7 @@ class Call:
         self.problem, self.arrays, self.data_format = problem, arrays, data_format
         self.options = options or {}
         self._forward = getattr(functional, problem.function)
-        self._backward = getattr(functional, f"{problem.function}_backward")
+        self._backward: Any = getattr(functional, f"{problem.function}_backward", None) or _flat
         self._saved: tuple[Any, ...] = ()
 
     @property
@@ -94,7 +111,7 @@ class Call:
         keywords: dict[str, Any] = dict(self.options)
         if problem.windowed:
             keywords |= {"stride": problem.stride, "padding": problem.padding}
-        if problem.windowed or problem.op in GLOBAL_POOLS or problem.op == "batch_norm":
+        if problem.windowed or problem.op in GLOBAL_POOLS or problem.op in NORMS:
             keywords["data_format"] = self.data_format
         if problem.windowed:
             keywords["dilation"] = problem.dilation
@@ -111,8 +128,47 @@ class Call:
     def _get(self, *names: str) -> tuple[Array | None, ...]:
         return tuple(self.arrays.get(name) for name in names)
 
+    def _layer_weight(self, name: str) -> Array | None:
+        """An array of a layer norm, whose channels lie where the input's do."""
+        array = self.arrays.get(name)
+        last = self.data_format == "channels_last"
+        return array if array is None or not last else np.moveaxis(array, 0, -1)
+
+    def _normalise(self, **more: Any) -> Any:
+        """A norm of the input, in training mode unless the options say otherwise."""
+        problem, x, keywords = self.problem, self.arrays["x"], self._keywords() | more
+        arrays = self._get(*_NORM_ARGUMENTS[problem.op])
+        if more:  # this call is for its statistics only: the running ones stay
+            arrays = tuple(array.copy() if isinstance(array, np.ndarray) else array for array in arrays)
+        if problem.op == "layer_norm":
+            return self._forward(x, np.shape(x)[1:], *map(self._layer_weight, ("weight", "bias")), **keywords)
+        if problem.op == "group_norm":
+            return self._forward(x, keywords.pop("num_groups", problem.groups), *arrays, **keywords)
+        if problem.op == "switch_norm":
+            keywords = {"momentum": 0.1, "eps": 1e-5, **keywords}
+        if problem.op in ("batch_norm", "switch_norm"):
+            keywords.setdefault("training", True)
+        return self._forward(x, *arrays, **keywords)
+
+    def _normalise_backward(self, grad_output: Array, keywords: dict[str, Any]) -> Any:
+        problem, x, weight = self.problem, self.arrays["x"], self.arrays.get("weight")
+        for name in ("momentum", "num_groups"):
+            keywords.pop(name, None)
+        eps = keywords.pop("eps", 1e-5)
+        if problem.op == "switch_norm":
+            shared = self._get("mean_weight", "var_weight", "weight", "running_mean", "running_var")
+            keywords = {"training": True, **keywords}
+            return self._backward(grad_output, x, *self._saved, *shared, eps=eps, **keywords)
+        if problem.op == "layer_norm":
+            gradients = self._backward(grad_output, x, *self._saved, self._layer_weight("weight"), **keywords)
+            if self.data_format == "channels_last":
+                moved = (None if g is None else np.moveaxis(g, -1, 0) for g in gradients[1:])
+                gradients = gradients._make((gradients[0], *moved))
+            return gradients
+        return self._backward(grad_output, x, *self._saved, weight, **keywords)
+
     def forward(self) -> Array:
-        """Return the op's output (a dropout's without its mask; a batch norm's in training mode)."""
+        """Return the op's output (a dropout's without its mask; a norm's in training mode)."""
         problem, x, keywords = self.problem, self.arrays["x"], self._keywords()
         if problem.op == "separable_conv":
             return self._forward(x, *self._get("weight", "pointwise_weight", "bias"), **keywords)  # type: ignore[no-any-return]
@@ -120,10 +176,8 @@ class Call:
             return self._forward(x, *self._get("weight", "bias"), **keywords)  # type: ignore[no-any-return]
         if problem.op in WINDOW_POOLS:
             return self._forward(x, problem.kernel, **keywords)  # type: ignore[no-any-return]
-        if problem.op == "batch_norm":
-            keywords.setdefault("training", True)
-            statistics = self._get("running_mean", "running_var", "weight", "bias")
-            return self._forward(x, *statistics, **keywords)  # type: ignore[no-any-return]
+        if problem.op in NORMS:
+            return self._normalise()  # type: ignore[no-any-return]
         if problem.op in LOSSES:
             return np.asarray(self._forward(x, self.arrays["target"], **keywords))
         if problem.op == "dropout":
@@ -137,11 +191,8 @@ class Call:
             self._saved = (self._forward(x, problem.kernel, return_indices=True, **keywords)[1],)
         elif problem.op == "global_max_pool":
             self._saved = (self._forward(x, return_indices=True, **keywords)[1],)
-        elif problem.op == "batch_norm":
-            training = keywords.pop("training", True)
-            statistics = self._get("running_mean", "running_var", "weight", "bias")
-            copies = (None if a is None else a.copy() for a in statistics)
-            self._saved = self._forward(x, *copies, training=training, return_stats=True, **keywords)[1:]
+        elif problem.op in NORMS:
+            self._saved = self._normalise(return_stats=True)[1:]
         elif problem.op == "dropout":
             self._saved = (self._forward(x, seed=0, **keywords)[1],)
         elif problem.op in ("relu", "sigmoid", "tanh", "softmax", "log_softmax"):
@@ -166,10 +217,8 @@ class Call:
             return self._backward(grad_output, x.shape, problem.kernel, **keywords)
         if problem.op == "global_avg_pool":
             return self._backward(grad_output, x.shape, **keywords)
-        if problem.op == "batch_norm":
-            for name in ("momentum", "eps"):
-                keywords.pop(name, None)
-            return self._backward(grad_output, x, *self._saved, self.arrays.get("weight"), **keywords)
+        if problem.op in NORMS:
+            return self._normalise_backward(grad_output, keywords)
         if problem.op in LOSSES:
             return self._backward(grad_output, x, self.arrays["target"], **keywords)
         if problem.op == "dropout":

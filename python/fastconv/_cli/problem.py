@@ -22,14 +22,15 @@ Padding = str | tuple[tuple[int, int], ...]
 CONVOLUTIONS = ("conv", "conv_transpose", "separable_conv")
 WINDOW_POOLS = ("max_pool", "min_pool", "avg_pool")
 GLOBAL_POOLS = ("global_avg_pool", "global_max_pool")
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
+NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "switch_norm")
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "step")
 SOFTMAXES = ("softmax", "log_softmax")
-LOSSES = ("cross_entropy", "mse_loss")
+LOSSES = ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits")
 OPS = (
     *CONVOLUTIONS,
     *WINDOW_POOLS,
     *GLOBAL_POOLS,
-    "batch_norm",
+    *NORMS,
     "linear",
     *ACTIVATIONS,
     *SOFTMAXES,
@@ -218,8 +219,9 @@ def _build(name: str, op: str, fields: dict[str, str]) -> Problem:
         options["dilation"] = _sizes(fields.get("dilation", "1"), axes, "dilation")
         options["padding"] = _padding(fields.get("pad", "0"), axes)
         options["ceil_mode"] = fields.get("ceil_mode", "0") == "1"
-    if op in CONVOLUTIONS:
+    if op in CONVOLUTIONS or op == "group_norm":
         options["groups"] = int(fields.get("groups", "1"))
+    if op in CONVOLUTIONS:
         options["multiplier"] = int(fields.get("multiplier", "1"))
     if op == "conv_transpose":
         options["output_padding"] = _sizes(fields.get("output_padding", "0"), axes, "output_padding")

@@ -13,4 +13,6 @@ from fastconv.functional.linear import *  # noqa: F403
 from fastconv.functional.loss import *  # noqa: F403
 from fastconv.functional.norm import *  # noqa: F403
 from fastconv.functional.pooling import *  # noqa: F403
+from fastconv.functional.sample_norms import *  # noqa: F403
 from fastconv.functional.separable_conv import *  # noqa: F403
+from fastconv.functional.switch_norm import *  # noqa: F403

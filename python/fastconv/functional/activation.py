@@ -23,6 +23,7 @@ __all__ = [
     "sigmoid_backward",
     "softmax",
     "softmax_backward",
+    "step",
     "tanh",
     "tanh_backward",
 ]
@@ -274,6 +275,29 @@ def tanh_backward(grad_output: Any, y: Any) -> Any:
         The shapes differ.
     """
     return _map_backward("tanh", grad_output, "y", y)
+
+
+def step(x: Any) -> Any:
+    """Heaviside step function: 1 where positive, else 0, also at 0 (``numpy.heaviside(x, 0)``).
+
+    Its derivative is 0 wherever it has one, so there is no ``step_backward``.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, float32 or float64.
+
+    Returns
+    -------
+    array
+        Of `x`'s shape and dtype; a NaN stays a NaN.
+
+    Raises
+    ------
+    TypeError
+        `x` is not an array of float32 or float64.
+    """
+    return _map("step", x)
 
 
 def _axis(x: Array, name: str, axis: object) -> int:

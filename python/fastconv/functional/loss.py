@@ -11,7 +11,14 @@ import numpy as np
 from fastconv import _core
 from fastconv._check import Array, _as_ndarray, as_arrays, channels_last, number, require, same_shape
 
-__all__ = ["cross_entropy", "cross_entropy_backward", "mse_loss", "mse_loss_backward"]
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "mse_loss",
+    "mse_loss_backward",
+]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -106,6 +113,110 @@ def mse_loss_backward(grad_output: Any, y: Any, target: Any, reduction: str = "m
     if reduction != "none":
         factor *= float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
     _core.eltwise("scaled_difference", output, wanted, result, factor)
+    if reduction == "none":
+        result *= gradient
+    return restore(result)
+
+
+def _broadcast(array: Array | None, shape: tuple[int, ...], name: str) -> Array | None:
+    if array is None or array.shape == shape:
+        return array
+    extra = len(shape) - array.ndim
+    fits = extra >= 0 and all(own in (1, size) for own, size in zip(array.shape, shape[extra:], strict=True))
+    require(fits, f"{name}: got shape {array.shape}, expected one that broadcasts to y's {shape}")
+    return np.broadcast_to(array, shape)
+
+
+def _binary_arrays(
+    y: Any, target: Any, weight: Any, pos_weight: Any
+) -> tuple[tuple[Array, Array, Array | None, Array | None], Any]:
+    """The checked arrays of a binary cross entropy, weights broadcast to `y`'s shape, and what restores results."""
+    output, wanted, factor, positive, restore = as_arrays(y=y, target=target, weight=weight, pos_weight=pos_weight)
+    same_shape(wanted, output.shape, "target")
+    weights = _broadcast(factor, output.shape, "weight"), _broadcast(positive, output.shape, "pos_weight")
+    return (output, wanted, *weights), restore
+
+
+def binary_cross_entropy_with_logits(
+    y: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """Cross entropy of probabilities ``sigmoid(y)`` of a yes, by PyTorch's rules, computed without overflow.
+
+    ``loss = -weight * (pos_weight * target * log(sigmoid(y)) + (1 - target) * log(1 - sigmoid(y)))``.
+
+    Parameters
+    ----------
+    y, target : array
+        Logits and the wanted probabilities, of one shape and dtype, float32 or float64.
+    weight : array, optional
+        A factor for each element; any shape that broadcasts to `y`'s.
+    reduction : {"mean", "sum", "none"}
+        The mean or the sum over all elements (added in float64), or no reduction.
+    pos_weight : array, optional
+        A factor for the positive part of each element; any shape that broadcasts to `y`'s.
+
+    Returns
+    -------
+    NumPy scalar or array
+        The loss; with ``"none"`` one for each element.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        A shape that does not fit, or an unknown reduction.
+    """
+    _check_reduction(reduction)
+    arrays, restore = _binary_arrays(y, target, weight, pos_weight)
+    output = arrays[0]
+    if reduction == "none":
+        loss = np.empty_like(output)
+        _core.binary_cross_entropy(*arrays, loss, False, 1.0)
+        return restore(loss)
+    total = _core.binary_cross_entropy(*arrays, None, False, 1.0)
+    if reduction == "mean":
+        total = total / output.size if output.size else np.nan
+    with np.errstate(over="ignore"):
+        return _scalar(np.asarray(total, output.dtype), restore)
+
+
+def binary_cross_entropy_with_logits_backward(
+    grad_output: Any, y: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """Gradient of `binary_cross_entropy_with_logits` with respect to `y`.
+
+    ``weight * ((1 - target) * sigmoid(y) - pos_weight * target * sigmoid(-y)) * grad_output``, over the count for
+    ``"mean"``.
+
+    Parameters
+    ----------
+    grad_output : array or number
+        The gradient of the loss, of its shape.
+    y, target, weight, reduction, pos_weight
+        As in `binary_cross_entropy_with_logits`.
+
+    Returns
+    -------
+    array
+        Of `y`'s shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        Not arrays of float32 or float64, or of two dtypes.
+    ValueError
+        A shape that does not fit, or an unknown reduction.
+    """
+    _check_reduction(reduction)
+    arrays, restore = _binary_arrays(y, target, weight, pos_weight)
+    output = arrays[0]
+    gradient = _gradient_of(grad_output, output.dtype, output.shape if reduction == "none" else ())
+    result = np.empty_like(output)
+    factor = 1.0
+    if reduction != "none":
+        factor = float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
+    _core.binary_cross_entropy(*arrays, result, True, factor)
     if reduction == "none":
         result *= gradient
     return restore(result)

@@ -20,28 +20,66 @@ class NormGradients(NamedTuple):
     bias: Any
 
 
-def _result(x: Array, last: bool) -> tuple[Array, bool]:
+def result_like(x: Array, last: bool, per_sample: bool = False) -> tuple[Array, bool]:
     """An array like `x`, dense, and whether the channels of a position lie together in it.
 
     The result follows `x`'s own order in memory, so that channels-last memory stays so whatever the data format says.
+    With `per_sample` one sample decides, not the batch around it.
     """
     if x.ndim == 2:
         return np.empty(x.shape, x.dtype), True
-    if not x.flags.c_contiguous:
+    probe = x[:1] if per_sample else x
+    if not probe.flags.c_contiguous:
         source, target = (-1, 1) if last else (1, -1)
-        moved = np.moveaxis(x, source, target)
-        if moved.flags.c_contiguous:
-            return np.moveaxis(np.empty(moved.shape, x.dtype), target, source), not last
+        if np.moveaxis(probe, source, target).flags.c_contiguous:
+            moved = np.empty(np.moveaxis(x, source, target).shape, x.dtype)
+            return np.moveaxis(moved, target, source), not last
     return np.empty(x.shape, x.dtype), last
+
+
+def inverse_deviation(var: Array, eps: float) -> Array:
+    """``1 / sqrt(var + eps)``, infinite or NaN where that is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(1 / np.sqrt(var + eps))
+
+
+def rounded(stat: Array, dtype: Any) -> Array:
+    """A statistic in the data's dtype."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(stat, dtype)
+
+
+def update_running(running: tuple[Array, Array], batch: tuple[Array, Array], momentum: float) -> None:
+    """``new = (1 - momentum) * old + momentum * batch``, in place, of mean and variance."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        for old, new in zip(running, batch, strict=True):
+            old[...] = (1 - momentum) * old.astype(np.float64) + momentum * new
+
+
+def check_running(mean: Array | None, var: Array | None, needed: str | None, update: bool) -> None:
+    """Both running arrays or neither; `needed` says when they must be there; writable where they are updated."""
+    require(
+        (mean is None) == (var is None),
+        f"running_{'mean' if mean is None else 'var'}: got None, expected both running arrays or neither",
+    )
+    require(needed is None or mean is not None, f"running_mean: got None, expected the statistics to use when {needed}")
+    for array, name in ((mean, "running_mean"), (var, "running_var")):
+        require(
+            not update or array is None or array.flags.writeable,
+            f"{name}: got a read-only array, training updates it in place",
+        )
+
+
+def check_channels(count: int, **named: Array | None) -> None:
+    """``ValueError`` unless each array that is there has one number a channel."""
+    for name, each in named.items():
+        if each is not None:
+            same_shape(each, (count,), name)
 
 
 def _check_batch(x: Array, last: bool) -> int:
     require(2 <= x.ndim <= 5, f"x: expected (N, C) or 1 to 3 spatial dimensions more, got shape {x.shape}")
     return channels(x, last)
-
-
-def _writable(array: Array | None, name: str) -> None:
-    require(array is None or array.flags.writeable, f"{name}: got a read-only array, training updates it in place")
 
 
 def batch_norm(
@@ -109,40 +147,25 @@ def batch_norm(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     count = _check_batch(array, last)
-    named = {"running_mean": mean, "running_var": var, "weight": scale, "bias": shift}
-    for name, each in named.items():
-        if each is not None:
-            same_shape(each, (count,), name)
-    require(
-        (mean is None) == (var is None),
-        f"running_{'mean' if mean is None else 'var'}: got None, expected both running arrays or neither",
-    )
-    y, rows = _result(array, last)
+    check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
+    check_running(mean, var, None if training else "not training", training)
+    y, rows = result_like(array, last)
     if training:
         values = array.size // count if count else 0
         require(
             values != 1 or count == 0,
             f"x: expected more than 1 value per channel when training, got shape {array.shape}",
         )
-        _writable(mean, "running_mean")
-        _writable(var, "running_var")
-        batch_mean, batch_var = _core.batch_statistics(array, last, rows)
+        batch_mean, batch_var = _core.batch_statistics(array, last, rows, False)
         if mean is not None and values > 1:
-            unbiased = batch_var * (values / (values - 1))
-            with np.errstate(invalid="ignore", over="ignore"):
-                mean[...] = (1 - momentum) * mean.astype(np.float64) + momentum * batch_mean
-                var[...] = (1 - momentum) * var.astype(np.float64) + momentum * unbiased
+            update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
     else:
-        require(mean is not None, "running_mean: got None, expected the statistics to use when not training")
         batch_mean, batch_var = mean, var.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        invstd = 1 / np.sqrt(batch_var + eps)
+    invstd = inverse_deviation(batch_var, eps)
     _core.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
     if not flag(return_stats, "return_stats"):
         return restore(y)
-    with np.errstate(over="ignore"):
-        stats = [np.array(stat, array.dtype) for stat in (batch_mean, invstd)]
-    return (restore(y), restore(stats[0]), restore(stats[1]))
+    return (restore(y), restore(rounded(batch_mean, array.dtype)), restore(rounded(invstd, array.dtype)))
 
 
 def batch_norm_backward(
@@ -196,14 +219,10 @@ def batch_norm_backward(
     array, gradient, center, scale, factor, restore = as_arrays(
         x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
-    require(center is not None, "mean: got None, expected an array")
-    require(scale is not None, "invstd: got None, expected an array")
     count = _check_batch(array, last)
     same_shape(gradient, array.shape, "grad_output")
-    for name, each in {"mean": center, "invstd": scale, "weight": factor}.items():
-        if each is not None:
-            same_shape(each, (count,), name)
-    result, rows = _result(array, last)
+    check_channels(count, mean=center, invstd=scale, weight=factor)
+    result, rows = result_like(array, last)
     grad_weight, grad_bias = _core.batch_norm_backward(
         gradient,
         array,

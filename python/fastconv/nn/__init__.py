@@ -5,7 +5,7 @@ explicit: each layer's ``backward`` belongs to its latest forward.
 """
 
 from . import init, utils
-from .activation import ELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from .activation import ELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Step, Tanh
 from .containers import Concat, Residual, Sequential
 from .conv import (
     Conv1d,
@@ -20,9 +20,21 @@ from .conv import (
 )
 from .dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from .linear import Linear
-from .loss import CrossEntropyLoss, Loss, MSELoss
+from .loss import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from .module import IncompatibleKeys, Module
-from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from .norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    SwitchNorm1d,
+    SwitchNorm2d,
+    SwitchNorm3d,
+)
 from .parameter import Parameter
 from .pooling import (
     AvgPool,
@@ -51,6 +63,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -69,7 +82,12 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GroupNorm",
     "IncompatibleKeys",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
@@ -94,7 +112,11 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "Step",
     "Summary",
+    "SwitchNorm1d",
+    "SwitchNorm2d",
+    "SwitchNorm3d",
     "Tanh",
     "Upsample",
     "init",

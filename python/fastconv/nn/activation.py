@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .. import functional as F
 from ._layout import Layer, channel_axis
 
-__all__ = ["ELU", "LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Tanh"]
+__all__ = ["ELU", "LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Step", "Tanh"]
 
 
 class ReLU(Layer):
@@ -100,6 +101,28 @@ class Tanh(Layer):
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient."""
         grad: NDArray[Any] = F.tanh_backward(grad_output, *self._recall())
+        return grad
+
+
+class Step(Layer):
+    """Heaviside step function: 1 where positive, else 0.
+
+    It is flat wherever it has a derivative, so ``backward`` returns zeros, and nothing before it learns from what comes
+    after it.
+    """
+
+    def forward(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Apply."""
+        self._remember(x.shape)
+        y: NDArray[Any] = F.step(x)
+        return y
+
+    def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
+        """Return the input's gradient: zeros of its shape."""
+        (shape,) = self._recall()
+        grad = np.zeros_like(grad_output)
+        if grad.shape != shape:
+            raise ValueError(f"grad_output: got shape {grad.shape}, expected {shape}")
         return grad
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import functional as F
 from ._layout import check_data_format
 
-__all__ = ["CrossEntropyLoss", "Loss", "MSELoss"]
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -131,4 +131,44 @@ class MSELoss(Loss):
 
     def _gradient(self, grad_output: Any, y: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
         grad: NDArray[Any] = F.mse_loss_backward(grad_output, y, target, reduction=self.reduction)
+        return grad
+
+
+class BCEWithLogitsLoss(Loss):
+    """Binary cross entropy of logits, PyTorch's rules.
+
+    Parameters
+    ----------
+    weight : array_like, optional
+        A factor for each element, of a shape that broadcasts to the logits'.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the elements' losses; the mean is over all elements.
+    pos_weight : array_like, optional
+        A factor for the positive part, of a shape that broadcasts to the logits'.
+
+    Notes
+    -----
+    Called as ``loss(logits, target)`` with probabilities as targets, of the logits' shape and dtype.
+    """
+
+    def __init__(
+        self, weight: ArrayLike | None = None, reduction: str = "mean", pos_weight: ArrayLike | None = None
+    ) -> None:
+        super().__init__(reduction)
+        self.weight = None if weight is None else np.asarray(weight)
+        self.pos_weight = None if pos_weight is None else np.asarray(pos_weight)
+
+    def _keywords(self, y: NDArray[Any]) -> dict[str, Any]:
+        return {
+            "weight": None if self.weight is None else self.weight.astype(y.dtype),
+            "reduction": self.reduction,
+            "pos_weight": None if self.pos_weight is None else self.pos_weight.astype(y.dtype),
+        }
+
+    def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
+        return F.binary_cross_entropy_with_logits(y, target, **self._keywords(y))
+
+    def _gradient(self, grad_output: Any, y: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+        keywords = self._keywords(y)
+        grad: NDArray[Any] = F.binary_cross_entropy_with_logits_backward(grad_output, y, target, **keywords)
         return grad
