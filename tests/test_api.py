@@ -29,6 +29,12 @@ available_isas()
 show_config()
 """
 
+CUDA = """
+is_available()
+device_count()
+arch_list()
+"""
+
 FORWARD = """
 conv{n}d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, activation=None, out=None)
 conv_transpose{n}d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, out=None)
@@ -176,6 +182,7 @@ SIGNATURES = [
     pytest.param(owner, row, id=f"{owner.__name__.removeprefix('fastconv.')}.{row.split('(')[0]}")
     for owner, table in (
         (fastconv, PACKAGE),
+        (fastconv.cuda, CUDA),
         (F, FORWARD),
         (F, BACKWARD),
         (nn.Module, MODULE),
@@ -227,13 +234,14 @@ def test_precision_is_a_context_manager():
     assert fastconv.get_float32_precision() == "highest"
 
 
+def test_cuda_never_raises():
+    assert fastconv.cuda.is_available() == (fastconv.cuda.device_count() > 0)
+    assert all(name.startswith("sm_") for name in fastconv.cuda.arch_list())
+
+
 def test_version():
     assert isinstance(fastconv.__version__, str)
     assert fastconv.__version__[0].isdigit()
-
-
-SPATIAL = ("conv", "separable_conv", "max_pool", "min_pool", "avg_pool", "global_", "cross_entropy")
-NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "switch_norm")
 
 
 def _functions():
@@ -244,15 +252,42 @@ def _functions():
     }
 
 
-def test_every_op_with_a_place_for_channels_takes_the_data_format():
+def test_every_op_takes_the_data_format():
     for name, function in _functions().items():
-        parameters = inspect.signature(function).parameters
-        if name.startswith(SPATIAL + NORMS):
-            assert parameters["data_format"].default == "channels_first", name
-            assert parameters["data_format"].kind is inspect.Parameter.KEYWORD_ONLY, name
+        parameter = inspect.signature(function).parameters["data_format"]
+        assert parameter.default == "channels_first", name
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, name
+
+
+def test_convolutions_take_precision_and_padding_mode():
+    for name, function in _functions().items():
         if name.startswith(("conv", "separable_conv")):
+            parameters = inspect.signature(function).parameters
             assert parameters["precision"].default is None, name
             assert parameters["padding_mode"].default == "zeros", name
+
+
+def test_an_unknown_data_format_is_refused_where_it_makes_no_difference():
+    x = np.ones((2, 3))
+    mask = np.ones((2, 3, 1), bool)
+    for call in (
+        lambda **kw: F.linear(x, x, **kw),
+        lambda **kw: F.linear_backward(np.ones((2, 2)), x, x, **kw),
+        lambda **kw: F.dropout(x, **kw),
+        lambda **kw: F.dropout_backward(x, x > 0, **kw),
+        lambda **kw: F.dropout1d_backward(np.ones((2, 3, 4)), mask, **kw),
+        lambda **kw: F.relu(x, **kw),
+        lambda **kw: F.elu_backward(x, x, **kw),
+        lambda **kw: F.softmax(x, 1, **kw),
+        lambda **kw: F.log_softmax_backward(x, x, 1, **kw),
+        lambda **kw: F.step(x, **kw),
+        lambda **kw: F.mse_loss(x, x, **kw),
+        lambda **kw: F.mse_loss_backward(1.0, x, x, **kw),
+        lambda **kw: F.binary_cross_entropy_with_logits(x, x, **kw),
+        lambda **kw: F.binary_cross_entropy_with_logits_backward(1.0, x, x, **kw),
+    ):
+        with pytest.raises(ValueError, match="data_format: got 'NXC', expected"):
+            call(data_format="NXC")
 
 
 def test_every_forward_has_a_backward():
@@ -322,7 +357,7 @@ def test_rules_take_pytorchs_arguments(name):
     assert ours == theirs[: len(ours)]
 
 
-@pytest.mark.parametrize("name", ["functional", "nn", "optim", "models", "testing", "visualize", "datasets"])
+@pytest.mark.parametrize("name", ["cuda", "functional", "nn", "optim", "models", "testing", "visualize", "datasets"])
 def test_submodules_come_with_the_package(name):
     assert getattr(fastconv, name) is importlib.import_module(f"fastconv.{name}")
     assert name in dir(fastconv)

@@ -23,14 +23,15 @@ from fastconv._runtime import (
 )
 
 if TYPE_CHECKING:
-    from fastconv import datasets, functional, models, nn, optim, testing, visualize
+    from fastconv import cuda, datasets, functional, models, nn, optim, testing, visualize
 
 # Loaded when first used, so that `import fastconv` costs little more than `import numpy`.
-_SUBMODULES = ("datasets", "functional", "models", "nn", "optim", "testing", "visualize")
+_SUBMODULES = ("cuda", "datasets", "functional", "models", "nn", "optim", "testing", "visualize")
 
 __all__ = [
     "__version__",
     "available_isas",
+    "cuda",
     "datasets",
     "float32_precision",
     "functional",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _core, cuda
 
 __version__: str = _core.build_config()["version"]
 
@@ -118,7 +118,7 @@ def show_config() -> None:
         "instruction set": f"{get_isa()} (usable here: {', '.join(usable)}; compiled in: {', '.join(compiled)})",
         "threads": f"{get_num_threads()} (OpenMP {build['openmp']})",
         "kernels": f"{len(_core.kernel_table())} compiled in",
-        "CUDA": "not in this build",
+        "CUDA": ", ".join(cuda.arch_list()) or "not in this build",
     }
     width = max(map(len, lines))
     print("\n".join(f"{key:<{width}}  {value}" for key, value in lines.items()))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, as_arrays, number, require, same_shape
+from fastconv._check import Array, as_arrays, channels_last, number, require, same_shape
 
 __all__ = [
     "elu",
@@ -29,14 +29,18 @@ __all__ = [
 ]
 
 
-def _map(name: str, x: Any, parameter: float = 0.0) -> Any:
+def _map(name: str, x: Any, data_format: object, parameter: float = 0.0) -> Any:
+    channels_last(data_format)
     array, restore = as_arrays(x=x)
     result = np.empty_like(array)
     _core.eltwise(name, array, None, result, parameter)
     return restore(result)
 
 
-def _map_backward(name: str, grad_output: Any, saved: str, value: Any, parameter: float = 0.0) -> Any:
+def _map_backward(
+    name: str, grad_output: Any, saved: str, value: Any, data_format: object, parameter: float = 0.0
+) -> Any:
+    channels_last(data_format)
     array, gradient, restore = as_arrays(**{saved: value}, grad_output=grad_output)
     same_shape(gradient, array.shape, "grad_output")
     result = np.empty_like(gradient)
@@ -44,13 +48,15 @@ def _map_backward(name: str, grad_output: Any, saved: str, value: Any, parameter
     return restore(result)
 
 
-def relu(x: Any) -> Any:
+def relu(x: Any, *, data_format: str = "channels_first") -> Any:
     """Rectified linear unit, ``max(x, 0)``.
 
     Parameters
     ----------
     x : array
         Any shape, float32 or float64.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -62,16 +68,18 @@ def relu(x: Any) -> Any:
     TypeError
         `x` is not an array of float32 or float64.
     """
-    return _map("relu", x)
+    return _map("relu", x, data_format)
 
 
-def relu_backward(grad_output: Any, y: Any) -> Any:
+def relu_backward(grad_output: Any, y: Any, *, data_format: str = "channels_first") -> Any:
     """Gradient of `relu`: `grad_output` where the output is positive (or NaN), else 0.
 
     Parameters
     ----------
     grad_output, y : array
         The gradient of the output, and the output (or the input, which has the same sign).
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -85,10 +93,10 @@ def relu_backward(grad_output: Any, y: Any) -> Any:
     ValueError
         The shapes differ.
     """
-    return _map_backward("relu", grad_output, "y", y)
+    return _map_backward("relu", grad_output, "y", y, data_format)
 
 
-def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+def leaky_relu(x: Any, negative_slope: float = 0.01, *, data_format: str = "channels_first") -> Any:
     """``x`` where positive, else ``negative_slope * x``.
 
     Parameters
@@ -97,6 +105,8 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
         Any shape, float32 or float64.
     negative_slope : float
         The slope left of 0.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -108,10 +118,12 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
     TypeError
         `x` is not an array of float32 or float64, or `negative_slope` not a number.
     """
-    return _map("leaky_relu", x, number(negative_slope, "negative_slope"))
+    return _map("leaky_relu", x, data_format, number(negative_slope, "negative_slope"))
 
 
-def leaky_relu_backward(grad_output: Any, x: Any, negative_slope: float = 0.01) -> Any:
+def leaky_relu_backward(
+    grad_output: Any, x: Any, negative_slope: float = 0.01, *, data_format: str = "channels_first"
+) -> Any:
     """Gradient of `leaky_relu`: `grad_output`, times the slope where `x` is not positive.
 
     Parameters
@@ -120,6 +132,8 @@ def leaky_relu_backward(grad_output: Any, x: Any, negative_slope: float = 0.01) 
         The gradient of the output, and the input.
     negative_slope : float
         As in `leaky_relu`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -133,10 +147,10 @@ def leaky_relu_backward(grad_output: Any, x: Any, negative_slope: float = 0.01) 
     ValueError
         The shapes differ.
     """
-    return _map_backward("leaky_relu", grad_output, "x", x, number(negative_slope, "negative_slope"))
+    return _map_backward("leaky_relu", grad_output, "x", x, data_format, number(negative_slope, "negative_slope"))
 
 
-def elu(x: Any, alpha: float = 1.0) -> Any:
+def elu(x: Any, alpha: float = 1.0, *, data_format: str = "channels_first") -> Any:
     """Exponential linear unit: ``x`` where positive, else ``alpha * (exp(x) - 1)``.
 
     Parameters
@@ -145,6 +159,8 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
         Any shape, float32 or float64.
     alpha : float
         Minus the limit at minus infinity.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -161,10 +177,10 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     D. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate deep network learning by exponential linear units",
     ICLR 2016.
     """
-    return _map("elu", x, number(alpha, "alpha"))
+    return _map("elu", x, data_format, number(alpha, "alpha"))
 
 
-def elu_backward(grad_output: Any, x: Any, alpha: float = 1.0) -> Any:
+def elu_backward(grad_output: Any, x: Any, alpha: float = 1.0, *, data_format: str = "channels_first") -> Any:
     """Gradient of `elu`: `grad_output`, times ``alpha * exp(x)`` where `x` is not positive.
 
     Parameters
@@ -173,6 +189,8 @@ def elu_backward(grad_output: Any, x: Any, alpha: float = 1.0) -> Any:
         The gradient of the output, and the input.
     alpha : float
         As in `elu`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -186,16 +204,18 @@ def elu_backward(grad_output: Any, x: Any, alpha: float = 1.0) -> Any:
     ValueError
         The shapes differ.
     """
-    return _map_backward("elu", grad_output, "x", x, number(alpha, "alpha"))
+    return _map_backward("elu", grad_output, "x", x, data_format, number(alpha, "alpha"))
 
 
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Any, *, data_format: str = "channels_first") -> Any:
     """Logistic function, ``1 / (1 + exp(-x))``.
 
     Parameters
     ----------
     x : array
         Any shape, float32 or float64.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -207,16 +227,18 @@ def sigmoid(x: Any) -> Any:
     TypeError
         `x` is not an array of float32 or float64.
     """
-    return _map("sigmoid", x)
+    return _map("sigmoid", x, data_format)
 
 
-def sigmoid_backward(grad_output: Any, y: Any) -> Any:
+def sigmoid_backward(grad_output: Any, y: Any, *, data_format: str = "channels_first") -> Any:
     """Gradient of `sigmoid`: ``grad_output * y * (1 - y)``.
 
     Parameters
     ----------
     grad_output, y : array
         The gradient of the output, and the output.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -230,16 +252,18 @@ def sigmoid_backward(grad_output: Any, y: Any) -> Any:
     ValueError
         The shapes differ.
     """
-    return _map_backward("sigmoid", grad_output, "y", y)
+    return _map_backward("sigmoid", grad_output, "y", y, data_format)
 
 
-def tanh(x: Any) -> Any:
+def tanh(x: Any, *, data_format: str = "channels_first") -> Any:
     """Hyperbolic tangent.
 
     Parameters
     ----------
     x : array
         Any shape, float32 or float64.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -251,16 +275,18 @@ def tanh(x: Any) -> Any:
     TypeError
         `x` is not an array of float32 or float64.
     """
-    return _map("tanh", x)
+    return _map("tanh", x, data_format)
 
 
-def tanh_backward(grad_output: Any, y: Any) -> Any:
+def tanh_backward(grad_output: Any, y: Any, *, data_format: str = "channels_first") -> Any:
     """Gradient of `tanh`: ``grad_output * (1 - y**2)``.
 
     Parameters
     ----------
     grad_output, y : array
         The gradient of the output, and the output.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -274,10 +300,10 @@ def tanh_backward(grad_output: Any, y: Any) -> Any:
     ValueError
         The shapes differ.
     """
-    return _map_backward("tanh", grad_output, "y", y)
+    return _map_backward("tanh", grad_output, "y", y, data_format)
 
 
-def step(x: Any) -> Any:
+def step(x: Any, *, data_format: str = "channels_first") -> Any:
     """Heaviside step function: 1 where positive, else 0, also at 0 (``numpy.heaviside(x, 0)``).
 
     Its derivative is 0 wherever it has one, so there is no ``step_backward``.
@@ -286,6 +312,8 @@ def step(x: Any) -> Any:
     ----------
     x : array
         Any shape, float32 or float64.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -297,7 +325,7 @@ def step(x: Any) -> Any:
     TypeError
         `x` is not an array of float32 or float64.
     """
-    return _map("step", x)
+    return _map("step", x, data_format)
 
 
 def _axis(x: Array, name: str, axis: object) -> int:
@@ -316,7 +344,8 @@ def _result(x: Array, axis: int) -> Array:
     return np.moveaxis(np.empty(shape, x.dtype), -1, axis)
 
 
-def _softmax(x: Any, axis: object, logarithm: bool) -> Any:
+def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
+    channels_last(data_format)
     array, restore = as_arrays(x=np.asarray(x) if isinstance(x, np.generic) else x)
     along = _axis(array, "x", axis)
     result = _result(array, along)
@@ -324,7 +353,8 @@ def _softmax(x: Any, axis: object, logarithm: bool) -> Any:
     return restore(result)
 
 
-def _softmax_backward(grad_output: Any, y: Any, axis: object, logarithm: bool) -> Any:
+def _softmax_backward(grad_output: Any, y: Any, axis: object, data_format: object, logarithm: bool) -> Any:
+    channels_last(data_format)
     value, gradient, restore = as_arrays(y=y, grad_output=grad_output)
     along = _axis(value, "y", axis)
     same_shape(gradient, value.shape, "grad_output")
@@ -333,7 +363,7 @@ def _softmax_backward(grad_output: Any, y: Any, axis: object, logarithm: bool) -
     return restore(result)
 
 
-def softmax(x: Any, axis: int) -> Any:
+def softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     """``exp(x) / sum(exp(x))`` along an axis, computed without overflow.
 
     Parameters
@@ -342,6 +372,8 @@ def softmax(x: Any, axis: int) -> Any:
         At least one dimension, float32 or float64.
     axis : int
         The axis whose entries become the probabilities of one distribution.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -355,10 +387,10 @@ def softmax(x: Any, axis: int) -> Any:
     ValueError
         `x` has no axis `axis`.
     """
-    return _softmax(x, axis, False)
+    return _softmax(x, axis, data_format, False)
 
 
-def softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
+def softmax_backward(grad_output: Any, y: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     """Gradient of `softmax`: ``y * (grad_output - sum(grad_output * y))``.
 
     Parameters
@@ -367,6 +399,8 @@ def softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
         The gradient of the output, and the output.
     axis : int
         As in `softmax`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -380,10 +414,10 @@ def softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
     ValueError
         The shapes differ, or have no axis `axis`.
     """
-    return _softmax_backward(grad_output, y, axis, False)
+    return _softmax_backward(grad_output, y, axis, data_format, False)
 
 
-def log_softmax(x: Any, axis: int) -> Any:
+def log_softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     """``x - log(sum(exp(x)))`` along an axis, computed without overflow.
 
     Parameters
@@ -392,6 +426,8 @@ def log_softmax(x: Any, axis: int) -> Any:
         At least one dimension, float32 or float64.
     axis : int
         The axis whose entries become the logarithms of one distribution's probabilities.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -405,10 +441,10 @@ def log_softmax(x: Any, axis: int) -> Any:
     ValueError
         `x` has no axis `axis`.
     """
-    return _softmax(x, axis, True)
+    return _softmax(x, axis, data_format, True)
 
 
-def log_softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
+def log_softmax_backward(grad_output: Any, y: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     """Gradient of `log_softmax`: ``grad_output - exp(y) * sum(grad_output)``.
 
     Parameters
@@ -417,6 +453,8 @@ def log_softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
         The gradient of the output, and the output.
     axis : int
         As in `log_softmax`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -430,4 +468,4 @@ def log_softmax_backward(grad_output: Any, y: Any, axis: int) -> Any:
     ValueError
         The shapes differ, or have no axis `axis`.
     """
-    return _softmax_backward(grad_output, y, axis, True)
+    return _softmax_backward(grad_output, y, axis, data_format, True)

@@ -76,7 +76,8 @@ def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int 
     return restore(_apply(array, keep, probability)), restore(keep)
 
 
-def _drop_backward(grad_output: Any, mask: Any, p: object) -> Any:
+def _drop_backward(grad_output: Any, mask: Any, p: object, data_format: object) -> Any:
+    channels_last(data_format)
     gradient, restore = as_arrays(grad_output=grad_output)
     keep = np.asarray(mask)
     if keep.dtype != np.bool_:
@@ -87,7 +88,13 @@ def _drop_backward(grad_output: Any, mask: Any, p: object) -> Any:
 
 
 def dropout(
-    x: Any, p: float = 0.5, training: bool = True, *, noise_shape: Sequence[int | None] | None = None, seed: Any = None
+    x: Any,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    noise_shape: Sequence[int | None] | None = None,
+    seed: Any = None,
+    data_format: str = "channels_first",
 ) -> Any:
     """Set values to zero with probability `p` in training; keep the others, scaled by ``1 / (1 - p)``.
 
@@ -106,6 +113,8 @@ def dropout(
         The mask's shape: on each axis `x`'s size (or ``None``) or 1, where the axis shares its entries.
     seed : int, optional
         From 0 to 2**64 - 1; by default a new one each time.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -125,10 +134,10 @@ def dropout(
     networks from overfitting", JMLR 15, 2014. J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy
     as 1, 2, 3", SC 2011 (Philox 4x32-10).
     """
-    return _drop(x, p, training, noise_shape, seed)
+    return _drop(x, p, training, noise_shape, seed, 0, channels_last(data_format))
 
 
-def dropout_backward(grad_output: Any, mask: Any, p: float = 0.5) -> Any:
+def dropout_backward(grad_output: Any, mask: Any, p: float = 0.5, *, data_format: str = "channels_first") -> Any:
     """Gradient of `dropout`: ``grad_output / (1 - p)`` where kept, else 0.
 
     Parameters
@@ -139,6 +148,8 @@ def dropout_backward(grad_output: Any, mask: Any, p: float = 0.5) -> Any:
         As `dropout` returned it.
     p : float
         As in `dropout`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -152,7 +163,7 @@ def dropout_backward(grad_output: Any, mask: Any, p: float = 0.5) -> Any:
     ValueError
         A mask that does not fit, or `p` out of range.
     """
-    return _drop_backward(grad_output, mask, p)
+    return _drop_backward(grad_output, mask, p, data_format)
 
 
 _CHANNELS = """Set whole channels of {n}-dimensional images to zero with probability `p` in training.
@@ -208,25 +219,25 @@ def dropout3d(
     return _drop(x, p, training, None, seed, 3, channels_last(data_format))
 
 
-def _channels_backward(grad_output: Any, mask: Any, p: object, n: int) -> Any:
-    gradient = _drop_backward(grad_output, mask, p)
+def _channels_backward(grad_output: Any, mask: Any, p: object, data_format: object, n: int) -> Any:
+    gradient = _drop_backward(grad_output, mask, p, data_format)
     require(gradient.ndim == n + 2, f"grad_output: expected {n + 2} dimensions, got shape {tuple(gradient.shape)}")
     return gradient
 
 
-def dropout1d_backward(grad_output: Any, mask: Any, p: float = 0.5) -> Any:
+def dropout1d_backward(grad_output: Any, mask: Any, p: float = 0.5, *, data_format: str = "channels_first") -> Any:
     """Gradient of `dropout1d`, as `dropout_backward`."""
-    return _channels_backward(grad_output, mask, p, 1)
+    return _channels_backward(grad_output, mask, p, data_format, 1)
 
 
-def dropout2d_backward(grad_output: Any, mask: Any, p: float = 0.5) -> Any:
+def dropout2d_backward(grad_output: Any, mask: Any, p: float = 0.5, *, data_format: str = "channels_first") -> Any:
     """Gradient of `dropout2d`, as `dropout_backward`."""
-    return _channels_backward(grad_output, mask, p, 2)
+    return _channels_backward(grad_output, mask, p, data_format, 2)
 
 
-def dropout3d_backward(grad_output: Any, mask: Any, p: float = 0.5) -> Any:
+def dropout3d_backward(grad_output: Any, mask: Any, p: float = 0.5, *, data_format: str = "channels_first") -> Any:
     """Gradient of `dropout3d`, as `dropout_backward`."""
-    return _channels_backward(grad_output, mask, p, 3)
+    return _channels_backward(grad_output, mask, p, data_format, 3)
 
 
 for _n, _function in enumerate((dropout1d, dropout2d, dropout3d), 1):

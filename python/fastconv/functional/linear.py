@@ -30,7 +30,7 @@ def _features(x: Array, weight: Array) -> None:
     )
 
 
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+def linear(x: Any, weight: Any, bias: Any = None, *, data_format: str = "channels_first") -> Any:
     """``x @ weight.T + bias``.
 
     Parameters
@@ -38,6 +38,8 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     x : array (..., in_features), float32, float64, float16 or bfloat16
     weight : array (out_features, in_features)
     bias : array (out_features,), optional
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -51,6 +53,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     ValueError
         Shapes that do not fit.
     """
+    _check.channels_last(data_format)
     _check.present(weight=weight)
     x, weight, bias, restore = _check.as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
     _features(x, weight)
@@ -66,7 +69,12 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def linear_backward(
-    grad_output: Any, x: Any, weight: Any, *, output_mask: tuple[bool, bool, bool] = (True, True, True)
+    grad_output: Any,
+    x: Any,
+    weight: Any,
+    *,
+    output_mask: tuple[bool, bool, bool] = (True, True, True),
+    data_format: str = "channels_first",
 ) -> ConvGradients:
     """Gradients of :func:`linear`.
 
@@ -77,6 +85,8 @@ def linear_backward(
         As in the forward call.
     output_mask : three bools
         Which of the gradients of x, weight and bias to compute.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -88,6 +98,7 @@ def linear_backward(
     TypeError, ValueError
         As the forward call; also where grad_output has not the output's shape.
     """
+    _check.channels_last(data_format)
     _check.present(weight=weight)
     grad_output, x, weight, restore = _check.as_arrays(sixteen_bit=True, grad_output=grad_output, x=x, weight=weight)
     _features(x, weight)

@@ -46,7 +46,7 @@ def _gradient_of(grad_output: Any, dtype: Any, shape: tuple[int, ...]) -> Array:
     return checked
 
 
-def mse_loss(y: Any, target: Any, reduction: str = "mean") -> Any:
+def mse_loss(y: Any, target: Any, reduction: str = "mean", *, data_format: str = "channels_first") -> Any:
     """Squared difference from a target.
 
     Parameters
@@ -55,6 +55,8 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean") -> Any:
         Of one shape and dtype, float32 or float64.
     reduction : {"mean", "sum", "none"}
         The mean or the sum over all elements (added in float64), or no reduction.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -68,6 +70,7 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean") -> Any:
     ValueError
         The shapes differ, or the reduction is unknown.
     """
+    channels_last(data_format)
     _check_reduction(reduction)
     output, wanted, restore = as_arrays(y=y, target=target)
     same_shape(wanted, output.shape, "target")
@@ -82,7 +85,9 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean") -> Any:
         return _scalar(np.asarray(total, output.dtype), restore)
 
 
-def mse_loss_backward(grad_output: Any, y: Any, target: Any, reduction: str = "mean") -> Any:
+def mse_loss_backward(
+    grad_output: Any, y: Any, target: Any, reduction: str = "mean", *, data_format: str = "channels_first"
+) -> Any:
     """Gradient of `mse_loss` with respect to `y`: ``2 * (y - target) * grad_output``, over the count for ``"mean"``.
 
     Parameters
@@ -91,6 +96,8 @@ def mse_loss_backward(grad_output: Any, y: Any, target: Any, reduction: str = "m
         The gradient of the loss, of its shape.
     y, target, reduction
         As in `mse_loss`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -104,6 +111,7 @@ def mse_loss_backward(grad_output: Any, y: Any, target: Any, reduction: str = "m
     ValueError
         The shapes do not fit, or the reduction is unknown.
     """
+    channels_last(data_format)
     _check_reduction(reduction)
     output, wanted, restore = as_arrays(y=y, target=target)
     same_shape(wanted, output.shape, "target")
@@ -138,7 +146,13 @@ def _binary_arrays(
 
 
 def binary_cross_entropy_with_logits(
-    y: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+    y: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+    *,
+    data_format: str = "channels_first",
 ) -> Any:
     """Cross entropy of probabilities ``sigmoid(y)`` of a yes, by PyTorch's rules, computed without overflow.
 
@@ -154,6 +168,8 @@ def binary_cross_entropy_with_logits(
         The mean or the sum over all elements (added in float64), or no reduction.
     pos_weight : array, optional
         A factor for the positive part of each element; any shape that broadcasts to `y`'s.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -167,6 +183,7 @@ def binary_cross_entropy_with_logits(
     ValueError
         A shape that does not fit, or an unknown reduction.
     """
+    channels_last(data_format)
     _check_reduction(reduction)
     arrays, restore = _binary_arrays(y, target, weight, pos_weight)
     output = arrays[0]
@@ -182,7 +199,14 @@ def binary_cross_entropy_with_logits(
 
 
 def binary_cross_entropy_with_logits_backward(
-    grad_output: Any, y: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+    grad_output: Any,
+    y: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+    *,
+    data_format: str = "channels_first",
 ) -> Any:
     """Gradient of `binary_cross_entropy_with_logits` with respect to `y`.
 
@@ -195,6 +219,8 @@ def binary_cross_entropy_with_logits_backward(
         The gradient of the loss, of its shape.
     y, target, weight, reduction, pos_weight
         As in `binary_cross_entropy_with_logits`.
+    data_format : str
+        Accepted as by every op; the result does not depend on it.
 
     Returns
     -------
@@ -208,6 +234,7 @@ def binary_cross_entropy_with_logits_backward(
     ValueError
         A shape that does not fit, or an unknown reduction.
     """
+    channels_last(data_format)
     _check_reduction(reduction)
     arrays, restore = _binary_arrays(y, target, weight, pos_weight)
     output = arrays[0]
