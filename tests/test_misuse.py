@@ -34,6 +34,7 @@ def conv_table(call, w, weight_channels):
         ("x of objects", lambda: call(X.astype(object), w), TypeError, "x", "object"),
         ("x None", lambda: call(None, w), TypeError, "x", "None"),
         ("x a string", lambda: call("abc", w), TypeError, "x", ""),
+        ("x masked", lambda: call(np.ma.masked_array(X), w), TypeError, "x", "masked"),
         ("x without channels", lambda: call(a(8, 8), w), ValueError, "x", "(8, 8)"),
         ("x with too many axes", lambda: call(a(1, 1, 4, 8, 8), w), ValueError, "x", "(1, 1, 4, 8, 8)"),
         ("x with other channels", lambda: call(a(2, 5, 8, 8), w), ValueError, "x", "5"),
@@ -51,6 +52,8 @@ def conv_table(call, w, weight_channels):
         ("stride a float", lambda: call(X, w, stride=1.5), TypeError, "stride", "1.5"),
         ("stride a string", lambda: call(X, w, stride="2"), TypeError, "stride", "2"),
         ("stride None", lambda: call(X, w, stride=None), TypeError, "stride", "None"),
+        ("stride of bytes", lambda: call(X, w, stride=b"ab"), TypeError, "stride", "ab"),
+        ("stride an array of floats", lambda: call(X, w, stride=np.array([1.5, 1])), TypeError, "stride", "1.5"),
         ("stride beyond 64 bits", lambda: call(X, w, stride=2**70), ValueError, "stride", str(2**70)),
         ("padding negative", lambda: call(X, w, padding=-1), ValueError, "padding", "-1"),
         ("padding pair negative", lambda: call(X, w, padding=((0, 0), (-3, 0))), ValueError, "padding", "-3"),
@@ -79,6 +82,7 @@ def out_table(call, w, shape):
         ("out of another shape", lambda: call(X, w, out=a(1)), ValueError, "out", "(1,)"),
         ("out of another dtype", lambda: call(X, w, out=a(*shape, dtype="d")), TypeError, "out", "float64"),
         ("out broadcast", lambda: call(X, w, out=np.broadcast_to(a(1), shape)), ValueError, "out", ""),
+        ("out of swapped bytes", lambda: call(X, w, out=a(*shape, dtype=">f4")), TypeError, "out", ">f4"),
         ("out a list", lambda: call(X, w, out=[1.0]), TypeError, "out", "list"),
     ]
 
@@ -191,6 +195,7 @@ def pool_table(name):
         ("dilation 0", lambda: pool(X, 2, dilation=0), ValueError, "dilation", "0"),
         ("dilation too large", lambda: pool(X, 2, dilation=HUGE), ValueError, "", str(HUGE)),
         ("data_format unknown", lambda: pool(X, 2, data_format="first"), ValueError, "data_format", "first"),
+        ("data_format a list", lambda: pool(X, 2, data_format=[]), TypeError, "data_format", "[]"),
     ]
 
 
@@ -381,6 +386,7 @@ ACTIVATION = [
     ],
     ("negative_slope a string", lambda: F.leaky_relu(X, "a"), TypeError, "negative_slope", "a"),
     ("alpha None", lambda: F.elu(X, None), TypeError, "alpha", "None"),
+    ("alpha beyond float64", lambda: F.elu(X, 10**400), ValueError, "alpha", "beyond"),
     *[
         row
         for name in ("softmax", "log_softmax")
@@ -416,6 +422,7 @@ LOSS = [
     ("logits of integers", lambda: ce(L.astype(int)), TypeError, "logits", "int64"),
     ("target too large", lambda: ce(target=T + 2), ValueError, "target", "5"),
     ("target negative", lambda: ce(target=T - 1), ValueError, "target", "-1"),
+    ("target beyond 64 bits", lambda: ce(target=T.astype("u8") - 1), ValueError, "target", str(2**63 - 1)),
     ("target too short", lambda: ce(target=T[:3]), ValueError, "target", "(3,)"),
     ("target of float indices", lambda: ce(target=T.astype(f)), (ValueError, TypeError), "target", ""),
     ("target None", lambda: ce(target=None), TypeError, "target", "None"),

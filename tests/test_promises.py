@@ -64,6 +64,7 @@ cross_entropy: op=cross_entropy n=37 c=11
 cross_entropy_pixels: op=cross_entropy n=3 c=11 in=33x31
 mse_loss: op=mse_loss n=37 c=1001
 bce: op=binary_cross_entropy_with_logits n=37 c=1001
+dropout: op=dropout n=5 c=19 in=17x13
 """
 PROBLEMS = [parse_problem(line) for line in LINES.strip().splitlines()]
 everywhere = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
@@ -104,7 +105,10 @@ def test_samples_do_not_depend_on_the_batch(isa, problem, data_format, dtype):
         return
     options = {"training": False} if problem.op in ("batch_norm", "switch_norm") else None
     output, gradients = run(problem, dtype, data_format, options=options)
-    for pick in [slice(i, i + 1) for i in {0, 1, problem.n // 2, problem.n - 1}] + [slice(1, 3)]:
+    picks = [slice(i, i + 1) for i in {0, 1, problem.n // 2, problem.n - 1}] + [slice(1, 3)]
+    if problem.op == "dropout":  # a seed's mask goes by positions: only samples after these do not matter
+        picks = [slice(0, 1), slice(0, 3)]
+    for pick in picks:
         alone, own = run(problem, dtype, data_format, pick, options)
         tolerance.assert_same_bits(alone, output[pick], f"samples {pick}")
         tolerance.assert_same_bits(own[0], gradients[0][pick], f"gradient of samples {pick}")
@@ -121,9 +125,9 @@ def run_loss(problem, dtype, pick, options):
 @both_formats
 @pytest.mark.parametrize("dtype", problems.DTYPES)
 def test_threads_do_not_change_bits(isa, problem, data_format, dtype, threads):
-    """One, two or five threads give the same bits, forward and in every gradient; so does a second call."""
+    """One, two or three threads give the same bits, forward and in every gradient; so does a second call."""
     results = []
-    for count in (1, 2, 5, 2):
+    for count in (1, 2, 3, 2):
         threads(count)
         results.append(run(problem, dtype, data_format))
     for output, gradients in results[1:]:
@@ -221,15 +225,15 @@ def test_floating_point_mode_is_restored(isa):
         assert subnormal * np.float32(0.5) != 0, problem.name
 
 
-def test_calls_from_many_threads(isa):
-    """Ops may run at once in several Python threads and give the bits they give alone."""
-    chosen = PROBLEMS[:8]
-    alone = [run(problem, np.float32, "channels_first") for problem in chosen]
+def test_calls_from_many_threads(isa, threads):
+    """Every op may run at once in eight Python threads, each with two of its own, and gives the bits it gives alone."""
+    threads(2)
+    alone = [(problem, *run(problem, np.float32, "channels_first")) for problem in PROBLEMS]
     failures = []
 
     def work(turn):
         try:
-            for problem, (output, gradients) in list(zip(chosen, alone, strict=True))[turn::2] * 3:
+            for problem, output, gradients in alone[turn::8] + alone[: turn + 8]:
                 again, own = run(problem, np.float32, "channels_first")
                 tolerance.assert_same_bits(again, output, problem.name)
                 for a, b in zip(own, gradients, strict=True):
@@ -237,11 +241,11 @@ def test_calls_from_many_threads(isa):
         except BaseException as error:  # an assertion in a thread is lost otherwise
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(turn % 2,)) for turn in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    workers = [threading.Thread(target=work, args=(turn,)) for turn in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     assert not failures, failures[0]
 
 
@@ -282,6 +286,7 @@ def status(name):
 
 line, pass_name, data_format = json.loads(sys.argv[1])
 fastconv.set_num_threads(2)
+fastconv._core.set_thread_grain(0)
 small = parse_problem(line.replace("n=16", "n=1"))
 problem = parse_problem(line)
 for warm in (True, False):

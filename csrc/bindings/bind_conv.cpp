@@ -86,7 +86,8 @@ py::array backward_input(const py::array& grad_output, const py::array& weight, 
   const ArrayView gy = image_view(grad_output, "grad_output", channels_last), w = weight_view(weight, "weight");
   const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode);
   if (groups < 1) fail("groups: must be at least 1");
-  std::int64_t in[kRank] = {gy.shape[0], w.shape[1] * groups, 1, 1, 1};
+  std::int64_t in[kRank] = {gy.shape[0], 1, 1, 1, 1};
+  if (__builtin_mul_overflow(w.shape[1], groups, &in[1])) fail("groups: too many");
   if (input_size.size() != stride.size()) fail("input_size: expected one entry per spatial dimension");
   for (std::size_t i = 0; i < input_size.size(); ++i) {
     if (input_size[i] < 0) fail("input_size: must not be negative");

@@ -35,6 +35,8 @@ void complete_pool_shape(PoolShape& shape, bool ceil_mode) {
            std::to_string(axis.pad_before) + ", " + std::to_string(axis.pad_after) + ")");
     if (axis.out == 1) axis.stride = 1;  // one window has no next one, however far away that would be
   }
+  if (shape.axis[0].kernel * shape.axis[1].kernel > kLargest * kLargest / shape.axis[2].kernel)
+    fail("kernel_size: a window of more than 2**60 taps");
 }
 
 }  // namespace fastconv

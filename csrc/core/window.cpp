@@ -3,11 +3,27 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/error.h"
+
 namespace fastconv {
 namespace {
 
-std::int64_t floor_div(std::int64_t a, std::int64_t b) {
-  return a / b - ((a % b != 0 && (a % b < 0) != (b < 0)) ? 1 : 0);
+__extension__ using Wide = __int128;  // holds any product of two 64-bit numbers
+
+Wide floor_div(Wide a, Wide b) { return a / b - ((a % b != 0 && (a % b < 0) != (b < 0)) ? 1 : 0); }
+
+// Distance between the first and the last element that one window touches, plus one.
+Wide reach(const Window& window) { return Wide{window.kernel - 1} * window.dilation + 1; }
+
+// How far the last window can be from the first.
+Wide room(std::int64_t in, const Window& window) {
+  return Wide{in} + window.pad_before + window.pad_after - reach(window);
+}
+
+std::int64_t checked(Wide size) {
+  const auto narrow = static_cast<std::int64_t>(size);
+  require(narrow == size, "output size: beyond 64 bits");
+  return narrow;
 }
 
 }  // namespace
@@ -43,18 +59,18 @@ std::int64_t most_padding(std::int64_t in, PadMode mode) {
 }
 
 std::int64_t output_size(std::int64_t in, const Window& window) {
-  return floor_div(in + window.pad_before + window.pad_after - window.reach(), window.stride) + 1;
+  return checked(floor_div(room(in, window), window.stride) + 1);
 }
 
 std::int64_t output_size_ceil(std::int64_t in, const Window& window) {
-  std::int64_t size =
-      floor_div(in + window.pad_before + window.pad_after - window.reach() + window.stride - 1, window.stride) + 1;
-  if ((size - 1) * window.stride >= in + window.pad_before) --size;
-  return size;
+  Wide size = floor_div(room(in, window) + window.stride - 1, window.stride) + 1;
+  if ((size - 1) * window.stride >= Wide{in} + window.pad_before) --size;
+  return checked(size);
 }
 
 std::int64_t transposed_output_size(std::int64_t in, const Window& window, std::int64_t output_padding) {
-  return (in - 1) * window.stride - window.pad_before - window.pad_after + window.reach() + output_padding;
+  return checked((Wide{in} - 1) * window.stride - window.pad_before - window.pad_after + reach(window) +
+                 output_padding);
 }
 
 }  // namespace fastconv

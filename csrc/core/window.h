@@ -22,10 +22,12 @@ struct Window {
   std::int64_t pad_before = 0;
   std::int64_t pad_after = 0;
   PadMode mode = PadMode::zeros;
-
-  // Distance between the first and the last element that one window touches, plus one.
-  std::int64_t reach() const { return (kernel - 1) * dilation + 1; }
 };
+
+// Every number of a window is at most this, so that sums of window positions stay inside 64 bits.
+constexpr std::int64_t kLargestWindow = std::int64_t{1} << 60;
+
+// Each of the following fails where the result is beyond 64 bits.
 
 // Number of window positions over `in` elements; not positive when the padded input is smaller than the window.
 std::int64_t output_size(std::int64_t in, const Window& window);

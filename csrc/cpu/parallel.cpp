@@ -8,7 +8,9 @@
 #include <atomic>
 #include <cstdio>
 #include <exception>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -50,6 +52,31 @@ int default_threads() {
 }
 
 std::atomic<int> requested_threads{0};  // 0: the default
+
+constexpr int kThreadsAProcessor = 16;
+
+// How many of `wanted` threads can be had. OpenMP ends the process when it cannot start a thread (the address space or
+// the user's processes are limited), so a team larger than any that the calling thread had is tried out once, with
+// threads that do nothing but wait until all of them are there.
+int startable(int wanted) {
+  thread_local int tried = 1;
+  static const int most = kThreadsAProcessor * affinity();
+  wanted = std::min(wanted, most);
+  if (wanted <= tried) return wanted;
+  std::mutex gate;
+  std::vector<std::thread> team;
+  {
+    const std::lock_guard<std::mutex> closed(gate);
+    try {
+      while (static_cast<int>(team.size()) < wanted - 1)
+        team.emplace_back([&gate] { const std::lock_guard<std::mutex> passed(gate); });
+    } catch (const std::exception&) {
+      wanted = 1;
+    }
+  }
+  for (std::thread& thread : team) thread.join();
+  return tried = wanted;
+}
 
 // OpenMP's pool does not survive fork: its workers are gone, and the forking thread would wait for them forever.
 // A thread born in the child has no pool yet, so there a parallel loop runs on such a thread.
@@ -119,8 +146,8 @@ void parallel_for_raw(const Work& work, Subnormals mode, ItemFunction function, 
   Loop loop{work.items, mode, function, context};
   const double worth = std::max(1.0, work.nanoseconds / thread_grain.load(std::memory_order_relaxed));
   const double most = static_cast<double>(std::min<std::int64_t>(work.items, get_num_threads()));
-  const int threads = static_cast<int>(std::min(worth, most));
-  if (threads == 1 || omp_in_parallel()) {
+  const int threads = omp_in_parallel() ? 1 : startable(static_cast<int>(std::min(worth, most)));
+  if (threads == 1) {
     loop.work();
   } else if (in_forked_child.load(std::memory_order_relaxed)) {
     std::thread([&] { loop.run(threads); }).join();

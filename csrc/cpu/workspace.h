@@ -13,6 +13,7 @@ template <class T>
 class Workspace {
  public:
   explicit Workspace(std::int64_t count) {
+    if (count > PTRDIFF_MAX / static_cast<std::int64_t>(sizeof(T)) - 64) throw std::bad_alloc();
     const std::size_t bytes = (static_cast<std::size_t>(count > 0 ? count : 1) * sizeof(T) + 63) / 64 * 64;
     data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
     if (!data_) throw std::bad_alloc();

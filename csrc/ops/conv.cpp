@@ -14,12 +14,15 @@ void check_conv(const ConvShape& shape, const ArrayView& input, const ArrayView&
   require(input.dtype == weight.dtype && input.dtype == output.dtype, "arrays of one call must share a dtype");
   require(input.shape[0] == output.shape[0], "input and output differ in N");
   require(output.shape[1] == weight.shape[0], "weight: output channels do not match");
-  require(input.shape[1] == weight.shape[1] * shape.groups, "weight: input channels do not match");
+  require(input.shape[1] % shape.groups == 0 && input.shape[1] / shape.groups == weight.shape[1],
+          "weight: input channels do not match");
   require(output.shape[1] % shape.groups == 0, "groups: do not divide the output channels");
   for (int axis = 0; axis < kSpatial; ++axis) {
     const Window& window = shape.window[axis];
     require(window.stride >= 1 && window.dilation >= 1 && window.kernel >= 1,
             "stride, dilation and kernel must be positive");
+    for (const std::int64_t number : {window.stride, window.dilation, window.pad_before, window.pad_after})
+      require(number >= -kLargestWindow && number <= kLargestWindow, "stride, dilation and padding: beyond 2**60");
     require(window.kernel == weight.extent(axis), "weight: kernel size does not match");
     require(output.extent(axis) == output_size(input.extent(axis), window), "output: wrong spatial size");
     require(std::max(window.pad_before, window.pad_after) <= most_padding(input.extent(axis), window.mode),

@@ -42,7 +42,11 @@ AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step)
   } else {
     // Taps of one residue class modulo the step share a run of every step-th input.
     result.base.resize(phase.taps.size());
-    for (std::int64_t residue = 0; residue < std::min(step, contiguous); ++residue) {
+    std::vector<std::int64_t> residues;
+    for (const Tap& tap : phase.taps) residues.push_back((tap.offset - first) % step);
+    std::sort(residues.begin(), residues.end());
+    residues.erase(std::unique(residues.begin(), residues.end()), residues.end());
+    for (const std::int64_t residue : residues) {
       AxisSlots::Run run{result.slots, 0, step, 0};
       for (std::size_t t = 0; t < phase.taps.size(); ++t) {
         const std::int64_t offset = phase.taps[t].offset;
@@ -51,7 +55,6 @@ AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step)
         result.base[t] = run.slot + (offset - run.start) / step;
         run.count = (offset - run.start) / step + count;
       }
-      if (run.count == 0) continue;
       result.runs.push_back(run);
       result.slots += run.count;
     }

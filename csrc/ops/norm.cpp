@@ -28,7 +28,7 @@ Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep 
 // are full; the columns of one channel are added up afterwards. 1: one row at a time.
 std::int64_t rows_at_once(std::int64_t channels) {
   constexpr std::int64_t widest = 16, enough = 64;
-  if (channels >= 256) return 1;
+  if (channels < 1 || channels >= 256) return 1;
   std::int64_t count = widest / std::gcd(channels, widest);
   while (channels * count < enough) count *= 2;
   return count;

@@ -43,11 +43,17 @@ def _is_torch(value: object) -> bool:
 
 
 def _from_torch(tensor: Any, name: str) -> Array:
-    if str(tensor.dtype) != "torch.bfloat16":
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name}: a PyTorch tensor on {tensor.device}; move it to the CPU with .cpu()")
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if str(tensor.dtype) == "torch.bfloat16":
+        bits: Array = tensor.view(sys.modules["torch"].uint16).numpy()
+        return bits.view(bfloat16(name))
+    try:
         array: Array = tensor.numpy()
-        return array
-    bits: Array = tensor.view(sys.modules["torch"].uint16).numpy()
-    return bits.view(bfloat16(name))
+    except TypeError as error:  # a sparse layout, or a dtype that NumPy has not
+        raise TypeError(f"{name}: {error}") from None
+    return array
 
 
 def bfloat16(name: str) -> np.dtype[Any]:
@@ -60,31 +66,40 @@ def bfloat16(name: str) -> np.dtype[Any]:
     return dtype
 
 
-def _as_ndarray(value: object, name: str) -> Array:
+def as_ndarray(value: object, name: str, *, writes: bool = False) -> Array:
+    """A plain ``numpy.ndarray`` of an array or tensor, on the same memory.
+
+    One that the engine cannot step through (it steps in whole native elements from an aligned start) is copied, unless
+    the op `writes` to it.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: a masked array, whose mask would be ignored; pass {name}.filled(value)")
     if isinstance(value, np.ndarray):
-        array = value
+        array: Array = np.asarray(value)
     elif _is_torch(value):
-        tensor: Any = value
-        if tensor.device.type != "cpu":
-            raise TypeError(f"{name}: a PyTorch tensor on {tensor.device}; move it to the CPU with .cpu()")
-        array = _from_torch(tensor.detach(), name)
+        array = _from_torch(value, name)
     elif type(value).__module__.split(".")[0] in ("jax", "jaxlib"):
         raise TypeError(f"{name}: JAX arrays are immutable and not served; pass numpy.asarray({name})")
     else:
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; pass numpy.asarray({name})")
-    # The engine steps in whole elements from an aligned start; only such views as record fields are copied.
-    if (array.dtype.kind == "f" or array.dtype.name == "bfloat16") and (
-        not array.flags.aligned
-        or not array.dtype.isnative
-        or any(s % array.itemsize for s in array.strides)
-        or type(array) is not np.ndarray
-    ):
-        native = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
-        array = np.array(array, dtype=native, order="K", subok=False)
-    return array
+    return array if writes else in_steps(array)
+
+
+def can_step(array: Array) -> bool:
+    """Whether the engine can step through the array: not through an unaligned one, or some fields of records."""
+    whole = not any(stride % max(array.itemsize, 1) for stride in array.strides)
+    return whole and array.flags.aligned and array.dtype.isnative
+
+
+def in_steps(array: Array) -> Array:
+    """The array, or a copy of one that the engine cannot step through."""
+    if array.dtype.hasobject or can_step(array):
+        return array
+    return np.array(array, array.dtype if array.dtype.isnative else array.dtype.newbyteorder("="), order="K")
 
 
 _OPTIONAL = {"bias", "out", "pos_weight", "running_mean", "running_var", "weight"}
+_WRITTEN = {"out", "running_mean", "running_var"}
 
 
 def present(**named: object) -> None:
@@ -108,8 +123,9 @@ def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
     Returns
     -------
     tuple
-        The arrays in the same order (views, not copies), then a function that turns a result into the caller's kind
-        of array (a PyTorch tensor where one came in).
+        The arrays in the same order (on the caller's memory where the engine can step through it, and always those
+        that an op writes), then a function that turns a result into the caller's kind of array (a PyTorch tensor where
+        one came in).
 
     Raises
     ------
@@ -125,7 +141,7 @@ def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
             continue
         present(**{name: value})
         tensor_came = tensor_came or _is_torch(value)
-        array = _as_ndarray(value, name)
+        array = as_ndarray(value, name, writes=name in _WRITTEN)
         if array.dtype not in _DTYPES and not (sixteen_bit and is_sixteen_bit(array.dtype)):
             advice = "float64" if array.dtype.kind in "c" else "float32"
             raise TypeError(
@@ -159,6 +175,8 @@ def _to_torch(value: Any) -> Any:
 
 def channels_last(data_format: object) -> bool:
     """Whether `data_format` means channels-last; ``ValueError`` for an unknown name."""
+    if not isinstance(data_format, str):
+        raise TypeError(f"data_format: expected a str, got {data_format!r}")
     if data_format in _CHANNELS_FIRST:
         return False
     if data_format in _CHANNELS_LAST:
@@ -181,7 +199,9 @@ def integer(value: object, name: str, minimum: int) -> int:
 
 def tuple_of_ints(value: object, n: int, name: str, minimum: int) -> tuple[int, ...]:
     """An int, or a sequence of `n` ints, as a tuple of `n` ints of at least `minimum`."""
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         items = list(value)
         require(len(items) == n, f"{name}: got {value!r}, expected an int or a tuple of {n} ints")
         return tuple(integer(item, name, minimum) for item in items)
@@ -192,7 +212,10 @@ def number(value: object, name: str) -> float:
     """`value` as a float."""
     if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: got an int beyond float64") from None
 
 
 def spatial_shape(x: Array, n: int, name: str, last: bool) -> tuple[int, ...]:
@@ -253,11 +276,12 @@ def output_sizes(
     name: str = "kernel_size",
 ) -> tuple[int, ...]:
     """Window positions per dimension; ``ValueError`` where a window does not fit the padded input."""
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    require(max(reach) <= _LARGEST, f"dilation: {tuple(dilation)} makes a window of {reach}, longer than any array")
     result = tuple(
         int(_core.output_size(size, k, s, d, before, after, ceil_mode))
         for size, k, s, d, (before, after) in zip(sizes, kernel, stride, dilation, padding, strict=True)
     )
-    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
     padded = tuple(size + before + after for size, (before, after) in zip(sizes, padding, strict=True))
     require(
         all(size > 0 for size in result),

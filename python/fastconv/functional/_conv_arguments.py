@@ -61,8 +61,6 @@ def geometry(
     transposed: bool,
 ) -> Geometry:
     """What forward and backward, plain and transposed, check alike."""
-    if not isinstance(data_format, str):
-        raise TypeError(f"data_format: expected a str, got {data_format!r}")
     last = _check.channels_last(data_format)
     sizes = _check.spatial_shape(x, n, "x", last)
     layout = "(C_in, C_out/groups, *kernel)" if transposed else "(C_out, C_in/groups, *kernel)"
@@ -119,7 +117,7 @@ def image_shape(samples: int, channels: int, spatial: tuple[int, ...], last: boo
 
 
 def checked_out(out: Array | None, shape: tuple[int, ...], unbatched: bool, *inputs: Array | None) -> Array | None:
-    """A caller's result array, checked; a fresh one where it overlaps an input."""
+    """A caller's result array, checked; a fresh one where it overlaps an input or the engine cannot step through it."""
     if out is None:
         return None
     _check.require(out.shape == (shape[1:] if unbatched else shape), f"out: got shape {out.shape}, expected {shape}")
@@ -128,7 +126,7 @@ def checked_out(out: Array | None, shape: tuple[int, ...], unbatched: bool, *inp
         all(stride != 0 or size < 2 for stride, size in zip(out.strides, out.shape, strict=True)),
         "out: is a broadcast view, expected an array with an element for each result",
     )
-    if any(i is not None and np.may_share_memory(out, i) for i in inputs):
+    if not _check.can_step(out) or any(i is not None and np.may_share_memory(out, i) for i in inputs):
         return None
     return out[np.newaxis] if unbatched else out
 

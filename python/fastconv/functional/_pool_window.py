@@ -14,6 +14,7 @@ from fastconv._check import (
     Array,
     Restore,
     as_arrays,
+    as_ndarray,
     channels_last,
     flag,
     integer,
@@ -200,15 +201,11 @@ def average_backward(
 
 def as_indices(indices: object, gradient: Array) -> Array:
     """`indices` as an int64 array of the gradient's shape."""
-    array = indices.detach().numpy() if hasattr(indices, "detach") else indices
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"indices: expected an array of int64, got {type(indices).__name__}")
+    array = as_ndarray(indices, "indices")
     if array.dtype.kind not in "iu":
         raise TypeError(f"indices: dtype {array.dtype} is not supported, expected int64")
     same_shape(array, gradient.shape, "indices")
-    if array.dtype != np.int64 or not array.flags.aligned or any(s % array.itemsize for s in array.strides):
-        array = np.array(array, dtype=np.int64)
-    return array
+    return array.astype(np.int64, copy=False)
 
 
 def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Sequence[int], data_format: str) -> Array:

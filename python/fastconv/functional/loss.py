@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, _as_ndarray, as_arrays, channels_last, number, require, same_shape
+from fastconv._check import Array, as_arrays, as_ndarray, channels_last, number, require, same_shape
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -271,7 +271,7 @@ class _CrossEntropy:
         values, weights, self.restore = as_arrays(logits=logits, weight=weight)
         require(values is not None, "logits: got None, expected an array")
         require(values.ndim > 0, f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
-        given = _as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
+        given = as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
         expected = values.shape
         self.moves_classes = channels_last(data_format) and values.ndim > 2
         if self.moves_classes:
@@ -294,6 +294,8 @@ class _CrossEntropy:
             dense = np.ascontiguousarray(moved).reshape(samples, classes, positions)
         elif given.dtype.kind in "iu":
             same_shape(given, self.shape, "target")
+            if given.dtype.kind == "u":  # one beyond int64 is no class either
+                given = np.minimum(given, np.uint64(2**63 - 1))
             dense = np.ascontiguousarray(given, np.int64).reshape(self.matrix)
         else:
             raise TypeError(f"target: dtype {given.dtype}, expected integer class indices or class probabilities")

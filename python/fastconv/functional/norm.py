@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, as_arrays, channels, channels_last, flag, mask, number, require, same_shape
+from fastconv._check import Array, as_arrays, channels, channels_last, flag, in_steps, mask, number, require, same_shape
 
 __all__ = ["NormGradients", "batch_norm", "batch_norm_backward"]
 
@@ -160,7 +160,7 @@ def batch_norm(
         if mean is not None and values > 1:
             update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
     else:
-        batch_mean, batch_var = mean, var.astype(np.float64)
+        batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
     invstd = inverse_deviation(batch_var, eps)
     _core.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
     if not flag(return_stats, "return_stats"):
