@@ -289,10 +289,10 @@ def test_private_convolutions_check_again():
     windows = (strides, pads, dilations, (1, 2, 0, -1, huge), ("zeros", "reflect", "circular"), (False, True))
     images = (a(1, 2, 5), a(1, 2, 5, 5), a(2, 2), a(0, 2, 5), np.ones((1, 2, 5)))
     weights = (a(2, 2, 3), a(3, 2, 3, 3), a(2, 1, 3), a(0, 2, 3))
-    sizes = ([3], [3, 3], [0], [huge], [-1], [1] * 9, [])
+    sizes = ([7], [1], [3, 3], [0], [huge], [-1], [1] * 9, [])
     for name, arguments in (
         ("conv_forward", (images, weights, (None, a(3)), *windows, (None, a(1, 3, 3)), (None, "relu"), (0.0,))),
-        ("conv_backward_input", (images, weights, (None, a(2)), sizes, *windows, (None, a(1, 2, 3)))),
+        ("conv_backward_input", (images, weights, (None, a(2)), sizes, *windows, (None, a(1, 2, 7)))),
         ("conv_backward_weight", (images, images, sizes, *windows)),
     ):
         results = 0

@@ -109,7 +109,8 @@ py::array backward_weight(const py::array& grad_output, const py::array& input, 
   const ArrayView x = image_view(input, "input", channels_last);
   if (groups < 1) fail("groups: must be at least 1");
   std::int64_t dims[kRank] = {gy.shape[1], x.shape[1] / groups, 1, 1, 1};
-  for (std::size_t i = 0; i < std::min<std::size_t>(kernel.size(), kSpatial); ++i) {
+  if (kernel.size() < 1 || kernel.size() > kSpatial) fail("kernel: expected 1 to 3 entries");
+  for (std::size_t i = 0; i < kernel.size(); ++i) {
     if (kernel[i] < 1) fail("kernel: must be at least 1");
     dims[kRank - kernel.size() + i] = kernel[i];
   }
