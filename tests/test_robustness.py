@@ -40,11 +40,7 @@ def record_field(array):
 
 
 class Subclass(np.ndarray):
-    """A subclass whose own shape and elements must not matter."""
-
-    @property
-    def shape(self):
-        return (10**6,) * 4
+    """A subclass whose own elements must not matter."""
 
     def __getitem__(self, key):
         raise AssertionError("a subclass's own indexing was used")
@@ -74,9 +70,9 @@ def results_of(call, gradient):
 @pytest.mark.parametrize("memory", [*MEMORIES, swapped])
 def test_inputs_in_unusual_memory(problem, memory):
     """Any argument may be unaligned, a field of records, of a subclass or of swapped bytes: the bits are the same."""
-    if memory is swapped and problem.op == "batch_norm":
-        memory = unaligned  # the running statistics are written, in their own memory
     call = expected.make_call(problem, np.float32, np.random.default_rng(0))
+    if memory is swapped and "running_mean" in call.arrays:
+        memory = unaligned  # the running statistics are written, in their own memory
     gradient = np.random.default_rng(1).standard_normal(np.shape(call.forward())).astype("f")
     plain = {name: array.copy() for name, array in call.arrays.items()}
     call.arrays = {name: array.copy() for name, array in plain.items()}
@@ -86,9 +82,9 @@ def test_inputs_in_unusual_memory(problem, memory):
     call.arrays = {name: memory(array) for name, array in plain.items()}
     call.save()
     call._saved = tuple(memory(np.ascontiguousarray(saved)) for saved in call._saved)
-    if memory is subclass:  # shapes are the caller's to pass
-        call.arrays["x"] = np.asarray(call.arrays["x"])
     results = (output, *as_tuple(call.backward(memory(gradient))))
+    if problem.op == "step":  # it has no backward pass
+        results, wanted = results[:1], wanted[:1]
     for result, want in zip(results, wanted, strict=True):
         assert type(result) is np.ndarray
         tolerance.assert_same_bits(result, want)
