@@ -1,20 +1,25 @@
 // Weight gradient of depthwise convolution: grad_weight[c][t] = sum over samples and outputs o of grad_output[c][o] *
-// input[c][o * stride + offset(t)]. Blocks of output rows, channels side by side. Runs of the reduction are clipped to
-// the live outputs of each tap, so nothing is multiplied by padding. Work is split over channels, and over blocks by a
-// number that depends on the shape only; the parts are added in order.
+// input[c][o * stride + offset(t)]. Channels side by side; rectangles of outputs that have the same live taps, so that
+// nothing is multiplied by padding; a running sum no longer than kSumPositions (or a row), added to the total. Work is
+// split over channels, and over blocks of outputs by a number that depends on the shape only; the parts are added in
+// order.
 #include <algorithm>
 #include <vector>
 
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
-#include "ops/conv.h"
 #include "ops/conv_gather.h"
-#include "ops/conv_pack.h"
+#include "ops/conv_lanes.h"
 
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kBlockPositions = 224;
+constexpr std::int64_t kLanes = 32;
+// Channels-last memory is read in longer stretches: its lines would else come one by one, each from another page.
+constexpr std::int64_t kStreamedLanes = 128;
+constexpr std::int64_t kSumPositions = 128;
+constexpr std::int64_t kPackedElements = 16 << 10;         // of one block's output gradient
+constexpr std::int64_t kScratchElements = 256 << 10;       // of one block's input, at most
 constexpr std::int64_t kItems = 16;                        // items worth having when the shape allows
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 
@@ -23,160 +28,167 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 template <class T>
 class WeightGradient {
  public:
-  WeightGradient(const ConvShape& shape, const View<const T>& grad_output, const View<const T>& input,
-                 const View<T>& grad_weight)
+  WeightGradient(const View<const T>& grad_output, const View<const T>& input, const View<T>& grad_weight,
+                 const AxisPhase* const (&phase)[kSpatial])
       : gy_(grad_output),
         x_(input),
         dw_(grad_weight),
-        groups_(shape.groups),
-        dot_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
-        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
-    for (int axis = 0; axis < kSpatial; ++axis) {
-      phase_[axis] = forward_phases(shape.window[axis], grad_output.extent(axis))[0];
-      out_phase_[axis] = forward_phases(Window{}, grad_output.extent(axis))[0];
-    }
-    taps_ = static_cast<std::int64_t>(phase_[0].taps.size() * phase_[1].taps.size() * phase_[2].taps.size());
-    c_block_ = kLaneBlock;
-    c_blocks_ = ceil_div(groups_, c_block_);
-    sums_ = c_block_ * taps_;
-    width_ = std::min<std::int64_t>(gy_.extent(2), kBlockPositions);
-    height_ = std::clamp<std::int64_t>(kBlockPositions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
-    rows_ = ceil_div(gy_.extent(1), height_);
-    columns_ = ceil_div(gy_.extent(2), width_);
-    blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
+        phase_{phase[0], phase[1], phase[2]},
+        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
+        lanes_(gy_.shape[1], kernel_.tile_cols, x_.stride[1] == 1 && gy_.stride[1] == 1 ? kStreamedLanes : kLanes) {
+    slots_ = ceil_div(lanes_.widest(), kernel_.tile_cols) * kernel_.tile_cols;
+    for (int axis = 0; axis < kSpatial; ++axis) taps_ *= static_cast<std::int64_t>(phase_[axis]->taps.size());
+    sums_ = taps_ * slots_;
+    // A block's columns fit the scratch also where the stride leaves most of the input out.
+    const std::int64_t width = std::min(
+        {gy_.extent(2), kSumPositions, std::max<std::int64_t>(1, kScratchElements / slots_ / phase_[2]->in_step)});
+    const std::int64_t height = std::clamp<std::int64_t>(kSumPositions / std::max<std::int64_t>(1, width), 1,
+                                                         std::max<std::int64_t>(1, gy_.extent(1)));
+    const std::int64_t size[kSpatial] = {1, height, std::max<std::int64_t>(1, width)};
+    for (int axis = 0; axis < kSpatial; ++axis)
+      blocks_[axis] = axis_blocks({*phase_[axis]}, gy_.extent(axis), x_.extent(axis), size[axis]);
+    band_ = height * size[2];
+    // Rows that share a packed copy.
+    const std::int64_t bands = static_cast<std::int64_t>(blocks_[1].size());
+    joined_ = std::clamp<std::int64_t>(kPackedElements / (slots_ * band_), 1, std::max<std::int64_t>(1, bands));
+    if (x_scratch() > kScratchElements) joined_ = 1;
+    items_ = lanes_.blocks;
+    outer_ = gy_.shape[0] * gy_.extent(0) * ceil_div(bands, joined_) * static_cast<std::int64_t>(blocks_[2].size());
   }
 
+  // Whether a block's input can be packed; taps may lie far apart.
+  bool serves() const { return taps_ == 1 || x_scratch() <= kScratchElements; }
+
   void run() {
-    const std::int64_t items = c_blocks_;
-    parts_ =
-        std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, kPartials / (items * sums_)));
-    parts_ = std::clamp<std::int64_t>(parts_, 1, std::max<std::int64_t>(1, blocks_));
-    const double steps = static_cast<double>(items * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
-                         static_cast<double>(gy_.extent(1) * gy_.extent(2));
-    const double nanoseconds = steps * multiply_add_nanoseconds<T>();
-    if (parts_ == 1) {
-      parallel_for({items, nanoseconds}, subnormals<T>(), [&](std::int64_t item) {
+    std::int64_t parts =
+        std::clamp<std::int64_t>(ceil_div(kItems, items_), 1, std::max<std::int64_t>(1, kPartials / (items_ * sums_)));
+    parts = std::clamp<std::int64_t>(parts, 1, std::max<std::int64_t>(1, outer_));
+    const double nanoseconds = static_cast<double>(items_ * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
+                               static_cast<double>(gy_.extent(1) * gy_.extent(2)) * multiply_add_nanoseconds<T>();
+    if (parts == 1) {
+      parallel_for({items_, nanoseconds}, subnormals<T>(), [&](std::int64_t item) {
         Workspace<T> sums(sums_);
-        accumulate(item, 0, sums);
+        accumulate(item, 0, outer_, sums);
         store(item, sums);
       });
       return;
     }
-    Workspace<T> sums(parts_ * items * sums_);
-    parallel_for({items * parts_, nanoseconds}, subnormals<T>(),
-                 [&](std::int64_t i) { accumulate(i / parts_, i % parts_, sums + i * sums_); });
-    parallel_for({items, 0.5 * static_cast<double>(items * parts_ * sums_)}, subnormals<T>(), [&](std::int64_t item) {
-      T* total = sums + item * parts_ * sums_;
-      for (std::int64_t part = 1; part < parts_; ++part)
+    Workspace<T> sums(parts * items_ * sums_);
+    parallel_for({items_ * parts, nanoseconds}, subnormals<T>(), [&](std::int64_t i) {
+      const std::int64_t part = i % parts;
+      accumulate(i / parts, outer_ * part / parts, outer_ * (part + 1) / parts, sums + i * sums_);
+    });
+    parallel_for({items_, 0.5 * static_cast<double>(items_ * parts * sums_)}, subnormals<T>(), [&](std::int64_t item) {
+      T* total = sums + item * parts * sums_;
+      for (std::int64_t part = 1; part < parts; ++part)
         for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
       store(item, total);
     });
   }
 
  private:
-  struct Item {
-    std::int64_t c0, channels;
+  struct Rows {
+    std::int64_t x_begin, x_end;
   };
 
-  Item item_of(std::int64_t index) const {
-    const std::int64_t c0 = index * c_block_;
-    return {c0, std::min(c_block_, groups_ - c0)};
+  // The inputs that blocks [first, first + count) of one axis read.
+  Rows inputs(int axis, std::int64_t first, std::int64_t count) const {
+    Rows all{0, 0};
+    for (std::int64_t i = first; i < first + count; ++i) {
+      const AxisBlock& block = blocks_[axis][static_cast<std::size_t>(i)];
+      if (block.x_begin == block.x_end) continue;
+      all.x_begin = all.x_end == 0 ? block.x_begin : std::min(all.x_begin, block.x_begin);
+      all.x_end = std::max(all.x_end, block.x_end);
+    }
+    return all;
   }
 
-  void accumulate(std::int64_t index, std::int64_t part, T* sums) const {
-    const Item item = item_of(index);
-    std::fill_n(sums, sums_, T(0));
-    const std::int64_t first = blocks_ * part / parts_, last = blocks_ * (part + 1) / parts_;
-    AxisSlots probe[kSpatial];
-    std::int64_t positions = 1;
-    const std::int64_t largest[kSpatial] = {1, height_, width_};
+  std::int64_t x_scratch() const {
+    std::int64_t elements = slots_;
     for (int axis = 0; axis < kSpatial; ++axis) {
-      probe[axis] = axis_slots(phase_[axis], largest[axis], axis == 2);
-      positions *= probe[axis].slots;
+      const std::int64_t count = static_cast<std::int64_t>(blocks_[axis].size()), together = axis == 1 ? joined_ : 1;
+      std::int64_t span = 0;
+      for (std::int64_t i = 0; i < count; i += together) {
+        const Rows rows = inputs(axis, i, std::min(together, count - i));
+        span = std::max(span, rows.x_end - rows.x_begin);
+      }
+      elements *= span;
     }
-    Workspace<T> input(positions * c_block_), grad(height_ * width_ * c_block_);
-    if (item.channels < c_block_) {
-      std::fill_n(input.data(), positions * c_block_, T(0));
-      std::fill_n(grad.data(), height_ * width_ * c_block_, T(0));
-    }
-    std::vector<Segment> segments;
+    return elements;
+  }
+
+  void accumulate(std::int64_t item, std::int64_t first, std::int64_t last, T* sums) const {
+    const std::int64_t c0 = lanes_.begin(item), channels = lanes_.end(item) - c0, lanes = lanes_.lanes(channels);
+    std::fill_n(sums, sums_, T(0));
+    Workspace<T> x_block(x_scratch()), gy_block(slots_ * joined_ * band_);
+    const std::int64_t bands = ceil_div(static_cast<std::int64_t>(blocks_[1].size()), joined_);
+    const std::int64_t columns = static_cast<std::int64_t>(blocks_[2].size());
     for (std::int64_t b = first; b < last; ++b) {
       std::int64_t rest = b;
-      std::int64_t j0[kSpatial];
-      j0[2] = rest % columns_ * width_;
-      rest /= columns_;
-      j0[1] = rest % rows_ * height_;
-      rest /= rows_;
-      j0[0] = rest % gy_.extent(0);
+      const AxisBlock& w = blocks_[2][rest % columns];
+      rest /= columns;
+      const std::int64_t h_first = rest % bands * joined_;
+      const std::int64_t h_last = std::min(h_first + joined_, static_cast<std::int64_t>(blocks_[1].size())) - 1;
+      const Rows rows = inputs(1, h_first, h_last + 1 - h_first);
+      rest /= bands;
+      const AxisBlock& d = blocks_[0][rest % gy_.extent(0)];
       const std::int64_t n = rest / gy_.extent(0);
-      add_block(item, n, j0, input, grad, segments, sums);
+      const std::int64_t x_begin[kSpatial] = {d.x_begin, rows.x_begin, w.x_begin};
+      const std::int64_t x_end[kSpatial] = {d.x_end, rows.x_end, w.x_end};
+      const std::int64_t y_begin[kSpatial] = {d.y_begin, blocks_[1][h_first].y_begin, w.y_begin};
+      const std::int64_t y_end[kSpatial] = {d.y_end, blocks_[1][h_last].y_end, w.y_end};
+      const Lanes<const T> x = pack_lanes<T>(transpose_, x_, n, c0, channels, lanes, x_begin, x_end, x_block);
+      const Lanes<const T> gy = pack_lanes<T>(transpose_, gy_, n, c0, channels, lanes, y_begin, y_end, gy_block);
+      for (std::int64_t band = h_first; band <= h_last; ++band) add_band(lanes, x, gy, d, blocks_[1][band], w, sums);
     }
   }
 
-  void add_block(const Item& item, std::int64_t n, const std::int64_t (&j0)[kSpatial], T* input, T* grad,
-                 std::vector<Segment>& segments, T* sums) const {
-    const std::int64_t count[kSpatial] = {1, std::min(height_, gy_.extent(1) - j0[1]),
-                                          std::min(width_, gy_.extent(2) - j0[2])};
-    AxisSlots slots[kSpatial], out_slots[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis) {
-      slots[axis] = axis_slots(phase_[axis], count[axis], axis == 2);
-      out_slots[axis] = axis_slots(out_phase_[axis], count[axis], true);
-    }
-    const BlockPacker<T> input_packer{
-        x_, {&phase_[0], &phase_[1], &phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
-    const BlockPacker<T> grad_packer{gy_,
-                                     {&out_phase_[0], &out_phase_[1], &out_phase_[2]},
-                                     {&out_slots[0], &out_slots[1], &out_slots[2]},
-                                     transpose_};
-    input_packer.pack(input, n, item.c0, item.channels, j0, c_block_, 1);
-    grad_packer.pack(grad, n, item.c0, item.channels, j0, c_block_, 1);
-    std::int64_t t = 0;
-    for (std::size_t d = 0; d < phase_[0].taps.size(); ++d)
-      for (std::size_t h = 0; h < phase_[1].taps.size(); ++h)
-        for (std::size_t w = 0; w < phase_[2].taps.size(); ++w, ++t) {
-          list_segments(segments, slots, d, h, w, j0, count);
-          if (segments.empty()) continue;
-          const LanesDotArgs<T> args{input, grad, segments.data(), static_cast<std::int64_t>(segments.size()),
-                                     sums + t * c_block_};
-          dot_.lanes_dot(&args);
+  void add_band(std::int64_t lanes, const Lanes<const T>& x, const Lanes<const T>& gy, const AxisBlock& d_block,
+                const AxisBlock& h_block, const AxisBlock& w_block, T* sums) const {
+    const std::int64_t w_taps = static_cast<std::int64_t>(phase_[2]->taps.size()),
+                       h_taps = static_cast<std::int64_t>(phase_[1]->taps.size());
+    for (const AxisRun& d : d_block.runs)
+      for (const AxisRun& h : h_block.runs)
+        for (const AxisRun& w : w_block.runs) {
+          if (h.taps == 0 || w.taps == 0) continue;
+          for (std::int64_t t = 0; t < d.taps; ++t) {
+            const LanesDotArgs<T> args{
+                x.at(d.x + t * d.x_tap, h.x, w.x),
+                gy.at(d.y, h.y, w.y),
+                sums + (((d.first_tap + t) * h_taps + h.first_tap) * w_taps + w.first_tap) * slots_,
+                lanes,
+                {h.count, w.count},
+                {h.x_step * x.step[1], w.x_step * x.step[2]},
+                {gy.step[1], gy.step[2]},
+                {h.taps, w.taps},
+                {h.x_tap * x.step[1], w.x_tap * x.step[2]},
+                {w_taps * slots_, slots_}};
+            kernel_.lanes_dot(&args);
+          }
         }
   }
 
-  void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::size_t d, std::size_t h,
-                     std::size_t w, const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
-    segments.clear();
-    const Range rd = live_outputs(phase_[0], phase_[0].taps[d], j0[0], count[0], x_.extent(0));
-    const Range rh = live_outputs(phase_[1], phase_[1].taps[h], j0[1], count[1], x_.extent(1));
-    const Range rw = live_outputs(phase_[2], phase_[2].taps[w], j0[2], count[2], x_.extent(2));
-    if (rd.begin >= rd.end || rw.begin >= rw.end) return;
-    for (std::int64_t r = rh.begin; r < rh.end; ++r) {
-      const std::int64_t line = slots[0].base[d] * slots[1].slots + slots[1].base[h] + r * slots[1].step;
-      segments.push_back(
-          {line * slots[2].slots + slots[2].base[w] + rw.begin, r * count[2] + rw.begin, rw.end - rw.begin});
-    }
-  }
-
-  void store(std::int64_t index, const T* sums) const {
-    const Item item = item_of(index);
-    std::int64_t t = 0;
-    for (const Tap& d : phase_[0].taps)
-      for (const Tap& h : phase_[1].taps)
-        for (const Tap& w : phase_[2].taps) {
+  void store(std::int64_t item, const T* sums) const {
+    const std::int64_t c0 = lanes_.begin(item), channels = lanes_.end(item) - c0, lanes = lanes_.lanes(channels);
+    for (const Tap& d : phase_[0]->taps)
+      for (const Tap& h : phase_[1]->taps)
+        for (const Tap& w : phase_[2]->taps) {
           T* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
-          for (std::int64_t c = 0; c < item.channels; ++c)
-            target[(item.c0 + c) * dw_.stride[0]] = sums[t * c_block_ + c];
-          ++t;
+          for (std::int64_t c = 0; c < channels; ++c)
+            target[(c0 + c) * dw_.stride[0]] = sums[lane_slot(c, lanes, kernel_.tile_cols)];
+          sums += slots_;
         }
   }
 
   View<const T> gy_, x_;
   View<T> dw_;
-  std::int64_t groups_;
-  const DepthwiseKernel& dot_;
+  const AxisPhase* phase_[kSpatial];
+  const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
-  AxisPhase phase_[kSpatial], out_phase_[kSpatial];
-  std::int64_t taps_ = 0, c_block_ = 1, c_blocks_ = 1, sums_ = 1;
-  std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1, parts_ = 1;
+  LaneBlocks lanes_;
+  std::vector<AxisBlock> blocks_[kSpatial];
+  std::int64_t taps_ = 1, slots_ = 1, sums_ = 1, joined_ = 1, band_ = 1, items_ = 1, outer_ = 1;
 };
 
 }  // namespace
@@ -184,7 +196,24 @@ class WeightGradient {
 template <class T>
 void backward_weight_depthwise(const ConvShape& shape, const View<const T>& grad_output, const View<const T>& input,
                                const View<T>& grad_weight) {
-  WeightGradient<T>(shape, grad_output, input, grad_weight).run();
+  AxisPhase phase[kSpatial];
+  for (int axis = 0; axis < kSpatial; ++axis)
+    phase[axis] = forward_phases(shape.window[axis], grad_output.extent(axis))[0];
+  WeightGradient<T> whole(grad_output, input, grad_weight, {&phase[0], &phase[1], &phase[2]});
+  if (whole.serves()) {
+    whole.run();
+    return;
+  }
+  // One tap at a time.
+  for (const Tap& d : phase[0].taps)
+    for (const Tap& h : phase[1].taps)
+      for (const Tap& w : phase[2].taps) {
+        AxisPhase one[kSpatial] = {phase[0], phase[1], phase[2]};
+        one[0].taps = {d};
+        one[1].taps = {h};
+        one[2].taps = {w};
+        WeightGradient<T>(grad_output, input, grad_weight, {&one[0], &one[1], &one[2]}).run();
+      }
 }
 
 template void backward_weight_depthwise<float>(const ConvShape&, const View<const float>&, const View<const float>&,

@@ -39,6 +39,10 @@ void gather_dense(const GatherProblem<S>& problem);
 template <class S>
 void gather_depthwise(const GatherProblem<S>& problem);
 
+// The same with the channels side by side, for one channel a group of x and of y; false where its scratch would not do.
+template <class T>
+bool gather_lanes(const GatherProblem<T>& problem);
+
 // The weight gradient where every group has one channel of each array.
 template <class T>
 void backward_weight_depthwise(const ConvShape& shape, const View<const T>& grad_output, const View<const T>& input,

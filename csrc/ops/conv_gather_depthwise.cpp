@@ -1,6 +1,6 @@
-// Depthwise gather: groups of one channel of x. Two forms with the same sums in the same order: "window" packs a few
-// channels' rows one by one, padding included, and runs along the innermost dimension; "lanes" packs channels side by
-// side and runs along them, which is better for channels-last arrays and for short rows.
+// Depthwise gather: groups of one channel of x. This form packs a few channels' rows one by one, padding included, and
+// runs along the innermost dimension. conv_gather_lanes.cpp runs along the channels, with the same sums in the same
+// order.
 #include <algorithm>
 
 #include "cpu/workspace.h"
@@ -11,7 +11,7 @@ namespace fastconv {
 namespace {
 
 constexpr std::int64_t kScratchElements = 16 << 10;
-constexpr std::int64_t kShortRow = 24;
+constexpr std::int64_t kShortRow = 24;  // below it a row wastes more of its registers than a transpose costs
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -26,12 +26,9 @@ class PhaseDriver {
     for (const Tap& d : phase_[0]->taps)
       for (const Tap& h : phase_[1]->taps)
         for (const Tap& w : phase_[2]->taps) weight_of_tap_.push_back(weight_offset(d, h, w));
-    // Groups of channels that share a pack: as many as make full registers of a channels-last input.
-    lanes_ = p_.y_channels == 1 && p_.groups >= 8 &&
-             (p_.y_shape.stride[1] == 1 || phase_[2]->out_count < kShortRow || phase_[2]->in_step > 1);
-    group_block_ = lanes_ ? kLaneBlock : std::min<std::int64_t>(p_.groups, 16);
+    group_block_ = std::min<std::int64_t>(p_.groups, 16);
     width_ = std::min<std::int64_t>(phase_[2]->out_count, 512);
-    const std::int64_t row = axis_slots(*phase_[2], width_, !lanes_).slots * group_block_;
+    const std::int64_t row = axis_slots(*phase_[2], width_, true).slots * group_block_;
     height_ = std::clamp<std::int64_t>(kScratchElements / std::max<std::int64_t>(row, 1), 1, phase_[1]->out_count);
   }
 
@@ -67,14 +64,9 @@ class PhaseDriver {
     const std::int64_t count[kSpatial] = {1, std::min(height_, phase_[1]->out_count - j0[1]),
                                           std::min(width_, phase_[2]->out_count - j0[2])};
     AxisSlots slots[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis)
-      slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2 && !lanes_);
+    for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
     const BlockPacker<T> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t plane = packer.positions(), taps = static_cast<std::int64_t>(weight_of_tap_.size());
-    if (lanes_) {
-      run_lanes(packer, slots, n, group0, groups, j0, count);
-      return;
-    }
     Workspace<T> input(plane * groups + kWindowSlack);
     if (taps > 0) packer.pack(input, n, group0, groups, j0, 1, plane);
     const std::vector<std::int64_t> offsets = tap_offsets(slots, 1);
@@ -132,60 +124,6 @@ class PhaseDriver {
     return offsets;
   }
 
-  void run_lanes(const BlockPacker<T>& packer, const AxisSlots (&slots)[kSpatial], std::int64_t n, std::int64_t group0,
-                 std::int64_t groups, const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
-    const std::int64_t taps = static_cast<std::int64_t>(weight_of_tap_.size());
-    Workspace<T> input(packer.positions() * kLaneBlock), weights(taps * kLaneBlock);
-    Workspace<T> result(count[1] * count[2] * kLaneBlock);
-    // Idle lanes of the last block compute on zeros.
-    if (groups < kLaneBlock) std::fill_n(input.data(), packer.positions() * kLaneBlock, T(0));
-    if (taps > 0) packer.pack(input, n, group0, groups, j0, kLaneBlock, 1);
-    for (std::int64_t t = 0; t < taps; ++t)
-      for (std::int64_t c = 0; c < kLaneBlock; ++c)
-        weights[t * kLaneBlock + c] = c < groups ? p_.weight[(group0 + c) * p_.weight_group + weight_of_tap_[t]] : T(0);
-    const std::vector<std::int64_t> offsets = tap_offsets(slots, kLaneBlock);
-    const bool finite = all_finite(weights.data(), taps * kLaneBlock);
-    for (std::int64_t r = 0; r < count[1]; ++r) {
-      LanesArgs<T> args{input + r * slots[1].step * slots[2].slots * kLaneBlock,
-                        offsets.data(),
-                        weights.data(),
-                        taps,
-                        slots[2].step * kLaneBlock,
-                        count[2],
-                        result + r * count[2] * kLaneBlock};
-      if (finite) {
-        kernel_.lanes(&args);
-        continue;
-      }
-      for (std::int64_t i = 0; i < count[2]; ++i) {
-        LanesArgs<T> one = args;
-        std::vector<std::int64_t> live_offsets;
-        std::vector<T> live_weights;
-        for_each_live_tap(j0, r, i, [&](std::int64_t t) {
-          live_offsets.push_back(offsets[t]);
-          live_weights.insert(live_weights.end(), weights + t * kLaneBlock, weights + (t + 1) * kLaneBlock);
-        });
-        one.x = args.x + i * args.step;
-        one.offsets = live_offsets.data();
-        one.weights = live_weights.data();
-        one.taps = static_cast<std::int64_t>(live_offsets.size());
-        one.y = args.y + i * kLaneBlock;
-        one.count = 1;
-        kernel_.lanes(&one);
-      }
-    }
-    const View<const T>& y = p_.y_shape;
-    const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
-    T* base =
-        p_.y + n * y.stride[0] + group0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
-    const std::int64_t row_step = phase_[1]->out_step * y.step(1), step = phase_[2]->out_step * y.step(2);
-    const bool joined = row_step == count[2] * step;
-    const std::int64_t rows = joined ? 1 : count[1], run = joined ? count[1] * count[2] : count[2];
-    for (std::int64_t r = 0; r < rows; ++r)
-      store_run(transpose_, result + r * run * kLaneBlock, std::int64_t{kLaneBlock}, run, groups,
-                p_.bias ? p_.bias + group0 : nullptr, base + r * row_step, step, y.stride[1]);
-  }
-
   // Calls body(tap) for the taps of output (row r, column i of the block) that read inside the input.
   template <class Body>
   void for_each_live_tap(const std::int64_t (&j0)[kSpatial], std::int64_t r, std::int64_t i, Body&& body) const {
@@ -230,7 +168,6 @@ class PhaseDriver {
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
   std::vector<std::int64_t> weight_of_tap_;
-  bool lanes_ = false;
   std::int64_t group_block_ = 1, width_ = 1, height_ = 1;
 };
 
@@ -238,6 +175,12 @@ class PhaseDriver {
 
 template <class T>
 void gather_depthwise(const GatherProblem<T>& problem) {
+  // Lanes pay for arrays that have them, and for rows that do not fill registers.
+  const std::int64_t row = problem.phases[2].front().out_count;
+  const bool lanes = problem.y_channels == 1 && problem.groups >= 8 &&
+                     (problem.y_shape.stride[1] == 1 || row < kShortRow || problem.phases[2].front().in_step > 1 ||
+                      problem.phases[2].size() > 1);
+  if (lanes && gather_lanes(problem)) return;
   for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<T>(problem, phase).run(); });
 }
 

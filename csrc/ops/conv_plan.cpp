@@ -78,4 +78,61 @@ Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std:
   return {std::min(begin, count), std::clamp(end, std::min(begin, count), count)};
 }
 
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+
+// Outputs j in [begin, end) of one phase. The live taps of an output are neighbours in the list, [first, last).
+void list_runs(std::vector<AxisRun>& runs, const AxisPhase& phase, std::int64_t begin, std::int64_t end,
+               std::int64_t in) {
+  const auto taps = static_cast<std::int64_t>(phase.taps.size());
+  const auto offset = [&](std::int64_t t) { return phase.taps[static_cast<std::size_t>(t)].offset; };
+  const auto index = [&](std::int64_t t) { return phase.taps[static_cast<std::size_t>(t)].index; };
+  std::int64_t first = taps, last = taps;
+  for (std::int64_t j = begin; j < end;) {
+    while (first > 0 && offset(first - 1) + j * phase.in_step >= 0) --first;
+    while (last > first && offset(last - 1) + j * phase.in_step >= in) --last;
+    // The next output that gains a tap, or loses one.
+    std::int64_t next = end;
+    if (first > 0) next = std::min(next, ceil_div(-offset(first - 1), phase.in_step));
+    if (last > first) next = std::min(next, ceil_div(in - offset(last - 1), phase.in_step));
+    AxisRun run{
+        phase.out_start + j * phase.out_step, phase.out_step, next - j, 0, phase.in_step, last - first, 0, 0, 0, first};
+    if (run.taps > 0) {
+      run.x = offset(first) + j * phase.in_step;
+      run.w = index(first);
+    }
+    if (run.taps > 1) {
+      run.x_tap = offset(first + 1) - offset(first);
+      run.w_tap = index(first + 1) - index(first);
+    }
+    runs.push_back(run);
+    j = next;
+  }
+}
+
+}  // namespace
+
+std::vector<AxisBlock> axis_blocks(const std::vector<AxisPhase>& phases, std::int64_t out, std::int64_t in,
+                                   std::int64_t size) {
+  std::vector<AxisBlock> blocks;
+  for (std::int64_t y = 0; y < out; y += size) {
+    AxisBlock block;
+    block.y_begin = y;
+    block.y_end = std::min(out, y + size);
+    for (const AxisPhase& phase : phases)
+      list_runs(block.runs, phase, std::max<std::int64_t>(0, ceil_div(block.y_begin - phase.out_start, phase.out_step)),
+                ceil_div(block.y_end - phase.out_start, phase.out_step), in);
+    block.x_begin = in;
+    for (const AxisRun& run : block.runs)
+      if (run.taps > 0) {
+        block.x_begin = std::min(block.x_begin, run.x);
+        block.x_end = std::max(block.x_end, run.x + (run.count - 1) * run.x_step + (run.taps - 1) * run.x_tap + 1);
+      }
+    block.x_begin = std::min(block.x_begin, block.x_end);
+    blocks.push_back(std::move(block));
+  }
+  return blocks;
+}
+
 }  // namespace fastconv

@@ -54,4 +54,25 @@ struct Range {
 };
 Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in);
 
+// Outputs along one dimension that have the same live taps, so that a kernel needs no padding: output y + i * y_step,
+// i < count, reads x + i * x_step + t * x_tap with the weight of index w + t * w_tap, t < taps.
+struct AxisRun {
+  std::int64_t y, y_step, count;
+  std::int64_t x, x_step;
+  std::int64_t taps, x_tap;
+  std::int64_t w, w_tap;
+  std::int64_t first_tap;  // the place of the first in the phase's list
+};
+
+// The outputs [y_begin, y_end) as runs, and the inputs [x_begin, x_end) that they read.
+struct AxisBlock {
+  std::int64_t y_begin = 0, y_end = 0;
+  std::int64_t x_begin = 0, x_end = 0;
+  std::vector<AxisRun> runs;
+};
+
+// Blocks of `size` of the `out` outputs of all phases, over `in` inputs.
+std::vector<AxisBlock> axis_blocks(const std::vector<AxisPhase>& phases, std::int64_t out, std::int64_t in,
+                                   std::int64_t size);
+
 }  // namespace fastconv

@@ -1,16 +1,13 @@
 // The convolution kernels over a register type: included once by each ISA file, after its vec_<isa>.h.
 #pragma once
 
+#include "cpu/conv/depthwise.h"
 #include "cpu/conv/kernels.h"
 
 namespace {
 
 using fastconv::GemmArgs;
-using fastconv::kLaneBlock;
-using fastconv::LanesArgs;
-using fastconv::LanesDotArgs;
 using fastconv::Segment;
-using fastconv::WindowArgs;
 
 // Outer products in registers: `Rows` broadcast values times `Vectors` registers of the packed panel a step, so
 // Rows * Vectors FMAs for Rows + Vectors loads. Bound by the FMA units when Rows * Vectors is at least their
@@ -53,121 +50,6 @@ void gather_gemm(const void* erased) {
       T* c = args.c + m * args.ldc + v * V::width;
       (args.accumulate ? V::load(c) + acc[m][v] : acc[m][v]).store(c);
     }
-}
-
-// `Vectors` registers of neighbouring outputs: one load and one FMA per tap and register.
-template <class T, int Vectors>
-FASTCONV_INLINE void window_block(const WindowArgs<T>& args, int64_t i, Reg<T> (&acc)[Vectors]) {
-  using V = Reg<T>;
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) acc[j] = V::zero();
-  for (int64_t t = 0; t < args.taps; ++t) {
-    const V weight = V::broadcast(args.weights[t]);
-    const T* x = args.x + args.offsets[t] + i;
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) acc[j] = V::fma(V::load(x + j * V::width), weight, acc[j]);
-  }
-  const V bias = V::broadcast(args.bias);
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) acc[j] = acc[j] + bias;
-}
-
-template <class T, int Vectors>
-FASTCONV_INLINE void window_store(const WindowArgs<T>& args, int64_t i) {
-  Reg<T> acc[Vectors];
-  window_block<T, Vectors>(args, i, acc);
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) acc[j].store(args.y + i + j * Reg<T>::width);
-}
-
-// As many registers at a time as hide the FMA's latency; the last, partial register is computed as a full one that
-// overlaps its neighbour (the same sum, so the same bits).
-template <class T>
-void window(const void* erased) {
-  constexpr int width = Reg<T>::width;
-  const WindowArgs<T>& args = *static_cast<const WindowArgs<T>*>(erased);
-  if (args.count < width) {
-    Reg<T> acc[1];
-    window_block<T, 1>(args, 0, acc);
-    acc[0].store_partial(args.y, static_cast<int>(args.count));
-    return;
-  }
-  int64_t i = 0;
-  for (; i + 4 * width <= args.count; i += 4 * width) window_store<T, 4>(args, i);
-  const int64_t left = (args.count - i) / width;
-  if (left == 3) window_store<T, 3>(args, i);
-  if (left == 2) window_store<T, 2>(args, i);
-  if (left == 1) window_store<T, 1>(args, i);
-  if (i + left * width < args.count) window_store<T, 1>(args, args.count - width);
-}
-
-// `Positions` outputs of one register of channels: the weight is loaded once for all of them.
-template <class T, int Positions>
-FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, int64_t p, int64_t c) {
-  using V = Reg<T>;
-  V acc[Positions];
-#pragma GCC unroll 8
-  for (int j = 0; j < Positions; ++j) acc[j] = V::zero();
-  const T* x = args.x + p * args.step + c;
-  for (int64_t t = 0; t < args.taps; ++t) {
-    const V weight = V::load(args.weights + t * kLaneBlock + c);
-    const T* row = x + args.offsets[t];
-#pragma GCC unroll 8
-    for (int j = 0; j < Positions; ++j) acc[j] = V::fma(V::load(row + j * args.step), weight, acc[j]);
-  }
-#pragma GCC unroll 8
-  for (int j = 0; j < Positions; ++j) acc[j].store(args.y + (p + j) * kLaneBlock + c);
-}
-
-template <class T>
-void lanes(const void* erased) {
-  const LanesArgs<T>& args = *static_cast<const LanesArgs<T>*>(erased);
-  for (int64_t c = 0; c < kLaneBlock; c += Reg<T>::width) {
-    int64_t p = 0;
-    for (; p + 8 <= args.count; p += 8) lanes_block<T, 8>(args, p, c);
-    if (p + 4 <= args.count) {
-      lanes_block<T, 4>(args, p, c);
-      p += 4;
-    }
-    const int64_t left = args.count - p;
-    if (left == 3) lanes_block<T, 3>(args, p, c);
-    if (left == 2) lanes_block<T, 2>(args, p, c);
-    if (left == 1) lanes_block<T, 1>(args, p, c);
-  }
-}
-
-template <class T>
-void lanes_dot(const void* erased) {
-  using V = Reg<T>;
-  const LanesDotArgs<T>& args = *static_cast<const LanesDotArgs<T>*>(erased);
-  constexpr int vectors = 2;
-  static_assert(kLaneBlock % (vectors * V::width) == 0, "whole registers");
-  for (int64_t c = 0; c < kLaneBlock; c += vectors * V::width) {
-    V even[vectors], odd[vectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) even[v] = odd[v] = V::zero();
-    for (int64_t s = 0; s < args.segment_count; ++s) {
-      const Segment segment = args.segments[s];
-      const T* a = args.a + segment.a * kLaneBlock + c;
-      const T* b = args.b + segment.b * kLaneBlock + c;
-      int64_t p = 0;
-      for (; p + 2 <= segment.length; p += 2, a += 2 * kLaneBlock, b += 2 * kLaneBlock)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; ++v) {
-          even[v] = V::fma(V::load(a + v * V::width), V::load(b + v * V::width), even[v]);
-          odd[v] = V::fma(V::load(a + kLaneBlock + v * V::width), V::load(b + kLaneBlock + v * V::width), odd[v]);
-        }
-      if (p < segment.length)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; ++v)
-          even[v] = V::fma(V::load(a + v * V::width), V::load(b + v * V::width), even[v]);
-    }
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      T* sums = args.sums + c + v * V::width;
-      (V::load(sums) + (even[v] + odd[v])).store(sums);
-    }
-  }
 }
 
 // One stage of a transpose in registers: rows i and i + half, interleaved, become rows 2i and 2i + 1.

@@ -1,10 +1,11 @@
 // The contract of the convolution kernels. Every pass of every convolution is one of two inner loops:
 //
-//   gather_gemm   dense and grouped:  c[m][n] (+)= sum over segments s, p < s.len of  a[m][s.a + p] * b[(s.b + p) *
-//   cols + n] window        depthwise:          y[i]      =  sum over taps t of                 x[offset[t] + i] * w[t]
-//   lanes         the same with channels side by side:  y[p][c] = sum over taps t of  x[offset[t] + p * step + c] *
-//   w[t][c] lanes_dot     its weight gradient: r[c] +=      sum over segments s, p < s.len of  a[s.a + p][c] * b[s.b +
-//   p][c]
+//   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
+//                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
+//   window       depthwise:         y[i] = sum over taps t of x[offset[t] + i] * w[t]
+//   lanes        the same with the channels side by side: y[o][c] = sum over taps t of x[o * step + offset(t)][c] *
+//   w[t][c] lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[o * step +
+//   offset(t)][c]
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making.
 // The order of the sum of one result depends on the segments only, never on the tile around it or on the tile's width.
@@ -57,27 +58,30 @@ struct WindowArgs {
   std::int64_t count;
 };
 
-// Channels come in blocks of a whole number of registers of every instruction set.
-constexpr int kLaneBlock = 32;
-
+// A rectangle of outputs (rows, positions of a row) that have the same taps (along depth, rows and positions); channels
+// side by side, at least one register of them. Steps count elements between neighbours.
 template <class T>
 struct LanesArgs {
-  const T* x;
-  const std::int64_t* offsets;
-  const T* weights;  // [tap][kLaneBlock]
-  std::int64_t taps;
-  std::int64_t step;  // elements between the inputs of neighbouring outputs
-  std::int64_t count;
-  T* y;  // [output][kLaneBlock]
+  const T* x;  // what the first tap of the first output reads
+  const T* weights;
+  const T* bias;  // or null
+  T* y;
+  std::int64_t channels;
+  std::int64_t outputs[2], x_step[2], y_step[2];
+  std::int64_t taps[3], x_tap[3], w_tap[3];
 };
 
+// The weight gradient's sums over a rectangle of outputs, of each of its taps (along rows and positions). Sums of tap
+// t: register i of the channels at i * width, though the last register overlaps the one before where the channels are
+// not whole registers.
 template <class T>
 struct LanesDotArgs {
-  const T* a;  // [position][kLaneBlock], as b
-  const T* b;
-  const Segment* segments;
-  std::int64_t segment_count;
-  T* sums;  // [kLaneBlock]
+  const T* x;  // what the first tap of the first output reads
+  const T* grad;
+  T* sums;
+  std::int64_t channels;
+  std::int64_t outputs[2], x_step[2], grad_step[2];
+  std::int64_t taps[2], x_tap[2], sums_tap[2];
 };
 
 struct DepthwiseKernel : KernelInfo {

@@ -1,0 +1,251 @@
+// The depthwise kernels over a register type; part of generic.h.
+#pragma once
+
+#include "cpu/conv/kernels.h"
+
+namespace {
+
+using fastconv::LanesArgs;
+using fastconv::LanesDotArgs;
+using fastconv::WindowArgs;
+
+// `Vectors` registers of neighbouring outputs: one load and one FMA per tap and register.
+template <class T, int Vectors>
+FASTCONV_INLINE void window_block(const WindowArgs<T>& args, int64_t i, Reg<T> (&acc)[Vectors]) {
+  using V = Reg<T>;
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) acc[j] = V::zero();
+  for (int64_t t = 0; t < args.taps; ++t) {
+    const V weight = V::broadcast(args.weights[t]);
+    const T* x = args.x + args.offsets[t] + i;
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) acc[j] = V::fma(V::load(x + j * V::width), weight, acc[j]);
+  }
+  const V bias = V::broadcast(args.bias);
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) acc[j] = acc[j] + bias;
+}
+
+template <class T, int Vectors>
+FASTCONV_INLINE void window_store(const WindowArgs<T>& args, int64_t i) {
+  Reg<T> acc[Vectors];
+  window_block<T, Vectors>(args, i, acc);
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) acc[j].store(args.y + i + j * Reg<T>::width);
+}
+
+// As many registers at a time as hide the FMA's latency; the last, partial register is computed as a full one that
+// overlaps its neighbour (the same sum, so the same bits).
+template <class T>
+void window(const void* erased) {
+  constexpr int width = Reg<T>::width;
+  const WindowArgs<T>& args = *static_cast<const WindowArgs<T>*>(erased);
+  if (args.count < width) {
+    Reg<T> acc[1];
+    window_block<T, 1>(args, 0, acc);
+    acc[0].store_partial(args.y, static_cast<int>(args.count));
+    return;
+  }
+  int64_t i = 0;
+  for (; i + 4 * width <= args.count; i += 4 * width) window_store<T, 4>(args, i);
+  const int64_t left = (args.count - i) / width;
+  if (left == 3) window_store<T, 3>(args, i);
+  if (left == 2) window_store<T, 2>(args, i);
+  if (left == 1) window_store<T, 1>(args, i);
+  if (i + left * width < args.count) window_store<T, 1>(args, args.count - width);
+}
+
+// Registers of channels that a block of eight accumulators has: a cache line, at most two.
+template <class T>
+constexpr int lanes_vectors() {
+  return Reg<T>::width * sizeof(T) >= 64 ? 1 : 2;
+}
+
+// `Positions` neighbouring outputs of `Vectors` registers of channels. `Taps` is the number of taps along the row where
+// neighbouring outputs share inputs, 0 for any number of taps.
+template <class T, int Positions, int Vectors, int Taps>
+FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, const T* x, T* y, int64_t c) {
+  using V = Reg<T>;
+  const int64_t step = args.x_step[1];
+  V acc[Positions][Vectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < Positions; ++j)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) acc[j][v] = V::zero();
+  for (int64_t d = 0; d < args.taps[0]; ++d)
+    for (int64_t h = 0; h < args.taps[1]; ++h) {
+      const T* row = x + d * args.x_tap[0] + h * args.x_tap[1] + c;
+      const T* weights = args.weights + d * args.w_tap[0] + h * args.w_tap[1] + c;
+      if constexpr (Taps > 0) {
+        V weight[Taps][Vectors];
+#pragma GCC unroll 4
+        for (int t = 0; t < Taps; ++t)
+#pragma GCC unroll 2
+          for (int v = 0; v < Vectors; ++v) weight[t][v] = V::load(weights + t * args.w_tap[2] + v * V::width);
+#pragma GCC unroll 12
+        for (int p = 0; p < Positions + Taps - 1; ++p)
+#pragma GCC unroll 2
+          for (int v = 0; v < Vectors; ++v) {
+            const V value = V::load(row + p * step + v * V::width);
+#pragma GCC unroll 4
+            for (int t = 0; t < Taps; ++t)
+              if (p >= t && p - t < Positions) acc[p - t][v] = V::fma(value, weight[t][v], acc[p - t][v]);
+          }
+      } else {
+        for (int64_t t = 0; t < args.taps[2]; ++t, row += args.x_tap[2], weights += args.w_tap[2])
+#pragma GCC unroll 2
+          for (int v = 0; v < Vectors; ++v) {
+            const V weight = V::load(weights + v * V::width);
+#pragma GCC unroll 8
+            for (int j = 0; j < Positions; ++j)
+              acc[j][v] = V::fma(V::load(row + j * step + v * V::width), weight, acc[j][v]);
+          }
+      }
+    }
+#pragma GCC unroll 2
+  for (int v = 0; v < Vectors; ++v) {
+    if (args.bias) {
+      const V bias = V::load(args.bias + c + v * V::width);
+#pragma GCC unroll 8
+      for (int j = 0; j < Positions; ++j) acc[j][v] = acc[j][v] + bias;
+    }
+  }
+  // The next row's output, and the inputs that this row has not read: a channels-last row is too far ahead, and often
+  // too long, for the processor's own prefetch.
+  const int64_t rows = args.x_step[0] == args.x_tap[1] || args.taps[1] < 2 ? 1 : 2;
+  const int64_t cols = step == args.x_tap[2] || args.taps[2] < 2 ? 1 : 2;
+  const T* next =
+      x + args.x_step[0] + (args.taps[1] - rows) * args.x_tap[1] + (args.taps[2] - cols) * args.x_tap[2] + c;
+  for (int64_t a = 0; a < rows; ++a, next += args.x_tap[1])
+    for (int64_t b = 0; b < cols; ++b)
+#pragma GCC unroll 8
+      for (int j = 0; j < Positions; ++j) __builtin_prefetch(next + j * step + b * args.x_tap[2], 0, 2);
+#pragma GCC unroll 8
+  for (int j = 0; j < Positions; ++j) __builtin_prefetch(y + args.y_step[0] + j * args.y_step[1] + c, 1, 2);
+#pragma GCC unroll 8
+  for (int j = 0; j < Positions; ++j)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) acc[j][v].store(y + j * args.y_step[1] + c + v * V::width);
+}
+
+// All channels: a cache line at a time, so that lines far apart that share a place in the cache are not read twice. The
+// last register overlaps the one before where the channels are not whole registers: the same sums, so the same bits.
+template <class T, int Positions, int Taps>
+FASTCONV_INLINE void lanes_positions(const LanesArgs<T>& args, const T* x, T* y) {
+  constexpr int width = Reg<T>::width, vectors = lanes_vectors<T>();
+  int64_t c = 0;
+  for (; c + vectors * width <= args.channels; c += vectors * width)
+    lanes_block<T, Positions, vectors, Taps>(args, x, y, c);
+  if (vectors > 1 && c + width <= args.channels) {
+    lanes_block<T, Positions, 1, Taps>(args, x, y, c);
+    c += width;
+  }
+  if (c < args.channels) lanes_block<T, Positions, 1, Taps>(args, x, y, args.channels - width);
+}
+
+template <class T, int Taps>
+void lanes_rows(const LanesArgs<T>& args) {
+  constexpr int most = 8 / lanes_vectors<T>();
+  const int64_t blocks = (args.outputs[1] + most - 1) / most;
+  for (int64_t r = 0; r < args.outputs[0]; ++r) {
+    const T* x = args.x + r * args.x_step[0];
+    T* y = args.y + r * args.y_step[0];
+    for (int64_t b = 0, left = args.outputs[1]; b < blocks; ++b) {
+      // Blocks of one row differ by one position at most.
+      const int64_t positions = left / (blocks - b);
+      if (positions == 1) lanes_positions<T, 1, Taps>(args, x, y);
+      if (positions == 2) lanes_positions<T, 2, Taps>(args, x, y);
+      if (positions == 3) lanes_positions<T, 3, Taps>(args, x, y);
+      if (positions == 4) lanes_positions<T, 4, Taps>(args, x, y);
+      if constexpr (most == 8) {
+        if (positions == 5) lanes_positions<T, 5, Taps>(args, x, y);
+        if (positions == 6) lanes_positions<T, 6, Taps>(args, x, y);
+        if (positions == 7) lanes_positions<T, 7, Taps>(args, x, y);
+        if (positions == 8) lanes_positions<T, 8, Taps>(args, x, y);
+      }
+      x += positions * args.x_step[1];
+      y += positions * args.y_step[1];
+      left -= positions;
+    }
+  }
+}
+
+template <class T>
+void lanes(const void* erased) {
+  const LanesArgs<T>& args = *static_cast<const LanesArgs<T>*>(erased);
+  if (args.taps[2] == 3 && args.x_tap[2] == args.x_step[1])
+    lanes_rows<T, 3>(args);
+  else
+    lanes_rows<T, 0>(args);
+}
+
+// The sums of Rows x Cols taps of one register of channels.
+template <class T, int Rows, int Cols>
+FASTCONV_INLINE void dot_taps(const LanesDotArgs<T>& args, const T* x, const T* grad, T* sums) {
+  using V = Reg<T>;
+  V acc[Rows][Cols];
+#pragma GCC unroll 3
+  for (int a = 0; a < Rows; ++a)
+#pragma GCC unroll 3
+    for (int b = 0; b < Cols; ++b) acc[a][b] = V::zero();
+  for (int64_t r = 0; r < args.outputs[0]; ++r) {
+    const T* row[Rows];
+#pragma GCC unroll 3
+    for (int a = 0; a < Rows; ++a) row[a] = x + r * args.x_step[0] + a * args.x_tap[0];
+    const T* g = grad + r * args.grad_step[0];
+    for (int64_t p = 0; p < args.outputs[1]; ++p, g += args.grad_step[1]) {
+      const V value = V::load(g);
+#pragma GCC unroll 3
+      for (int a = 0; a < Rows; ++a) {
+#pragma GCC unroll 3
+        for (int b = 0; b < Cols; ++b) acc[a][b] = V::fma(V::load(row[a] + b * args.x_tap[1]), value, acc[a][b]);
+        row[a] += args.x_step[1];
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (int a = 0; a < Rows; ++a)
+#pragma GCC unroll 3
+    for (int b = 0; b < Cols; ++b) {
+      T* sum = sums + a * args.sums_tap[0] + b * args.sums_tap[1];
+      (V::load(sum) + acc[a][b]).store(sum);
+    }
+}
+
+template <class T, int Rows>
+FASTCONV_INLINE void dot_rows(const LanesDotArgs<T>& args, const T* x, const T* grad, T* sums) {
+  for (int64_t b = 0; b < args.taps[1]; b += 3) {
+    const int64_t left = args.taps[1] - b;
+    const T* first = x + b * args.x_tap[1];
+    T* sum = sums + b * args.sums_tap[1];
+    if (left >= 3)
+      dot_taps<T, Rows, 3>(args, first, grad, sum);
+    else if (left == 2)
+      dot_taps<T, Rows, 2>(args, first, grad, sum);
+    else
+      dot_taps<T, Rows, 1>(args, first, grad, sum);
+  }
+}
+
+// Nine taps at a time: as many accumulators as hide the FMA's latency, and a load for each.
+template <class T>
+void lanes_dot(const void* erased) {
+  constexpr int width = Reg<T>::width;
+  const LanesDotArgs<T>& args = *static_cast<const LanesDotArgs<T>*>(erased);
+  for (int64_t slot = 0; slot < args.channels; slot += width) {
+    const int64_t c = slot + width <= args.channels ? slot : args.channels - width;
+    for (int64_t a = 0; a < args.taps[0]; a += 3) {
+      const int64_t left = args.taps[0] - a;
+      const T* x = args.x + a * args.x_tap[0] + c;
+      T* sums = args.sums + a * args.sums_tap[0] + slot;
+      if (left >= 3)
+        dot_rows<T, 3>(args, x, args.grad + c, sums);
+      else if (left == 2)
+        dot_rows<T, 2>(args, x, args.grad + c, sums);
+      else
+        dot_rows<T, 1>(args, x, args.grad + c, sums);
+    }
+  }
+}
+
+}  // namespace
