@@ -1,11 +1,10 @@
-// The contract of the convolution kernels. Every pass of every convolution is one of two inner loops:
+// The contract of the convolution kernels. Every pass of every convolution is one of a few inner loops:
 //
 //   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
 //                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
 //   window       depthwise:         y[i] = sum over taps t of x[offset[t] + i] * w[t]
-//   lanes        the same with the channels side by side: y[o][c] = sum over taps t of x[o * step + offset(t)][c] *
-//   w[t][c] lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[o * step +
-//   offset(t)][c]
+//   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
+//   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making.
 // The order of the sum of one result depends on the segments only, never on the tile around it or on the tile's width.
