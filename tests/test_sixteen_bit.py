@@ -24,6 +24,13 @@ CALLS = {
     "conv2d last": (lambda x, w, b: F.conv2d(x, w, b, 2, 1, **LAST), [(2, 9, 19, 4), (35, 4, 3, 3), (35,)]),
     "conv2d 1x1": (lambda x, w: F.conv2d(x, w), [(2, 40, 9, 9), (17, 40, 1, 1)]),
     "conv2d grouped": (lambda x, w: F.conv2d(x, w, groups=2), [(2, 8, 9, 9), (10, 4, 3, 3)]),
+    "conv2d depthwise": (lambda x, w: F.conv2d(x, w, groups=40), [(2, 40, 9, 9), (40, 1, 3, 3)]),
+    "conv2d depthwise wide": (lambda x, w: F.conv2d(x, w, padding=1, groups=9), [(2, 9, 9, 39), (18, 1, 3, 3)]),
+    "conv2d depthwise last": (lambda x, w: F.conv2d(x, w, groups=40, **LAST), [(2, 9, 9, 40), (40, 1, 3, 3)]),
+    "conv2d depthwise relu": (
+        lambda x, w, b: F.conv2d(x, w, b, 2, 1, 1, 37, activation="relu", **LAST),
+        [(2, 9, 9, 37), (37, 1, 3, 3), (37,)],
+    ),
     "conv2d elu": (lambda x, w, b: F.conv2d(x, w, b, activation="elu"), [(2, 4, 9, 9), (5, 4, 3, 3), (5,)]),
     "conv2d circular": (
         lambda x, w: F.conv2d(x, w, padding=2, padding_mode="circular"),
@@ -37,6 +44,14 @@ CALLS = {
     "conv2d_backward last": (
         lambda g, x, w: F.conv2d_backward(g, x, w, 2, 1, **LAST),
         [(2, 5, 10, 35), (2, 9, 19, 4), (35, 4, 3, 3)],
+    ),
+    "conv2d_backward depthwise": (
+        lambda g, x, w: F.conv2d_backward(g, x, w, 1, 1, groups=33),
+        [(2, 33, 9, 9), (2, 33, 9, 9), (33, 1, 3, 3)],
+    ),
+    "conv2d_backward depthwise last": (
+        lambda g, x, w: F.conv2d_backward(g, x, w, 2, 1, groups=33, **LAST),
+        [(2, 5, 5, 33), (2, 9, 9, 33), (33, 1, 3, 3)],
     ),
     "conv2d_backward reflect": (
         lambda g, x, w: F.conv2d_backward(g, x, w, padding=1, padding_mode="reflect"),

@@ -60,12 +60,10 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
 template <class S>
 void run(const GatherProblem<S>& problem) {
   if (problem.y_shape.size() == 0) return;
-  if constexpr (std::is_same_v<S, Compute<S>>) {
-    if (problem.x_channels == 1 && problem.y_channels <= 4 && problem.groups > 1 && !problem.finish.map &&
-        problem.phases[2][0].mode == PadMode::zeros)
-      return gather_depthwise(problem);
-  }
-  gather_dense(problem);
+  if (problem.x_channels == 1 && problem.y_channels <= 4 && problem.groups > 1)
+    gather_depthwise(problem);
+  else
+    gather_dense(problem);
 }
 
 void backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,

@@ -223,11 +223,10 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
   const bool depthwise = shape.groups > 1 && input.shape[1] == shape.groups && grad_output.shape[1] == shape.groups;
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
-    if constexpr (std::is_same_v<S, Compute<S>>) {
-      if (depthwise && shape.window[2].mode == PadMode::zeros)
-        return backward_weight_depthwise<S>(shape, grad_output.as<const S>(), input.as<const S>(), grad_weight.as<S>());
-    }
-    WeightGradient<S>(shape, grad_output, input, grad_weight).run();
+    if (depthwise && shape.window[2].mode == PadMode::zeros)
+      backward_weight_depthwise<S>(shape, grad_output.as<const S>(), input.as<const S>(), grad_weight.as<S>());
+    else
+      WeightGradient<S>(shape, grad_output, input, grad_weight).run();
   });
 }
 

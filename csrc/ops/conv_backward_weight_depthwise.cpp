@@ -25,10 +25,12 @@ constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all pa
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-template <class T>
+template <class S>
 class WeightGradient {
+  using T = Compute<S>;
+
  public:
-  WeightGradient(const View<const T>& grad_output, const View<const T>& input, const View<T>& grad_weight,
+  WeightGradient(const View<const S>& grad_output, const View<const S>& input, const View<S>& grad_weight,
                  const AxisPhase* const (&phase)[kSpatial])
       : gy_(grad_output),
         x_(input),
@@ -138,8 +140,8 @@ class WeightGradient {
       const std::int64_t x_end[kSpatial] = {d.x_end, rows.x_end, w.x_end};
       const std::int64_t y_begin[kSpatial] = {d.y_begin, blocks_[1][h_first].y_begin, w.y_begin};
       const std::int64_t y_end[kSpatial] = {d.y_end, blocks_[1][h_last].y_end, w.y_end};
-      const Lanes<const T> x = pack_lanes<T>(transpose_, x_, n, c0, channels, lanes, x_begin, x_end, x_block);
-      const Lanes<const T> gy = pack_lanes<T>(transpose_, gy_, n, c0, channels, lanes, y_begin, y_end, gy_block);
+      const Lanes<const T> x = pack_lanes<S>(transpose_, x_, n, c0, channels, lanes, x_begin, x_end, x_block.data());
+      const Lanes<const T> gy = pack_lanes<S>(transpose_, gy_, n, c0, channels, lanes, y_begin, y_end, gy_block.data());
       for (std::int64_t band = h_first; band <= h_last; ++band) add_band(lanes, x, gy, d, blocks_[1][band], w, sums);
     }
   }
@@ -174,15 +176,15 @@ class WeightGradient {
     for (const Tap& d : phase_[0]->taps)
       for (const Tap& h : phase_[1]->taps)
         for (const Tap& w : phase_[2]->taps) {
-          T* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
+          S* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
           for (std::int64_t c = 0; c < channels; ++c)
-            target[(c0 + c) * dw_.stride[0]] = sums[lane_slot(c, lanes, kernel_.tile_cols)];
+            target[(c0 + c) * dw_.stride[0]] = narrow(sums[lane_slot(c, lanes, kernel_.tile_cols)], S{});
           sums += slots_;
         }
   }
 
-  View<const T> gy_, x_;
-  View<T> dw_;
+  View<const S> gy_, x_;
+  View<S> dw_;
   const AxisPhase* phase_[kSpatial];
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
@@ -193,13 +195,13 @@ class WeightGradient {
 
 }  // namespace
 
-template <class T>
-void backward_weight_depthwise(const ConvShape& shape, const View<const T>& grad_output, const View<const T>& input,
-                               const View<T>& grad_weight) {
+template <class S>
+void backward_weight_depthwise(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                               const View<S>& grad_weight) {
   AxisPhase phase[kSpatial];
   for (int axis = 0; axis < kSpatial; ++axis)
     phase[axis] = forward_phases(shape.window[axis], grad_output.extent(axis))[0];
-  WeightGradient<T> whole(grad_output, input, grad_weight, {&phase[0], &phase[1], &phase[2]});
+  WeightGradient<S> whole(grad_output, input, grad_weight, {&phase[0], &phase[1], &phase[2]});
   if (whole.serves()) {
     whole.run();
     return;
@@ -212,13 +214,17 @@ void backward_weight_depthwise(const ConvShape& shape, const View<const T>& grad
         one[0].taps = {d};
         one[1].taps = {h};
         one[2].taps = {w};
-        WeightGradient<T>(grad_output, input, grad_weight, {&one[0], &one[1], &one[2]}).run();
+        WeightGradient<S>(grad_output, input, grad_weight, {&one[0], &one[1], &one[2]}).run();
       }
 }
 
-template void backward_weight_depthwise<float>(const ConvShape&, const View<const float>&, const View<const float>&,
-                                               const View<float>&);
-template void backward_weight_depthwise<double>(const ConvShape&, const View<const double>&, const View<const double>&,
-                                                const View<double>&);
+#define FASTCONV_INSTANTIATE(S)                                                                            \
+  template void backward_weight_depthwise<S>(const ConvShape&, const View<const S>&, const View<const S>&, \
+                                             const View<S>&)
+FASTCONV_INSTANTIATE(float);
+FASTCONV_INSTANTIATE(double);
+FASTCONV_INSTANTIATE(Float16);
+FASTCONV_INSTANTIATE(BFloat16);
+#undef FASTCONV_INSTANTIATE
 
 }  // namespace fastconv

@@ -40,13 +40,13 @@ template <class S>
 void gather_depthwise(const GatherProblem<S>& problem);
 
 // The same with the channels side by side, for one channel a group of x and of y; false where its scratch would not do.
-template <class T>
-bool gather_lanes(const GatherProblem<T>& problem);
+template <class S>
+bool gather_lanes(const GatherProblem<S>& problem);
 
-// The weight gradient where every group has one channel of each array.
-template <class T>
-void backward_weight_depthwise(const ConvShape& shape, const View<const T>& grad_output, const View<const T>& input,
-                               const View<T>& grad_weight);
+// The weight gradient where every group has one channel of each array, and the padding is not read.
+template <class S>
+void backward_weight_depthwise(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                               const View<S>& grad_weight);
 
 // A multiply-add of a convolution, in nanoseconds of one thread: an estimate for sharing out the work.
 template <class T>

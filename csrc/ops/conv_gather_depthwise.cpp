@@ -15,10 +15,12 @@ constexpr std::int64_t kShortRow = 24;  // below it a row wastes more of its reg
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-template <class T>
+template <class S>
 class PhaseDriver {
+  using T = Compute<S>;
+
  public:
-  PhaseDriver(const GatherProblem<T>& problem, const AxisPhase* const (&phase)[kSpatial])
+  PhaseDriver(const GatherProblem<S>& problem, const AxisPhase* const (&phase)[kSpatial])
       : p_(problem),
         phase_{phase[0], phase[1], phase[2]},
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
@@ -65,32 +67,35 @@ class PhaseDriver {
                                           std::min(width_, phase_[2]->out_count - j0[2])};
     AxisSlots slots[kSpatial];
     for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
-    const BlockPacker<T> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t plane = packer.positions(), taps = static_cast<std::int64_t>(weight_of_tap_.size());
     Workspace<T> input(plane * groups + kWindowSlack);
     if (taps > 0) packer.pack(input, n, group0, groups, j0, 1, plane);
     const std::vector<std::int64_t> offsets = tap_offsets(slots, 1);
 
-    const View<const T>& y = p_.y_shape;
+    const View<const S>& y = p_.y_shape;
     const std::int64_t step = phase_[2]->out_step * y.step(2);
     const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
-    T* base = p_.y + n * y.stride[0] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
+    S* base = p_.y + n * y.stride[0] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
     const std::int64_t channels = groups * p_.y_channels, channel0 = group0 * p_.y_channels;
-    const bool direct = step == 1;
+    const bool direct = std::is_same_v<S, T> && step == 1 && !p_.finish.map;
     Workspace<T> result(direct ? 1 : channels * count[2]);
     std::vector<T> weights(taps * channels);
     bool finite = true;
     for (std::int64_t k = 0; k < channels; ++k) {
       const std::int64_t channel = channel0 + k, group = channel / p_.y_channels, within = channel % p_.y_channels;
-      const T* source = p_.weight + group * p_.weight_group + within * p_.weight_y;
-      for (std::int64_t t = 0; t < taps; ++t) weights[k * taps + t] = source[weight_of_tap_[t]];
+      const S* source = p_.weight + group * p_.weight_group + within * p_.weight_y;
+      for (std::int64_t t = 0; t < taps; ++t) weights[k * taps + t] = widen(source[weight_of_tap_[t]]);
     }
     finite = all_finite(weights.data(), taps * channels);
     for (std::int64_t r = 0; r < count[1]; ++r) {
-      T* row = base + r * phase_[1]->out_step * y.step(1);
+      S* row = base + r * phase_[1]->out_step * y.step(1);
       for (std::int64_t k = 0; k < channels; ++k) {
         const std::int64_t channel = channel0 + k;
-        T* target = direct ? row + channel * y.stride[1] : result + k * count[2];
+        T* target = result + k * count[2];
+        if constexpr (std::is_same_v<S, T>) {
+          if (direct) target = row + channel * y.stride[1];
+        }
         const WindowArgs<T> args{input + k / p_.y_channels * plane + r * slots[1].step * slots[2].slots,
                                  offsets.data(),
                                  weights.data() + k * taps,
@@ -103,15 +108,11 @@ class PhaseDriver {
         else
           window_of_live_taps(args, j0, r);
       }
-      if (!direct) {
-        // result is [channel][position]: a run of channels for each position where y is channels-last.
-        if (y.stride[1] == 1)
-          transpose_.run(channels, count[2], result, count[2], row + channel0, step, nullptr);
-        else
-          for (std::int64_t k = 0; k < channels; ++k)
-            for (std::int64_t i = 0; i < count[2]; ++i)
-              row[(channel0 + k) * y.stride[1] + i * step] = result[k * count[2] + i];
-      }
+      if (direct) continue;
+      // result is [channel][position].
+      if (p_.finish.map) p_.finish.map(result, nullptr, result, channels * count[2], p_.finish.parameter);
+      store_run<S>(transpose_, result, count[2], channels, count[2], nullptr, row + channel0 * y.stride[1], y.stride[1],
+                   step);
     }
   }
 
@@ -130,7 +131,7 @@ class PhaseDriver {
     const std::int64_t at[kSpatial] = {j0[0], j0[1] + r, j0[2] + i};
     const auto live = [&](int axis, const Tap& tap) {
       const std::int64_t position = at[axis] * phase_[axis]->in_step + tap.offset;
-      return position >= 0 && position < p_.x.extent(axis);
+      return padded_source(position, p_.x.extent(axis), phase_[axis]->mode) >= 0;
     };
     std::int64_t t = 0;
     for (const Tap& d : phase_[0]->taps)
@@ -163,7 +164,7 @@ class PhaseDriver {
     }
   }
 
-  const GatherProblem<T>& p_;
+  const GatherProblem<S>& p_;
   const AxisPhase* phase_[kSpatial];
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
@@ -173,18 +174,20 @@ class PhaseDriver {
 
 }  // namespace
 
-template <class T>
-void gather_depthwise(const GatherProblem<T>& problem) {
-  // Lanes pay for arrays that have them, and for rows that do not fill registers.
-  const std::int64_t row = problem.phases[2].front().out_count;
-  const bool lanes = problem.y_channels == 1 && problem.groups >= 8 &&
-                     (problem.y_shape.stride[1] == 1 || row < kShortRow || problem.phases[2].front().in_step > 1 ||
+template <class S>
+void gather_depthwise(const GatherProblem<S>& problem) {
+  // Lanes pay for arrays that have them, and for rows that do not fill registers; they know no padding that is read.
+  const AxisPhase& rows = problem.phases[2].front();
+  const bool lanes = problem.y_channels == 1 && problem.groups >= 8 && rows.mode == PadMode::zeros &&
+                     (problem.y_shape.stride[1] == 1 || rows.out_count < kShortRow || rows.in_step > 1 ||
                       problem.phases[2].size() > 1);
   if (lanes && gather_lanes(problem)) return;
-  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<T>(problem, phase).run(); });
+  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
 }
 
 template void gather_depthwise<float>(const GatherProblem<float>&);
 template void gather_depthwise<double>(const GatherProblem<double>&);
+template void gather_depthwise<Float16>(const GatherProblem<Float16>&);
+template void gather_depthwise<BFloat16>(const GatherProblem<BFloat16>&);
 
 }  // namespace fastconv

@@ -25,16 +25,18 @@ std::int64_t kernel_extent(const std::vector<AxisPhase>& phases) {
   return extent;
 }
 
-template <class T>
+template <class S>
 class LanesDriver {
+  using T = Compute<S>;
+
  public:
-  explicit LanesDriver(const GatherProblem<T>& problem)
+  explicit LanesDriver(const GatherProblem<S>& problem)
       : p_(problem),
         y_(writable(problem)),
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         x_in_place_(has_lanes(p_.x, kernel_.tile_cols)),
-        y_in_place_(has_lanes(y_, kernel_.tile_cols)),
+        y_in_place_(has_lanes(y_, kernel_.tile_cols) && !p_.finish.map),
         lanes_(p_.groups, kernel_.tile_cols, block_lanes()) {
     for (int axis = 0; axis < kSpatial; ++axis) kernel_size_[axis] = kernel_extent(p_.phases[axis]);
     std::int64_t size[kSpatial] = {1, y_.extent(1), std::min(y_.extent(2), kBlockWidth)};
@@ -73,8 +75,8 @@ class LanesDriver {
   }
 
  private:
-  static View<T> writable(const GatherProblem<T>& problem) {
-    View<T> view;
+  static View<S> writable(const GatherProblem<S>& problem) {
+    View<S> view;
     view.data = problem.y;
     std::copy_n(problem.y_shape.shape, kRank, view.shape);
     std::copy_n(problem.y_shape.stride, kRank, view.stride);
@@ -92,9 +94,9 @@ class LanesDriver {
     for (std::int64_t d = 0; d < kernel_size_[0]; ++d)
       for (std::int64_t h = 0; h < kernel_size_[1]; ++h)
         for (std::int64_t w = 0; w < kernel_size_[2]; ++w, packed += packed_lanes) {
-          const T* source =
+          const S* source =
               p_.weight + c0 * p_.weight_group + d * p_.weight_tap[0] + h * p_.weight_tap[1] + w * p_.weight_tap[2];
-          for (std::int64_t c = 0; c < channels; ++c) packed[c] = source[c * p_.weight_group];
+          for (std::int64_t c = 0; c < channels; ++c) packed[c] = widen(source[c * p_.weight_group]);
           std::fill(packed + channels, packed + packed_lanes, T(0));
         }
   }
@@ -131,10 +133,13 @@ class LanesDriver {
       y_end[axis] = block[axis]->y_end;
     }
     Workspace<T> x_scratch(x_in_place_ ? 1 : x_scratch_), y_scratch(y_in_place_ ? 1 : y_scratch_);
-    const Lanes<const T> x = x_in_place_
-                                 ? Lanes<const T>::of(p_.x, n, c0)
-                                 : pack_lanes<T>(transpose_, p_.x, n, c0, channels, lanes, x_begin, x_end, x_scratch);
-    const Lanes<T> y = y_in_place_ ? Lanes<T>::of(y_, n, c0) : Lanes<T>::in(y_scratch, lanes, y_begin, y_end);
+    Lanes<const T> x;
+    Lanes<T> y = Lanes<T>::in(y_scratch, lanes, y_begin, y_end);
+    if constexpr (std::is_same_v<S, T>) {
+      if (x_in_place_) x = Lanes<const T>::of(p_.x, n, c0);
+      if (y_in_place_) y = Lanes<T>::of(y_, n, c0);
+    }
+    if (!x_in_place_) x = pack_lanes<S>(transpose_, p_.x, n, c0, channels, lanes, x_begin, x_end, x_scratch.data());
     const std::int64_t w_step[kSpatial] = {kernel_size_[1] * kernel_size_[2] * packed_lanes,
                                            kernel_size_[2] * packed_lanes, packed_lanes};
     for (const AxisRun& d : block[0]->runs)
@@ -155,11 +160,16 @@ class LanesDriver {
                                     {d.w_tap * w_step[0], h.w_tap * w_step[1], w.w_tap * w_step[2]}};
             kernel_.lanes(&args);
           }
-    if (!y_in_place_) unpack_lanes(transpose_, y_, n, c0, channels, y, y_begin, y_end);
+    if (y_in_place_) return;
+    if (p_.finish.map) {
+      const std::int64_t positions = (y_end[0] - y_begin[0]) * (y_end[1] - y_begin[1]) * (y_end[2] - y_begin[2]);
+      p_.finish.map(y.data, nullptr, y.data, positions * lanes, p_.finish.parameter);
+    }
+    unpack_lanes(transpose_, y_, n, c0, channels, y, y_begin, y_end);
   }
 
-  const GatherProblem<T>& p_;
-  View<T> y_;
+  const GatherProblem<S>& p_;
+  View<S> y_;
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
   bool x_in_place_, y_in_place_;
@@ -171,9 +181,9 @@ class LanesDriver {
 
 }  // namespace
 
-template <class T>
-bool gather_lanes(const GatherProblem<T>& problem) {
-  LanesDriver<T> driver(problem);
+template <class S>
+bool gather_lanes(const GatherProblem<S>& problem) {
+  LanesDriver<S> driver(problem);
   if (!driver.serves()) return false;
   driver.run();
   return true;
@@ -181,5 +191,7 @@ bool gather_lanes(const GatherProblem<T>& problem) {
 
 template bool gather_lanes<float>(const GatherProblem<float>&);
 template bool gather_lanes<double>(const GatherProblem<double>&);
+template bool gather_lanes<Float16>(const GatherProblem<Float16>&);
+template bool gather_lanes<BFloat16>(const GatherProblem<BFloat16>&);
 
 }  // namespace fastconv

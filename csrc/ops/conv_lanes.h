@@ -38,9 +38,10 @@ inline std::int64_t lane_slot(std::int64_t c, std::int64_t lanes, std::int64_t w
 }
 
 // Whether lanes can be read or written where they lie.
-template <class T>
-bool has_lanes(const View<T>& view, std::int64_t width) {
-  return view.stride[1] == 1 && view.shape[1] >= width;
+template <class S>
+bool has_lanes(const View<S>& view, std::int64_t width) {
+  using Element = std::remove_const_t<S>;
+  return std::is_same_v<Element, Compute<Element>> && view.stride[1] == 1 && view.shape[1] >= width;
 }
 
 // Channel c of position (d, h, w) is at data[(d - origin[0]) * step[0] + ... + c].
@@ -78,40 +79,39 @@ void for_each_run(const View<T>& view, const std::int64_t (&begin)[kSpatial], co
 }
 
 // Copies the box of `channels` channels from c0 on into scratch, lanes past the channels zero.
-template <class T>
-Lanes<const T> pack_lanes(const TransposeKernel& transpose, const View<const T>& view, std::int64_t n, std::int64_t c0,
+template <class S, class T = Compute<S>>
+Lanes<const T> pack_lanes(const TransposeKernel& transpose, const View<const S>& view, std::int64_t n, std::int64_t c0,
                           std::int64_t channels, std::int64_t lanes, const std::int64_t (&begin)[kSpatial],
                           const std::int64_t (&end)[kSpatial], T* scratch) {
   const Lanes<T> box = Lanes<T>::in(scratch, lanes, begin, end);
   if (lanes > channels) std::fill_n(scratch, (end[0] - begin[0]) * box.step[0], T(0));
-  const Lanes<const T> source = Lanes<const T>::of(view, n, c0);
+  const Lanes<const S> source = Lanes<const S>::of(view, n, c0);
   const std::int64_t step = view.step(2), plane = view.stride[1];
   for_each_run(view, begin, end, [&](std::int64_t d, std::int64_t h, std::int64_t positions) {
-    const T* src = source.at(d, h, begin[2]);
+    const S* src = source.at(d, h, begin[2]);
     T* dst = box.at(d, h, begin[2]);
     if (step == 1) {
-      transpose.run(channels, positions, src, plane, dst, lanes, nullptr);
+      widen_transposed(transpose, channels, positions, src, plane, dst, lanes);
       return;
     }
     if (plane == 1) {
-      for (std::int64_t p = 0; p < positions; ++p)
-        std::memcpy(dst + p * lanes, src + p * step, sizeof(T) * static_cast<std::size_t>(channels));
+      for (std::int64_t p = 0; p < positions; ++p) widen_run(src + p * step, dst + p * lanes, channels);
       return;
     }
     for (std::int64_t p = 0; p < positions; ++p)
-      for (std::int64_t c = 0; c < channels; ++c) dst[p * lanes + c] = src[p * step + c * plane];
+      for (std::int64_t c = 0; c < channels; ++c) dst[p * lanes + c] = widen(src[p * step + c * plane]);
   });
   return {box.data, {box.step[0], box.step[1], box.step[2]}, {begin[0], begin[1], begin[2]}};
 }
 
 // Copies scratch, made by Lanes::in for the same box, to the view.
-template <class T>
-void unpack_lanes(const TransposeKernel& transpose, const View<T>& view, std::int64_t n, std::int64_t c0,
-                  std::int64_t channels, const Lanes<T>& box, const std::int64_t (&begin)[kSpatial],
+template <class S>
+void unpack_lanes(const TransposeKernel& transpose, const View<S>& view, std::int64_t n, std::int64_t c0,
+                  std::int64_t channels, const Lanes<Compute<S>>& box, const std::int64_t (&begin)[kSpatial],
                   const std::int64_t (&end)[kSpatial]) {
-  const Lanes<T> target = Lanes<T>::of(view, n, c0);
+  const Lanes<S> target = Lanes<S>::of(view, n, c0);
   for_each_run(view, begin, end, [&](std::int64_t d, std::int64_t h, std::int64_t positions) {
-    store_run<T>(transpose, box.at(d, h, begin[2]), box.step[2], positions, channels, nullptr,
+    store_run<S>(transpose, box.at(d, h, begin[2]), box.step[2], positions, channels, nullptr,
                  target.at(d, h, begin[2]), view.step(2), view.stride[1]);
   });
 }

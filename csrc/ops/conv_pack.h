@@ -24,6 +24,25 @@ void widen_run(const S* from, Compute<S>* to, std::int64_t count) {
 // Channels and positions of 16-bit data that are transposed at a time.
 constexpr std::int64_t kTransposeChannels = 16, kTransposePositions = 64;
 
+// to[j * ldd + i] = from[i * lds + j] for i < rows, j < cols.
+template <class S>
+void widen_transposed(const TransposeKernel& transpose, std::int64_t rows, std::int64_t cols, const S* from,
+                      std::int64_t lds, Compute<S>* to, std::int64_t ldd) {
+  if constexpr (std::is_same_v<S, Compute<S>>) {
+    transpose.run(rows, cols, from, lds, to, ldd, nullptr);
+  } else {
+    Compute<S> buffer[kTransposeChannels * kTransposePositions];
+    for (std::int64_t r = 0; r < rows; r += kTransposeChannels)
+      for (std::int64_t c = 0; c < cols; c += kTransposePositions) {
+        const std::int64_t height = std::min(kTransposeChannels, rows - r);
+        const std::int64_t width = std::min(kTransposePositions, cols - c);
+        for (std::int64_t i = 0; i < height; ++i)
+          widen_run(from + (r + i) * lds + c, buffer + i * kTransposePositions, width);
+        transpose.run(height, width, buffer, kTransposePositions, to + c * ldd + r, ldd, nullptr);
+      }
+  }
+}
+
 // What a pass needs of one block's input: channels [c0, c0 + channels) of sample n, for outputs starting at j0.
 template <class S>
 struct BlockPacker {
@@ -102,9 +121,9 @@ struct BlockPacker {
     } else if (position_stride == 1 && step == 1) {
       for (std::int64_t c = 0; c < channels; ++c) widen_run(src + c * sc, dst + c * channel_stride, positions);
     } else if (channel_stride == 1 && step == 1) {
-      transposed(channels, positions, src, sc, dst, position_stride);
+      widen_transposed(transpose, channels, positions, src, sc, dst, position_stride);
     } else if (position_stride == 1 && sc == 1) {
-      transposed(positions, channels, src, step, dst, channel_stride);
+      widen_transposed(transpose, positions, channels, src, step, dst, channel_stride);
     } else if (position_stride == 1 && step == 2) {
       // A step known to the compiler becomes shuffles.
       for (std::int64_t c = 0; c < channels; ++c) {
@@ -116,23 +135,6 @@ struct BlockPacker {
       for (std::int64_t c = 0; c < channels; ++c)
         for (std::int64_t p = 0; p < positions; ++p)
           dst[p * position_stride + c * channel_stride] = widen(src[p * step + c * sc]);
-    }
-  }
-
-  void transposed(std::int64_t rows, std::int64_t cols, const S* src, std::int64_t lds, T* dst,
-                  std::int64_t ldd) const {
-    if constexpr (std::is_same_v<S, T>) {
-      transpose.run(rows, cols, src, lds, dst, ldd, nullptr);
-    } else {
-      T buffer[kTransposeChannels * kTransposePositions];
-      for (std::int64_t r = 0; r < rows; r += kTransposeChannels)
-        for (std::int64_t c = 0; c < cols; c += kTransposePositions) {
-          const std::int64_t height = std::min(kTransposeChannels, rows - r);
-          const std::int64_t width = std::min(kTransposePositions, cols - c);
-          for (std::int64_t i = 0; i < height; ++i)
-            widen_run(src + (r + i) * lds + c, buffer + i * kTransposePositions, width);
-          transpose.run(height, width, buffer, kTransposePositions, dst + c * ldd + r, ldd, nullptr);
-        }
     }
   }
 };
