@@ -55,13 +55,19 @@ def _forward(p, t):
         return x.amax(dim=tuple(range(2, x.ndim)))
     if p.op == "batch_norm":
         return functional.batch_norm(x, t["running_mean"], t["running_var"], t["weight"], t["bias"], training=True)
+    if p.op == "instance_norm":
+        return functional.instance_norm(x, t["running_mean"], t["running_var"], t["weight"], t["bias"])
+    if p.op == "group_norm":
+        return functional.group_norm(x, p.groups, t["weight"], t["bias"])
+    if p.op == "layer_norm":
+        return functional.layer_norm(x, x.shape[1:], t["weight"], t["bias"])
     if p.op == "linear":
         return functional.linear(x, t["weight"], t["bias"])
     if p.op in ("softmax", "log_softmax"):
         return getattr(functional, p.op)(x, dim=1)
     if p.op == "dropout":
         return functional.dropout(x, 0.5, training=True)
-    if p.op in ("cross_entropy", "mse_loss"):
+    if p.op in ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits"):
         return getattr(functional, p.op)(x, t["target"])
     if p.op in ("sigmoid", "tanh"):
         return getattr(torch, p.op)(x)

@@ -68,6 +68,15 @@ void group_moments(const ArrayView& x, ChannelLayout layout, std::int64_t groups
   }
 }
 
+// Calls body(group of all samples, its first channel among those of all samples, and in its sample).
+template <class Body>
+void for_groups(std::int64_t samples, std::int64_t groups, std::int64_t members, Body&& body) {
+  std::int64_t group = 0;
+  for (std::int64_t n = 0; n < samples; ++n)
+    for (std::int64_t g = 0; g < groups; ++g, ++group)
+      body(group, static_cast<std::size_t>(group * members), g * members);
+}
+
 }  // namespace
 
 void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, std::int64_t groups, double eps,
@@ -80,13 +89,14 @@ void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, st
     group_moments(own, layout, groups, own_mean, own_variance);
     const auto entries = static_cast<std::size_t>(count * channels);
     std::vector<double> center(entries), scale(entries), shift(entries);
-    for (std::int64_t i = 0; i < count * channels; ++i) {
-      const std::int64_t c = i % channels, group = i / channels * groups + c / (channels / groups);
-      const auto at = static_cast<std::size_t>(i);
-      center[at] = own_mean[group];
-      scale[at] = weight[c] / std::sqrt(own_variance[group] + eps);
-      shift[at] = bias[c];
-    }
+    for_groups(count, groups, channels / groups, [&](std::int64_t group, std::size_t at, std::int64_t c) {
+      const double inverse = 1 / std::sqrt(own_variance[group] + eps);
+      for (std::int64_t m = 0; m < channels / groups; ++m, ++at, ++c) {
+        center[at] = own_mean[group];
+        scale[at] = weight[c] * inverse;
+        shift[at] = bias[c];
+      }
+    });
     normalise(own, samples(y, first, count), layout, Scope::sample, center.data(), scale.data(), shift.data());
   });
 }
@@ -102,28 +112,28 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
     const auto values = static_cast<double>(x.size() / x.shape[0] / groups);
     const auto entries = static_cast<std::size_t>(count * channels);
     std::vector<double> center(entries), sum(entries), dot(entries), scale(entries), slope(entries), shift(entries);
-    for (std::int64_t i = 0; i < count * channels; ++i)
-      center[static_cast<std::size_t>(i)] = mean[first * groups + i / members];
+    for_groups(count, groups, members, [&](std::int64_t group, std::size_t at, std::int64_t) {
+      std::fill_n(center.begin() + static_cast<std::ptrdiff_t>(at), members, mean[first * groups + group]);
+    });
     channel_products(g, own, layout, Scope::sample, center.data(), sum.data(), dot.data());
-    for (std::int64_t group = 0; group < count * groups; ++group) {
+    for_groups(count, groups, members, [&](std::int64_t group, std::size_t begin, std::int64_t c) {
       const double inverse = invstd[first * groups + group];
       double all_sum = 0, all_dot = 0;
-      for (std::int64_t m = 0; m < members; ++m) {
-        const std::int64_t i = group * members + m, c = i % channels;
-        const auto at = static_cast<std::size_t>(i);
-        all_sum += weight[c] * sum[at];
-        all_dot += weight[c] * dot[at];
-        grad_weight[c] += dot[at] * inverse;
-        grad_bias[c] += sum[at];
+      std::size_t at = begin;
+      for (std::int64_t m = 0; m < members; ++m, ++at) {
+        all_sum += weight[c + m] * sum[at];
+        all_dot += weight[c + m] * dot[at];
+        grad_weight[c + m] += dot[at] * inverse;
+        grad_bias[c + m] += sum[at];
       }
-      for (std::int64_t m = 0; m < members; ++m) {
-        const std::int64_t i = group * members + m;
-        const auto at = static_cast<std::size_t>(i);
-        scale[at] = weight[i % channels] * inverse;
-        slope[at] = -inverse * inverse * inverse * all_dot / values;
-        shift[at] = -inverse * all_sum / values;
+      const double own_slope = -inverse * inverse * inverse * all_dot / values, own_shift = -inverse * all_sum / values;
+      at = begin;
+      for (std::int64_t m = 0; m < members; ++m, ++at) {
+        scale[at] = weight[c + m] * inverse;
+        slope[at] = own_slope;
+        shift[at] = own_shift;
       }
-    }
+    });
     if (grad_input)
       normalise_backward(g, own, samples(grad_input, first, count), layout, Scope::sample, center.data(), scale.data(),
                          slope.data(), shift.data());

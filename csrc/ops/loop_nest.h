@@ -70,6 +70,7 @@ struct LoopNest {
   // Elements [flat, flat + count) of array k as one dense run: in place where they lie so, else copied to `buffer`.
   template <class T>
   const T* run(int k, const T* base, std::int64_t flat, std::int64_t count, T* buffer) const {
+    if (rank <= 1 && inner_stride(k) == 1) return base + flat;
     const std::int64_t length = inner();
     const std::int64_t at = flat % length;
     if (inner_stride(k) == 1 && at + count <= length) return base + offset(k, flat);

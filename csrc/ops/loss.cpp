@@ -28,9 +28,10 @@ struct Block {
   const T* logits;
 };
 
-// Calls body(block, item) over fixed blocks of positions, small enough for the cache.
+// Calls body(block, scratch) over fixed blocks of positions, small enough for the cache; the scratch memory has room
+// for `numbers` of each class of a block's positions.
 template <class T, class Body>
-void for_blocks(const CrossEntropy& p, Body&& body) {
+void for_blocks(const CrossEntropy& p, std::int64_t numbers, Body&& body) {
   const std::int64_t size = std::clamp<std::int64_t>(kItem / p.classes / 16 * 16, 16, kSoftmaxPositions);
   const std::int64_t blocks = (p.positions + size - 1) / size;
   // Samples of few logits share an item.
@@ -38,10 +39,11 @@ void for_blocks(const CrossEntropy& p, Body&& body) {
   const std::int64_t all = p.samples * blocks;
   const Work work{(all + together - 1) / together, 2.0 * static_cast<double>(p.samples * p.positions * p.classes)};
   parallel_for(work, p.dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush, [&](std::int64_t item) {
+    Workspace<T> scratch(numbers * p.classes * std::min(size, p.positions));
     for (std::int64_t i = item * together; i < std::min(all, (item + 1) * together); ++i) {
       const std::int64_t n = i / blocks, begin = i % blocks * size;
       const T* logits = static_cast<const T*>(p.logits) + n * p.classes * p.positions + begin;
-      body(Block<T>{n, begin, std::min(size, p.positions - begin), p.positions, logits});
+      body(Block<T>{n, begin, std::min(size, p.positions - begin), p.positions, logits}, scratch.data());
     }
   });
 }
@@ -82,9 +84,8 @@ double cross_entropy(const CrossEntropy& p, void* losses) {
   Workspace<double> values(size);
   dispatch_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_blocks<T>(p, [&](const Block<T>& block) {
-      Workspace<T> logarithms(p.classes * block.count);
-      softmax_block(kernel, p, block, logarithms.data(), block.count, true);
+    for_blocks<T>(p, 1, [&](const Block<T>& block, T* logarithms) {
+      softmax_block(kernel, p, block, logarithms, block.count, true);
       double* loss = values + block.sample * p.positions + block.begin;
       std::fill_n(loss, block.count, 0.0);
       const T* own = p.target
@@ -134,7 +135,7 @@ void cross_entropy_backward(const CrossEntropy& p, const void* grad_output, doub
   for (std::int64_t c = 0; c < p.classes; ++c) all_weights += p.weight[c];
   dispatch_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_blocks<T>(p, [&](const Block<T>& block) {
+    for_blocks<T>(p, 0, [&](const Block<T>& block, T*) {
       const std::int64_t offset = block.logits - static_cast<const T*>(p.logits);
       T* result = static_cast<T*>(grad_input) + offset;
       softmax_block(kernel, p, block, result, block.stride, false);

@@ -24,7 +24,8 @@ _REDUCTIONS = ("mean", "sum", "none")
 
 
 def _check_reduction(reduction: object) -> None:
-    require(reduction in _REDUCTIONS, f"reduction: got {reduction!r}, expected one of {_REDUCTIONS}")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction: got {reduction!r}, expected one of {_REDUCTIONS}")
 
 
 def _scalar(loss: Array, restore: Any) -> Any:
@@ -263,14 +264,17 @@ class _CrossEntropy:
         data_format: object,
     ) -> None:
         _check_reduction(reduction)
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
+        if type(ignore_index) is not int and (isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral)):
             raise TypeError(f"ignore_index: expected an int, got {ignore_index!r}")
-        require(-(2**63) <= int(ignore_index) < 2**63, f"ignore_index: got {ignore_index}, expected a 64-bit int")
+        ignored = int(ignore_index)
+        if not -(2**63) <= ignored < 2**63:
+            raise ValueError(f"ignore_index: got {ignore_index}, expected a 64-bit int")
         smoothing = number(label_smoothing, "label_smoothing")
-        require(0 <= smoothing <= 1, f"label_smoothing: got {label_smoothing!r}, expected a number between 0 and 1")
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing!r}, expected a number between 0 and 1")
         values, weights, self.restore = as_arrays(logits=logits, weight=weight)
-        require(values is not None, "logits: got None, expected an array")
-        require(values.ndim > 0, f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
+        if values.ndim == 0:
+            raise ValueError(f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
         given = as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
         expected = values.shape
         self.moves_classes = channels_last(data_format) and values.ndim > 2
@@ -280,7 +284,8 @@ class _CrossEntropy:
         # One sample without a batch axis has its classes first.
         batch = values if values.ndim > 1 else values[None]
         samples, classes, positions = batch.shape[0], batch.shape[1], math.prod(batch.shape[2:])
-        require(classes > 0, f"logits: expected at least one class, got shape {values.shape}")
+        if classes == 0:
+            raise ValueError(f"logits: expected at least one class, got shape {values.shape}")
         if weights is not None:
             same_shape(weights, (classes,), "weight")
         self.shape: tuple[int, ...] = (*values.shape[:1], *values.shape[2:]) if values.ndim > 1 else ()
@@ -303,7 +308,7 @@ class _CrossEntropy:
             np.ascontiguousarray(values).reshape(samples, classes, positions),
             dense,
             weights,
-            int(ignore_index),
+            ignored,
             smoothing,
         )
 
