@@ -73,6 +73,7 @@ def bytes_of(problem, name, output, dtype):
     if name == "forward":
         return x + y
     saved = {"max_pool": output.size * 8, "min_pool": output.size * 8, "batch_norm": x, "elu": x, "leaky_relu": x}
+    saved |= {"adaptive_max_pool": output.size * 8, "max_unpool": x, "rms_pool": x + y, "lp_pool": x + y}
     saved |= {"relu": y, "sigmoid": y, "tanh": y, "softmax": y, "log_softmax": y, "mse_loss": 2 * x}
     return x + y + saved.get(problem.op, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fastconv
 import numpy as np
-from fastconv._cli.calls import Call, to_format
+from fastconv._cli.calls import IMAGES, Call, to_format
 from fastconv._cli.problem import Problem
 
 from bench.worker import gradient_for
@@ -22,7 +22,7 @@ def prepare(request, arrays):
             fields[name] = tuple(tuple(v) if isinstance(v, list) else v for v in value)
     problem, data_format, name = Problem(**fields), request["data_format"], request["pass"]
     arrays = {k: a.astype(request["dtype"]) if a.dtype.kind == "f" else a for k, a in arrays.items()}
-    arrays["x"] = to_format(arrays["x"], data_format)
+    arrays |= {name: to_format(arrays[name], data_format) for name in IMAGES if name in arrays}
     call = Call(problem, arrays, data_format)
     spatial_result = name in ("forward", "backward", "backward_input")
 

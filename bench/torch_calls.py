@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 
 import torch
@@ -49,6 +50,15 @@ def _forward(p, t):
     if p.op == "avg_pool":
         x, padding = _padded(x, p.padding)
         return getattr(functional, f"avg_pool{n}d")(x, p.kernel, p.stride, padding, p.ceil_mode)
+    if p.op in ("rms_pool", "lp_pool"):
+        powers, padding = _padded(x**p.norm, p.padding)
+        y = getattr(functional, f"avg_pool{n}d")(powers, p.kernel, p.stride, padding, p.ceil_mode)
+        return (y if p.op == "rms_pool" else y * math.prod(p.kernel)) ** (1 / p.norm)
+    if p.op in ("adaptive_avg_pool", "adaptive_max_pool"):
+        return getattr(functional, f"{p.op}{n}d")(x, p.output if n > 1 else p.output[0])
+    if p.op == "max_unpool":
+        padding = tuple(before for before, _ in p.padding)
+        return getattr(functional, f"max_unpool{n}d")(x, t["indices"], p.kernel, p.stride, padding)
     if p.op == "global_avg_pool":
         return x.mean(dim=tuple(range(2, x.ndim)))
     if p.op == "global_max_pool":

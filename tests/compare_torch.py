@@ -18,13 +18,17 @@ import problems
 import tolerance
 import torch
 import torch.nn.functional as T
-from fastconv._cli.problem import LOSSES, NORMS, Problem
+from fastconv._cli.calls import IMAGES
+from fastconv._cli.problem import ADAPTIVE_POOLS, LOSSES, NORMS, Problem
 
 FAMILIES = {
     "conv": ("conv",),
     "conv_transpose": ("conv_transpose",),
     "separable_conv": ("separable_conv",),
     "pool": ("max_pool", "min_pool", "avg_pool"),
+    "power_pool": ("rms_pool", "lp_pool"),
+    "adaptive_pool": ("adaptive_avg_pool", "adaptive_max_pool"),
+    "max_unpool": ("max_unpool",),
     "global_pool": ("global_avg_pool", "global_max_pool"),
     "batch_norm": ("batch_norm",),
     "sample_norm": ("layer_norm", "group_norm", "instance_norm", "switch_norm"),
@@ -35,12 +39,19 @@ FAMILIES = {
 }
 
 
+POWERS = ("rms_pool", "lp_pool")
+
+
 def random_problem(source, op):
     """``(problem, options)`` that PyTorch can express: pads alike on both sides, no dilated average."""
     if op in ("conv", "conv_transpose", "separable_conv"):
         return problems.conv_problem(source, op=op, symmetric=True), {}
-    if op in ("max_pool", "min_pool"):
+    if op in ("max_pool", "min_pool", *POWERS):
         return problems.pool_problem(source, op=op, symmetric=True), {}
+    if op in ADAPTIVE_POOLS:
+        return problems.adaptive_problem(source, op), {}
+    if op == "max_unpool":
+        return problems.unpool_problem(source), {}
     if op == "avg_pool":
         problem = problems.pool_problem(source, op=op, symmetric=True)
         options = {"count_include_pad": bool(source.integer(0, 1))}
@@ -110,6 +121,15 @@ def torch_forward(problem: Problem, options, t):
         return -torch_forward(dataclasses.replace(problem, op="max_pool"), options, {"x": -x})
     if op == "avg_pool":
         return getattr(T, f"avg_pool{n}d")(x, problem.kernel, problem.stride, padding, problem.ceil_mode, **options)
+    if op == "rms_pool":
+        return getattr(T, f"avg_pool{n}d")(x * x, problem.kernel, problem.stride, padding, problem.ceil_mode).sqrt()
+    if op == "lp_pool":
+        kernel, stride = (sizes if n > 1 else sizes[0] for sizes in (problem.kernel, problem.stride))
+        return getattr(T, f"lp_pool{n}d")(x, problem.norm, kernel, stride, problem.ceil_mode)
+    if op in ADAPTIVE_POOLS:
+        return getattr(T, f"{op}{n}d")(x, problem.output if n > 1 else problem.output[0])
+    if op == "max_unpool":
+        return getattr(T, f"max_unpool{n}d")(x, t["indices"], problem.kernel, problem.stride, padding)
     if op == "global_avg_pool":
         return x.mean(dim=tuple(range(2, x.ndim)))
     if op == "global_max_pool":
@@ -168,7 +188,10 @@ def variances(problem, x):
     return x.reshape(x.shape[0], groups, -1).var(axis=-1)
 
 
-LINEAR_OPS = (*expected.PRODUCT_OPS, "max_pool", "min_pool", "avg_pool", "global_avg_pool", "global_max_pool")
+CHOICES = ("max_pool", "min_pool", "adaptive_max_pool", "global_max_pool", "max_unpool")
+"""Ops that copy values."""
+
+LINEAR_OPS = (*expected.PRODUCT_OPS, *CHOICES, "avg_pool", "adaptive_avg_pool", "global_avg_pool")
 """Ops that are linear in every array: the magnitude of their sums is the op itself on absolute values."""
 
 
@@ -182,11 +205,23 @@ def bounds(problem, options, arrays, gradient, truths, dtype):
         lengths = (problem.n * problem.c * int(np.prod(problem.size)),) * len(truths)
     else:
         lengths = (int(np.prod(problem.kernel or problem.size)),) * len(truths)
+    if problem.op in POWERS:
+        # A power or a root multiplies the relative error of its argument by the exponent.
+        absolute = {name: np.abs(array) for name, array in arrays.items()}
+        magnitudes = torch_results(problem, options, absolute, np.abs(gradient), torch.float64)
+        p, taps = problem.norm, int(np.prod(problem.kernel))
+        forward = (tolerance.growth(taps) + p) / min(p, 1) + 4
+        backward = tolerance.growth(taps) + (1 + abs(p - 1)) * forward + p
+        return [tolerance.ulp_bound(dtype, m, u) for m, u in zip(magnitudes, (forward, backward), strict=True)]
     if problem.op in LINEAR_OPS:
         absolute = {name: np.abs(array) for name, array in arrays.items()}
-        if problem.op in ("max_pool", "min_pool", "global_max_pool"):
+        if problem.op in CHOICES:
             magnitudes = [np.abs(truth) for truth in truths]
-            if problem.windowed:  # an input may be the choice of as many windows as there are taps
+            if problem.op in (
+                "max_pool",
+                "min_pool",
+                "adaptive_max_pool",
+            ):  # an input may be the choice of as many windows as there are taps
                 magnitudes[1] = np.full_like(truths[1], np.abs(gradient).max(initial=0.0))
         else:
             magnitudes = torch_results(problem, options, absolute, np.abs(gradient), torch.float64)
@@ -236,8 +271,9 @@ def compare_one(source, op, score):
         call.options = dict(options)
         # Contiguous: PyTorch 2.13 crashes on some channels-last tensors with three spatial axes, one of them of size 1.
         arrays = {name: np.array(array, order="C") for name, array in call.arrays.items()}
-        if op not in ("linear", *LOSSES):
-            arrays["x"] = np.array(problems.to_first(call.arrays["x"], data_format), order="C")
+        for name in IMAGES:
+            if name in arrays and op not in ("linear", *LOSSES):
+                arrays[name] = np.array(problems.to_first(call.arrays[name], data_format), order="C")
         shape = torch_forward(problem, options, {k: torch.tensor(a) for k, a in arrays.items()}).shape
         gradient = np.asarray(rng.standard_normal(tuple(shape)), dtype)
         ours = our_results(call, arrays, gradient)

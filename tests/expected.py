@@ -13,7 +13,7 @@ import numpy as np
 import problems
 import reference
 import tolerance
-from fastconv._cli.calls import Call, make_arrays, to_format
+from fastconv._cli.calls import IMAGES, Call, make_arrays, to_format
 from fastconv._cli.problem import LOSSES
 
 
@@ -140,7 +140,7 @@ def make_call(problem, dtype, rng, data_format="channels_first", view="contiguou
     arrays = make_arrays(problem, dtype, rng)
     spatial = problem.op not in ("linear", *LOSSES)
     for name, array in arrays.items():
-        if name == "x":
+        if name in IMAGES:
             own = to_format(array, data_format) if spatial else array
             arrays[name] = problems.as_view(own, view)
         elif array.dtype.kind == "f" and not name.startswith("running"):

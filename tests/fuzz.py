@@ -17,7 +17,7 @@ import warnings
 import expected
 import numpy as np
 import problems
-from fastconv._cli.problem import OPS
+from fastconv._cli.problem import ADAPTIVE_POOLS, OPS, WINDOW_POOLS
 
 EXTREMES = (0, -1, 1, 2, 3, 7, 2**31, 2**62, -(2**63), 2**63, 2**70, 1.5, "2", None, (), (1,), (2, 2, 2, 2), True)
 NUMBERS = (0.0, -1.0, 0.5, 1.0, 2.0, 1e300, float("nan"), float("inf"), "x", None)
@@ -34,6 +34,11 @@ KEYWORDS = {
     "max_pool": ("stride", "padding", "dilation", "ceil_mode", "data_format"),
     "min_pool": ("stride", "padding", "dilation", "ceil_mode", "data_format"),
     "avg_pool": ("stride", "padding", "dilation", "ceil_mode", "count_include_pad", "divisor_override", "data_format"),
+    "rms_pool": ("stride", "padding", "dilation", "ceil_mode", "data_format"),
+    "lp_pool": ("stride", "padding", "dilation", "ceil_mode", "data_format"),
+    "adaptive_avg_pool": ("output_size", "data_format"),
+    "adaptive_max_pool": ("return_indices", "data_format"),
+    "max_unpool": ("stride", "padding", "output_size", "data_format"),
     "batch_norm": ("training", "momentum", "eps", "data_format"),
     "layer_norm": ("eps", "data_format", "output_mask"),
     "group_norm": ("num_groups", "eps", "data_format", "output_mask"),
@@ -54,8 +59,12 @@ def random_problem(source, op):
     """A problem of the op, not always a possible one."""
     if op in ("conv", "conv_transpose", "separable_conv"):
         return problems.conv_problem(source, op=op)
-    if op in ("max_pool", "min_pool", "avg_pool"):
+    if op in WINDOW_POOLS:
         return problems.pool_problem(source, op=op)
+    if op in ADAPTIVE_POOLS:
+        return problems.adaptive_problem(source, op)
+    if op == "max_unpool":
+        return problems.unpool_problem(source)
     axes = source.integer(1, 3) if "global" in op else source.integer(0, 3)
     return problems.channel_problem(source, op, axes)
 

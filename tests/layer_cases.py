@@ -44,6 +44,17 @@ class TorchMinPool(torch.nn.Module):
         return -self.pool(-x)
 
 
+class TorchRMSPool(torch.nn.Module):
+    """PyTorch has no root mean square; by definition it is this."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x):
+        return self.pool(x * x).sqrt()
+
+
 class TorchResidual(torch.nn.Module):
     def __init__(self, branch, shortcut=None):
         super().__init__()
@@ -148,6 +159,31 @@ def _cases():
             lambda n=n: getattr(t, f"AvgPool{n}d")(3, 2, 1, count_include_pad=False),
             shape,
         )
+        for p, keywords in ((2, {}), (3, {"stride": 2}), (1.5, {"stride": 2, "ceil_mode": True})):
+            for suffix in ("", f"{n}d"):
+                yield Case(
+                    f"LPPool{suffix}-{n}-{p}-{keywords}",
+                    lambda s=suffix, p=p, k=keywords, dtype=None, **kw: nn.Sequential(
+                        nn.Sigmoid(), getattr(nn, f"LPPool{s}")(p, 3, **k, **kw)
+                    ),
+                    lambda n=n, p=p, k=keywords: t.Sequential(t.Sigmoid(), getattr(t, f"LPPool{n}d")(p, 3, **k)),
+                    shape,
+                )
+        for suffix in ("", f"{n}d"):
+            yield Case(
+                f"RMSPool{suffix}-{n}",
+                lambda s=suffix, dtype=None, **kw: getattr(nn, f"RMSPool{s}")(3, 2, 1, **kw),
+                lambda n=n: TorchRMSPool(getattr(t, f"AvgPool{n}d")(3, 2, 1)),
+                shape,
+            )
+            for kind in ("Avg", "Max"):
+                for size in (3, (2,) * n, (None,) * n if n > 1 else 4):
+                    yield Case(
+                        f"Adaptive{kind}Pool{suffix}-{n}-{size}",
+                        lambda s=suffix, o=size, m=kind, dtype=None, **kw: getattr(nn, f"Adaptive{m}Pool{s}")(o, **kw),
+                        lambda n=n, o=size, m=kind: getattr(t, f"Adaptive{m}Pool{n}d")(o),
+                        shape,
+                    )
         yield Case(
             f"GlobalAvgPool-{n}",
             lambda dtype=None, **kw: nn.GlobalAvgPool(**kw),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import reference
+from fastconv._cli.calls import unpooled_size
 from fastconv._cli.problem import Problem
 
 DTYPES = (np.float32, np.float64)
 FORMATS = ("channels_first", "channels_last")
+NORMS = (1.0, 2.0, 3.0, 4.0, 0.5, 1.5, 2.7, 11.0)
 VIEWS = ("contiguous", "reversed", "gapped", "transposed", "offset", "broadcast")
 
 
@@ -135,10 +137,12 @@ def pool_problem(source, axes=None, op="max_pool", symmetric=False):
     """A pooling window; its pads are at most half of the (undilated) kernel, as PyTorch demands."""
     axes = axes or source.integer(1, 3)
     size, kernel, stride, dilation = _window(source, axes)
-    if op == "avg_pool" and symmetric:
+    if op in ("avg_pool", "rms_pool", "lp_pool") and symmetric:
         dilation = (1,) * axes
     limits = tuple(k // 2 for k in kernel)
-    if symmetric:
+    if op == "lp_pool" and symmetric:
+        padding = ((0, 0),) * axes
+    elif symmetric:
         padding = tuple((p, p) for p in (source.integer(0, limit) for limit in limits))
     elif source.integer(0, 5) == 0:
         padding = source.choice(("same", "valid"))
@@ -155,6 +159,34 @@ def pool_problem(source, axes=None, op="max_pool", symmetric=False):
         padding=padding,
         dilation=dilation,
         ceil_mode=bool(source.integer(0, 1)),
+        norm=source.choice(NORMS) if op == "lp_pool" else 2.0,
+    )
+
+
+def adaptive_problem(source, op):
+    """An adaptive pool: fewer positions out than in, as many or more."""
+    axes = source.integer(1, 3)
+    size = some(source, axes, 1, _axis_limit(axes))
+    output = some(source, axes, 1, _axis_limit(axes) // 2 + 1)
+    if source.integer(0, 3) == 0:  # bins of one size
+        size = tuple(o * source.integer(1, 3) for o in output)
+    return Problem(name="random", op=op, n=source.integer(1, 3), c=source.integer(1, 33), size=size, output=output)
+
+
+def unpool_problem(source):
+    """An unpooling whose output has at least one position."""
+    axes = source.integer(1, 3)
+    kernel, stride = some(source, axes, 1, 4), some(source, axes, 1, 3)
+    return Problem(
+        name="random",
+        op="max_unpool",
+        n=source.integer(1, 3),
+        c=source.integer(1, 33),
+        size=some(source, axes, 1, _axis_limit(axes) // 2),
+        kernel=kernel,
+        stride=stride,
+        padding=tuple((p, p) for p in (source.integer(0, (k - 1) // 2) for k in kernel)),
+        dilation=(1,) * axes,
     )
 
 
@@ -188,6 +220,11 @@ def to_first(x, data_format):
     return np.moveaxis(np.asarray(x), -1, 1) if data_format == "channels_last" else np.asarray(x)
 
 
+def _outside(x):
+    """What no kernel may read: NaN, or an index that is refused."""
+    return np.nan if x.dtype.kind == "f" else -1
+
+
 def as_view(x, view):
     """An array of ``x``'s shape in another arrangement of memory.
 
@@ -198,14 +235,14 @@ def as_view(x, view):
         backward = (slice(None, None, -1),) * x.ndim
         return np.ascontiguousarray(x[backward])[backward]
     if view == "gapped":
-        room = np.full(tuple(2 * s + 1 for s in x.shape), np.nan, x.dtype)
+        room = np.full(tuple(2 * s + 1 for s in x.shape), _outside(x), x.dtype)
         gaps = room[(slice(1, None, 2),) * x.ndim]
         gaps[...] = x
         return gaps
     if view == "transposed":
         return np.ascontiguousarray(x.T).T
     if view == "offset":
-        room = np.full(x.size + 1, np.nan, x.dtype)
+        room = np.full(x.size + 1, _outside(x), x.dtype)
         shifted = room[1:].reshape(x.shape)
         shifted[...] = x
         return shifted
@@ -226,7 +263,11 @@ def geometry_of(problem):
 
 def output_size_of(problem):
     """The output's spatial size."""
+    if problem.output:
+        return problem.output
     pads = pads_of(problem)
+    if problem.op == "max_unpool":
+        return unpooled_size(problem)
     if problem.op == "conv_transpose":
         return reference.conv_transpose_output_size(
             problem.size, problem.kernel, problem.stride, pads, problem.dilation, problem.output_padding

@@ -171,13 +171,17 @@ SEPARABLE = [
 ]
 
 
-def pool_table(name):
-    """Rows of a window pooling."""
-    pool = getattr(F, f"{name}2d")
+def pool_table(name, *norm):
+    """Rows of a window pooling; ``norm`` is what it takes before the window."""
+
+    def pool(x, kernel_size, **keywords):
+        return getattr(F, f"{name}2d")(x, *norm, kernel_size, **keywords)
+
     return [
         ("x of integers", lambda: pool(X.astype(int), 2), TypeError, "x", "int64"),
         ("x None", lambda: pool(None, 2), TypeError, "x", "None"),
         ("x with two axes", lambda: pool(a(8, 8), 2), ValueError, "x", "(8, 8)"),
+        ("x without channels", lambda: pool(a(0, 8, 8), 2), ValueError, "x", "(0, 8, 8)"),
         ("x with five axes", lambda: pool(a(1, 2, 3, 8, 8), 2), ValueError, "x", "(1, 2, 3, 8, 8)"),
         ("kernel_size 0", lambda: pool(X, 0), ValueError, "kernel_size", "0"),
         ("kernel_size negative", lambda: pool(X, (2, -1)), ValueError, "kernel_size", "-1"),
@@ -229,6 +233,100 @@ AVG_POOL = [
     ("input_shape too short", lambda: avg_backward(shape=(8, 8)), ValueError, "input_shape", "(8, 8)"),
     ("input_shape negative", lambda: avg_backward(shape=(2, 4, -8, 8)), ValueError, "input_shape", "-8"),
     ("kernel_size 0", lambda: avg_backward(kernel=0), ValueError, "kernel_size", "0"),
+]
+
+
+def lp(norm, x=X, kernel=2, **keywords):
+    return F.lp_pool2d(x, norm, kernel, **keywords)
+
+
+def lp_backward(g=None, x=X, y=None, norm=3, kernel=2, **keywords):
+    ones = a(2, 4, 4, 4)
+    return F.lp_pool2d_backward(ones if g is None else g, x, ones if y is None else y, norm, kernel, **keywords)
+
+
+POWER_POOL = [
+    *[(f"rms: {row[0]}", *row[1:]) for row in pool_table("rms_pool")],
+    *[(f"lp: {row[0]}", *row[1:]) for row in pool_table("lp_pool", 2)],
+    ("norm_type 0", lambda: lp(0), ValueError, "norm_type", "0"),
+    ("norm_type NaN", lambda: lp(float("nan")), ValueError, "norm_type", "nan"),
+    ("norm_type None", lambda: lp(None), TypeError, "norm_type", "None"),
+    ("norm_type a string", lambda: lp("2"), TypeError, "norm_type", "2"),
+    ("norm_type True", lambda: lp(True), TypeError, "norm_type", "True"),
+    ("grad_output too small", lambda: lp_backward(a(2, 4, 3, 4)), ValueError, "grad_output", "(2, 4, 3, 4)"),
+    ("y of another shape", lambda: lp_backward(y=a(2, 4, 4, 3)), ValueError, "y", "(2, 4, 4, 3)"),
+    ("y of another dtype", lambda: lp_backward(y=a(2, 4, 4, 4, dtype="d")), TypeError, "y", "float64"),
+    ("y None", lambda: F.rms_pool2d_backward(a(2, 4, 4, 4), X, None, 2), TypeError, "y", "None"),
+    ("x without its batch", lambda: lp_backward(x=X[0]), ValueError, "grad_output", "(2, 4, 4, 4)"),
+    ("backward norm_type 0", lambda: lp_backward(norm=0), ValueError, "norm_type", "0"),
+    ("backward kernel_size 0", lambda: lp_backward(kernel=0), ValueError, "kernel_size", "0"),
+]
+
+
+def adaptive_table(name):
+    """Rows of an adaptive pooling."""
+    pool = getattr(F, f"{name}2d")
+    return [
+        (f"{name}: x of integers", lambda: pool(X.astype(int), 2), TypeError, "x", "int64"),
+        (f"{name}: x with two axes", lambda: pool(a(8, 8), 2), ValueError, "x", "(8, 8)"),
+        (f"{name}: x without positions", lambda: pool(a(2, 3, 0, 4), 2), ValueError, "x", "(2, 3, 0, 4)"),
+        (f"{name}: x without channels", lambda: pool(a(2, 0, 4, 4), 2), ValueError, "x", "(2, 0, 4, 4)"),
+        (f"{name}: output_size 0", lambda: pool(X, 0), ValueError, "output_size", "0"),
+        (f"{name}: output_size negative", lambda: pool(X, (3, -1)), ValueError, "output_size", "-1"),
+        (f"{name}: output_size of three", lambda: pool(X, (3, 3, 3)), ValueError, "output_size", "(3, 3, 3)"),
+        (f"{name}: output_size empty", lambda: pool(X, ()), ValueError, "output_size", "()"),
+        (f"{name}: output_size a float", lambda: pool(X, 2.0), TypeError, "output_size", "2.0"),
+        (f"{name}: output_size None", lambda: pool(X, None), TypeError, "output_size", "None"),
+        (f"{name}: output_size a string", lambda: pool(X, "2"), TypeError, "output_size", "2"),
+        (f"{name}: output_size too large", lambda: pool(X, 2**40), ValueError, "output_size", str(2**40)),
+        (f"{name}: data_format unknown", lambda: pool(X, 2, data_format="HW"), ValueError, "data_format", "HW"),
+    ]
+
+
+def adaptive_backward(g=None, shape=X.shape, **keywords):
+    return F.adaptive_avg_pool2d_backward(a(2, 4, 3, 3) if g is None else g, shape, **keywords)
+
+
+ADAPTIVE_POOL = [
+    *adaptive_table("adaptive_avg_pool"),
+    *adaptive_table("adaptive_max_pool"),
+    ("return_indices 1", lambda: F.adaptive_max_pool2d(X, 2, 1), TypeError, "return_indices", "1"),
+    ("grad_output of integers", lambda: adaptive_backward(IDX), TypeError, "grad_output", "int64"),
+    ("grad_output with other channels", lambda: adaptive_backward(a(2, 5, 3, 3)), ValueError, "grad_output", "5"),
+    ("grad_output empty", lambda: adaptive_backward(a(2, 4, 0, 3)), ValueError, "grad_output", "(2, 4, 0, 3)"),
+    ("grad_output unbatched", lambda: adaptive_backward(a(4, 3, 3)), ValueError, "grad_output", "(4, 3, 3)"),
+    ("input_shape too short", lambda: adaptive_backward(shape=(8, 8)), ValueError, "input_shape", "(8, 8)"),
+    ("input_shape empty", lambda: adaptive_backward(shape=(2, 4, 0, 8)), ValueError, "input_shape", "0"),
+    ("input_shape None", lambda: adaptive_backward(shape=None), TypeError, "input_shape", "None"),
+]
+
+
+def unpool(x=None, indices=IDX, kernel=2, **keywords):
+    return F.max_unpool2d(a(2, 4, 4, 4) if x is None else x, indices, kernel, **keywords)
+
+
+UNPOOL = [
+    ("x of integers", lambda: unpool(IDX), TypeError, "x", "int64"),
+    ("x with two axes", lambda: unpool(a(8, 8)), ValueError, "x", "(8, 8)"),
+    ("x without positions", lambda: unpool(a(2, 4, 0, 4), IDX[:, :, :0]), ValueError, "x", "(2, 4, 0, 4)"),
+    ("indices of another shape", lambda: unpool(indices=IDX[:1]), ValueError, "indices", "(1, 4, 4, 4)"),
+    ("indices of floats", lambda: unpool(indices=a(2, 4, 4, 4)), TypeError, "indices", "float32"),
+    ("indices None", lambda: unpool(indices=None), TypeError, "indices", "None"),
+    ("indices too large", lambda: unpool(indices=IDX + 64), ValueError, "indices", "64"),
+    ("indices negative", lambda: unpool(indices=IDX - 1), ValueError, "indices", "-1"),
+    ("kernel_size 0", lambda: unpool(kernel=0), ValueError, "kernel_size", "0"),
+    ("stride 0", lambda: unpool(stride=0), ValueError, "stride", "0"),
+    ("padding that leaves nothing", lambda: unpool(stride=1, padding=3), ValueError, "padding", "3"),
+    ("padding same", lambda: unpool(padding="same"), ValueError, "padding", "same"),
+    ("output_size too large", lambda: unpool(output_size=(10, 8)), ValueError, "output_size", "(10, 8)"),
+    ("output_size of three", lambda: unpool(output_size=(8, 8, 8)), ValueError, "output_size", "(8, 8, 8)"),
+    ("output_size an int", lambda: unpool(output_size=8), TypeError, "output_size", "8"),
+    ("output_size a string", lambda: unpool(output_size="88"), TypeError, "output_size", "88"),
+    ("output_size of floats", lambda: unpool(output_size=(8.0, 8)), TypeError, "output_size", "8.0"),
+    ("backward of integers", lambda: F.max_unpool2d_backward(IDX, IDX), TypeError, "grad_output", "int64"),
+    ("backward indices too large", lambda: F.max_unpool2d_backward(X, IDX + 64), ValueError, "indices", "64"),
+    ("backward indices of one axis", lambda: F.max_unpool2d_backward(X, IDX[0]), ValueError, "indices", "(4, 4, 4)"),
+    ("backward other channels", lambda: F.max_unpool2d_backward(X, IDX[:, :3]), ValueError, "indices", "(2, 3, 4, 4)"),
 ]
 FIVES = np.full((2, 3), 5)
 GLOBAL = [
@@ -471,6 +569,9 @@ TABLES = {
     "max_pool": pool_table("max_pool") + extreme_table("max_pool"),
     "min_pool": pool_table("min_pool") + extreme_table("min_pool"),
     "avg_pool": AVG_POOL,
+    "power_pool": POWER_POOL,
+    "adaptive_pool": ADAPTIVE_POOL,
+    "max_unpool": UNPOOL,
     "global_pool": GLOBAL,
     "batch_norm": BATCH_NORM,
     "sample_norm": SAMPLE_NORM,

@@ -35,6 +35,13 @@ max_pool_1d: op=max_pool n=5 c=9 in=150 kernel=3 stride=3
 min_pool: op=min_pool n=5 c=9 in=15x14 kernel=2x2 stride=2
 avg_pool: op=avg_pool n=5 c=9 in=15x14 kernel=3x3 stride=2 pad=1
 avg_pool_3d: op=avg_pool n=3 c=4 in=6x7x8 kernel=2x2x2 stride=2
+rms_pool: op=rms_pool n=5 c=9 in=15x14 kernel=3x3 stride=2 pad=1
+lp_pool_3d: op=lp_pool n=3 c=4 in=6x7x8 kernel=2x2x2 stride=2 norm=3.0
+lp_pool_root: op=lp_pool n=5 c=9 in=15x14 kernel=3x3 stride=2 norm=1.5
+adaptive_avg_pool: op=adaptive_avg_pool n=5 c=9 in=15x14 out=4x9
+adaptive_avg_pool_equal: op=adaptive_avg_pool n=5 c=9 in=15x14 out=5x7
+adaptive_max_pool: op=adaptive_max_pool n=5 c=9 in=15x14 out=4x9
+max_unpool: op=max_unpool n=5 c=9 in=15x14 kernel=3x3 stride=2
 global_avg_pool: op=global_avg_pool n=5 c=19 in=17x13
 global_max_pool: op=global_max_pool n=5 c=19 in=17x13
 batch_norm: op=batch_norm n=5 c=19 in=17x13
@@ -83,9 +90,9 @@ def run(problem, dtype, data_format, pick=slice(None), options=None):
     output = np.asarray(call.forward())
     gradient = np.random.default_rng(1).standard_normal(output.shape).astype(dtype)
     call.options = dict(options or {})
-    call.arrays["x"] = call.arrays["x"][pick]
-    if problem.op in LOSSES:
-        call.arrays["target"] = call.arrays["target"][pick]
+    for name in ("x", "indices", *(("target",) if problem.op in LOSSES else ())):
+        if name in call.arrays:
+            call.arrays[name] = call.arrays[name][pick]
     gradient = gradient[pick] if gradient.ndim else gradient
     output = np.asarray(call.forward())
     call.save()
@@ -318,6 +325,8 @@ print(extra)
         "transposed: op=conv_transpose n=16 c=32 k=32 in=32x32 kernel=4x4 stride=2 pad=1",
         "max_pool: op=max_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
         "avg_pool: op=avg_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
+        "rms_pool: op=rms_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
+        "adaptive_avg_pool: op=adaptive_avg_pool n=16 c=64 in=64x64 out=30x30",
         "batch_norm: op=batch_norm n=16 c=64 in=64x64",
         "layer_norm: op=layer_norm n=16 c=64 in=64x64",
         "group_norm: op=group_norm n=16 c=64 in=64x64 groups=8",

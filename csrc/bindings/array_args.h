@@ -41,6 +41,7 @@ py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape);
 void bind_runtime(py::module_& module);
 void bind_conv(py::module_& module);
 void bind_pool(py::module_& module);
+void bind_pool_adaptive(py::module_& module);
 void bind_norm(py::module_& module);
 void bind_eltwise(py::module_& module);
 

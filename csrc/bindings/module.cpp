@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, module) {
   fastconv::bind_runtime(module);
   fastconv::bind_conv(module);
   fastconv::bind_pool(module);
+  fastconv::bind_pool_adaptive(module);
   fastconv::bind_norm(module);
   fastconv::bind_eltwise(module);
 }

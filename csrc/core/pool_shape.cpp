@@ -20,7 +20,6 @@ void require_range(std::int64_t value, std::int64_t least, const char* name) {
 }  // namespace
 
 void complete_pool_shape(PoolShape& shape, bool ceil_mode) {
-  if (shape.divisor_override < 0) fail("divisor_override: must not be negative");
   for (PoolAxis& axis : shape.axis) {
     require_range(axis.kernel, 1, "kernel_size");
     require_range(axis.stride, 1, "stride");

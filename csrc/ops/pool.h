@@ -22,6 +22,24 @@ void avg_pool_backward(const ArrayView& grad_output, const PoolShape& shape, boo
 void pool_backward_from_indices(const ArrayView& grad_output, const View<const std::int64_t>& indices,
                                 std::int64_t positions, bool lanes, void* grad_input);
 
+// A root of each window's mean (`mean`) or sum of powers, as `count_include_pad` windows; the exponent is finite and
+// not 0. `lanes` needs unit stride of C, in the backward pass of all three arrays.
+void power_pool_forward(double exponent, bool mean, const ArrayView& x, const PoolShape& shape, bool lanes, void* y);
+void power_pool_backward(double exponent, bool mean, const ArrayView& grad_output, const ArrayView& x,
+                         const ArrayView& y, const PoolShape& shape, bool lanes, void* grad_input);
+
+// Mean or maximum of bins: of `sizes` only the batch, the channels and each axis's `in` and `out` count.
+void adaptive_pool_forward(PoolOp op, const ArrayView& x, const PoolShape& sizes, bool lanes, void* y,
+                           std::int64_t* indices);
+void adaptive_avg_pool_backward(const ArrayView& grad_output, const PoolShape& sizes, bool lanes, void* grad_input);
+
+// Each value goes to the position its index names, the last one where they meet; zero elsewhere. The gradient comes
+// back from there.
+void max_unpool_forward(const ArrayView& x, const View<const std::int64_t>& indices, std::int64_t positions, bool lanes,
+                        void* y);
+void max_unpool_backward(const ArrayView& grad_output, const View<const std::int64_t>& indices, bool lanes,
+                         void* grad_input);
+
 // Mean or maximum over all spatial positions: y and indices are contiguous (N, C).
 void global_pool_forward(PoolOp op, const ArrayView& x, bool lanes, void* y, std::int64_t* indices);
 

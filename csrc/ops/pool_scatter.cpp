@@ -1,5 +1,5 @@
-// Pooling gradients that move values without arithmetic to speak of: plain loops, one thread per plane or block of
-// channels, so that sums have one order.
+// Pooling gradients and unpooling, which move values without arithmetic to speak of: plain loops, one thread per plane
+// or block of channels, so that sums have one order, and of values that meet the last one stays.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -29,9 +29,23 @@ void for_positions(const std::int64_t (&shape)[kRank], const std::int64_t (&a)[k
     }
 }
 
+struct Add {
+  template <class T>
+  void operator()(T& place, T value) const {
+    place += value;
+  }
+};
+
+struct Set {
+  template <class T>
+  void operator()(T& place, T value) const {
+    place = value;
+  }
+};
+
 // P planes side by side: neighbouring windows often choose the same input, and its sum then waits for the store before;
-// the other planes fill that time. Each plane is added up in the order of its positions.
-template <int P, class T>
+// the other planes fill that time. Each plane is visited in the order of its positions.
+template <int P, class Put, class T>
 void scatter_planes(const T* const (&g)[P], const View<T>& gradients, const std::int64_t* const (&index)[P],
                     const View<const std::int64_t>& indices, std::int64_t positions, T* out) {
   std::memset(out, 0, static_cast<std::size_t>(P * positions) * sizeof(T));
@@ -39,12 +53,12 @@ void scatter_planes(const T* const (&g)[P], const View<T>& gradients, const std:
     for (int i = 0; i < P; ++i) {
       const std::int64_t place = index[i][at_i];
       if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
-      out[i * positions + place] += g[i][at_g];
+      Put()(out[i * positions + place], g[i][at_g]);
     }
   });
 }
 
-template <class T>
+template <class Put, class T>
 void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* index,
                    const View<const std::int64_t>& indices, std::int64_t positions, std::int64_t count, T* out) {
   const std::int64_t channels = gradients.shape[1], step_g = gradients.stride[1], step_i = indices.stride[1];
@@ -54,7 +68,7 @@ void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* ind
     for (std::int64_t c = 0; c < count; ++c) {
       const std::int64_t place = index[at_i + c * step_i];
       if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
-      out[place * channels + c] += g[at_g + c * step_g];
+      Put()(out[place * channels + c], g[at_g + c * step_g]);
     }
   });
 }
@@ -67,17 +81,16 @@ std::int64_t planes_per_item(std::int64_t planes, std::int64_t positions) {
                                   std::max(least, planes / (4 * threads)));
 }
 
-}  // namespace
-
-void pool_backward_from_indices(const ArrayView& grad_output, const View<const std::int64_t>& indices,
-                                std::int64_t positions, bool lanes, void* grad_input) {
-  const std::int64_t batch = grad_output.shape[0], channels = grad_output.shape[1], planes = batch * channels;
+template <class Put>
+void scatter(const ArrayView& values, const View<const std::int64_t>& indices, std::int64_t positions, bool lanes,
+             void* result) {
+  const std::int64_t batch = values.shape[0], channels = values.shape[1], planes = batch * channels;
   if (planes == 0) return;
   const double nanoseconds = static_cast<double>(planes * positions);
-  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+  dispatch_dtype(values.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const View<T> gradients = grad_output.as<T>();
-    T* const out = static_cast<T*>(grad_input);
+    const View<T> gradients = values.as<T>();
+    T* const out = static_cast<T*>(result);
     const auto start = [](const auto& view, std::int64_t n, std::int64_t c) {
       return view.data + n * view.stride[0] + c * view.stride[1];
     };
@@ -85,8 +98,8 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
       const std::int64_t blocks = (channels + kChannelBlock - 1) / kChannelBlock;
       parallel_for({batch * blocks, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
         const std::int64_t n = item / blocks, c = item % blocks * kChannelBlock;
-        scatter_lanes(start(gradients, n, c), gradients, start(indices, n, c), indices, positions,
-                      std::min(kChannelBlock, channels - c), out + n * positions * channels + c);
+        scatter_lanes<Put>(start(gradients, n, c), gradients, start(indices, n, c), indices, positions,
+                           std::min(kChannelBlock, channels - c), out + n * positions * channels + c);
       });
       return;
     }
@@ -97,11 +110,61 @@ void pool_backward_from_indices(const ArrayView& grad_output, const View<const s
       const auto index = [&](std::int64_t p) { return start(indices, p / channels, p % channels); };
       std::int64_t p = item * step;
       for (; p + 4 <= last; p += 4)
-        scatter_planes<4, T>({g(p), g(p + 1), g(p + 2), g(p + 3)}, gradients,
-                             {index(p), index(p + 1), index(p + 2), index(p + 3)}, indices, positions,
-                             out + p * positions);
+        scatter_planes<4, Put, T>({g(p), g(p + 1), g(p + 2), g(p + 3)}, gradients,
+                                  {index(p), index(p + 1), index(p + 2), index(p + 3)}, indices, positions,
+                                  out + p * positions);
       for (; p < last; ++p)
-        scatter_planes<1, T>({g(p)}, gradients, {index(p)}, indices, positions, out + p * positions);
+        scatter_planes<1, Put, T>({g(p)}, gradients, {index(p)}, indices, positions, out + p * positions);
+    });
+  });
+}
+
+}  // namespace
+
+void pool_backward_from_indices(const ArrayView& grad_output, const View<const std::int64_t>& indices,
+                                std::int64_t positions, bool lanes, void* grad_input) {
+  scatter<Add>(grad_output, indices, positions, lanes, grad_input);
+}
+
+void max_unpool_forward(const ArrayView& x, const View<const std::int64_t>& indices, std::int64_t positions, bool lanes,
+                        void* y) {
+  scatter<Set>(x, indices, positions, lanes, y);
+}
+
+void max_unpool_backward(const ArrayView& grad_output, const View<const std::int64_t>& indices, bool lanes,
+                         void* grad_input) {
+  const std::int64_t batch = indices.shape[0], channels = indices.shape[1], planes = batch * channels;
+  if (planes == 0) return;
+  std::int64_t places = 1;
+  for (int i = 2; i < kRank; ++i) places *= indices.shape[i];
+  const std::int64_t height = grad_output.shape[3], width = grad_output.shape[4];
+  const std::int64_t positions = grad_output.shape[2] * height * width;
+  const auto& step = grad_output.stride;
+  // One step serves every position of an array without gaps; else its coordinates are found.
+  const bool even = step[3] == width * step[4] && step[2] == height * step[3];
+  // Offsets of the result's elements by canonical axis: contiguous as (N, C, D, H, W) or (N, D, H, W, C).
+  const std::int64_t inner = lanes ? channels : 1;
+  const std::int64_t to[kRank] = {channels * places, lanes ? 1 : places, indices.shape[3] * indices.shape[4] * inner,
+                                  indices.shape[4] * inner, inner};
+  const std::int64_t item_planes = planes_per_item(planes, places);
+  const Work work{(planes + item_planes - 1) / item_planes, 2.0 * static_cast<double>(planes * places)};
+  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    parallel_for(work, Subnormals::keep, [&](std::int64_t item) {
+      for (std::int64_t p = item * item_planes; p < std::min(planes, (item + 1) * item_planes); ++p) {
+        const std::int64_t n = p / channels, c = p % channels;
+        const T* const g = static_cast<const T*>(grad_output.data) + n * step[0] + c * step[1];
+        const std::int64_t* const index = indices.data + n * indices.stride[0] + c * indices.stride[1];
+        T* const out = static_cast<T*>(grad_input) + n * to[0] + c * to[1];
+        for_positions(indices.shape, indices.stride, to, [&](std::int64_t at, std::int64_t at_out) {
+          const std::int64_t place = index[at];
+          if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions))
+            refuse_index(place, positions);
+          out[at_out] =
+              g[even ? place * step[4]
+                     : place / (width * height) * step[2] + place / width % height * step[3] + place % width * step[4]];
+        });
+      }
     });
   });
 }

@@ -108,6 +108,16 @@ def pool(op: str, x: _Array, window: PoolWindow, channels_last: bool, return_ind
 def avg_pool_backward(
     grad_output: _Array, input_shape: Sequence[int], window: PoolWindow, channels_last: bool
 ) -> _Array: ...
+def power_pool(x: _Array, exponent: float, mean: bool, window: PoolWindow, channels_last: bool) -> _Array: ...
+def power_pool_backward(
+    grad_output: _Array,
+    x: _Array,
+    y: _Array,
+    exponent: float,
+    mean: bool,
+    window: PoolWindow,
+    channels_last: bool,
+) -> _Array: ...
 def pool_backward_from_indices(
     grad_output: _Array, indices: npt.NDArray[np.int64], input_shape: Sequence[int], channels_last: bool
 ) -> _Array: ...
@@ -116,6 +126,16 @@ def global_avg_pool_backward(grad_output: _Array, input_shape: Sequence[int], ch
 def global_max_pool_backward(
     grad_output: _Array, indices: npt.NDArray[np.int64], input_shape: Sequence[int], channels_last: bool
 ) -> _Array: ...
+
+# bind_pool_adaptive.cpp
+def adaptive_pool(
+    x: _Array, output_size: Sequence[int], maximum: bool, channels_last: bool, return_indices: bool
+) -> Any: ...
+def adaptive_avg_pool_backward(grad_output: _Array, input_shape: Sequence[int], channels_last: bool) -> _Array: ...
+def max_unpool(
+    x: _Array, indices: npt.NDArray[np.int64], output_shape: Sequence[int], channels_last: bool
+) -> _Array: ...
+def max_unpool_backward(grad_output: _Array, indices: npt.NDArray[np.int64], channels_last: bool) -> _Array: ...
 
 # bind_norm.cpp
 def batch_statistics(

@@ -153,10 +153,24 @@ void prepare_gradient(const PoolTask& t, Arena& arena, GradientStrip<T>& s) {
     s.divisors[o] = o < live ? static_cast<T>(counted_taps(shape, 2, s.live_first + o)) : T(1);
 }
 
-// sums[o] = what the output rows that touch an input row hand down, divided unless all windows have one divisor.
+// Where the windows' gradients come from, and what the sum of an input becomes: of average pooling both are as they
+// are.
 template <class T>
-FASTCONV_INLINE void merge_cover(const PoolTask& t, const GradientStrip<T>& s, RowMerger<T, Sum<T>>& merger, const T* x,
-                                 const Cover<T>& cover_d, const Cover<T>& cover_h, T* sums) {
+struct PlainGradient {
+  static constexpr bool as_read = true;
+  explicit PlainGradient(const PoolTask&) {}
+  FASTCONV_INLINE void take(Arena&, Index) {}
+  FASTCONV_INLINE void start(Index, Index, Index, Index, Index, Index) {}
+  FASTCONV_INLINE Reg<T> window(Reg<T> g, Index, Index, Index, Index, bool) const { return g; }
+  FASTCONV_INLINE Reg<T> along_row(Reg<T> sum, Index, Index) const { return sum; }
+  FASTCONV_INLINE Reg<T> along_channels(Reg<T> sum, Index, bool) const { return sum; }
+};
+
+// sums[o] = what the output rows that touch an input row hand down, divided unless all windows have one divisor.
+template <class T, class Source>
+FASTCONV_INLINE void merge_cover(const PoolTask& t, const GradientStrip<T>& s, Source& source,
+                                 RowMerger<T, Sum<T>>& merger, const T* x, const Cover<T>& cover_d,
+                                 const Cover<T>& cover_h, T* sums) {
   constexpr int W = Reg<T>::width;
   const Index live = s.live_last - s.live_first;
   merger.dst = s.divisor != T(0) ? sums : s.part;
@@ -176,14 +190,20 @@ FASTCONV_INLINE void merge_cover(const PoolTask& t, const GradientStrip<T>& s, R
       const T own = cover_d.divisor[d] * cover_h.divisor[h];
       if (divisor != T(0) && own != divisor) close();
       divisor = own;
-      merger.add(x + cover_d.window[d] * t.x_stride[2] + cover_h.window[h] * t.x_stride[3]);
+      const T* const row = x + cover_d.window[d] * t.x_stride[2] + cover_h.window[h] * t.x_stride[3];
+      if constexpr (Source::as_read) {
+        merger.add(row);
+      } else {
+        source.windows(row, cover_d.window[d], cover_h.window[h], live, s.gathered);
+        merger.add_gathered();
+      }
     }
   if (divisor != T(0)) close();
   Reg<T>::zero().store(sums + live);
 }
 
-template <class T>
-void plane_avg_backward(const PoolTask& t) {
+template <class T, class Source>
+void plane_window_backward(const PoolTask& t) {
   constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
@@ -193,10 +213,13 @@ void plane_avg_backward(const PoolTask& t) {
   GradientStrip<T> s;
   prepare_gradient(t, arena, s);
   const Index live = s.live_last - s.live_first;
-  RowMerger<T, Sum<T>> merger{s.part, s.gathered, live, t.x_stride[4], static_cast<const T*>(t.x_end), {}, 0, true};
+  Source source(t);
+  source.take(arena, live);
+  RowMerger<T, Sum<T>> merger{Sum<T>(t), s.part, s.gathered, live, t.x_stride[4], static_cast<const T*>(t.x_end),
+                              {},        0,      true};
   T* const y = static_cast<T*>(t.y);
   const T* const from = s.result + (t.col_first + width.pad_before - s.quotient_first * width.stride);
-  Counter at = count_from(t.first, shape.channels, depth.in, height.in);
+  Counter at = count_from(t.first, shape.channels, depth.in, height.in), done = at;
   for (Index r = t.first; r < t.last; r += s.rows) {
     const Index rows = smaller(s.rows, t.last - r);
     for (Index i = 0; i < rows; ++i, at.next()) {
@@ -204,21 +227,24 @@ void plane_avg_backward(const PoolTask& t) {
       find_cover<T>(shape, 1, at.c, cover_h);
       const T* x =
           static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + s.live_first * t.x_stride[4];
-      merge_cover(t, s, merger, x, cover_d, cover_h, s.windows + i * s.pitch + (s.live_first - s.begin));
+      source.start(at.batch, at.a, at.b, at.c, t.col_first, s.live_first);
+      merge_cover(t, s, source, merger, x, cover_d, cover_h, s.windows + i * s.pitch + (s.live_first - s.begin));
     }
     spread_strip(s, width, (rows - 1) * s.pitch + s.quotients, s.result);
     T* const to = y + r * width.in + t.col_first;
     const T* const end = columns == width.in ? y + t.last * width.in : to + columns;
-    for (Index i = 0; i < rows; ++i) {
+    for (Index i = 0; i < rows; ++i, done.next()) {
       const T* const row = from + i * s.pitch * width.stride;
-      for (Index w = 0; w < columns; w += W) store_before(Reg<T>::load(row + w), to + i * columns + w, end);
+      source.start(done.batch, done.a, done.b, done.c, t.col_first, s.live_first);
+      for (Index w = 0; w < columns; w += W)
+        store_before(source.along_row(Reg<T>::load(row + w), w, columns), to + i * columns + w, end);
     }
   }
 }
 
-template <class T, int B>
-FASTCONV_INLINE void lane_gather(const PoolTask& t, const T* x, const Cover<T>& cover_d, const Cover<T>& cover_h,
-                                 const Cover<T>& cover_w, T* y, const T* y_end) {
+template <class T, int B, class Source>
+FASTCONV_INLINE void lane_gather(const Source& source, const PoolTask& t, const T* x, Index c, const Cover<T>& cover_d,
+                                 const Cover<T>& cover_h, const Cover<T>& cover_w, T* y, const T* y_end) {
   constexpr int W = Reg<T>::width;
   const T* const x_end = static_cast<const T*>(t.x_end);
   const bool uniform = cover_d.uniform && cover_h.uniform && cover_w.uniform;
@@ -230,21 +256,22 @@ FASTCONV_INLINE void lane_gather(const PoolTask& t, const T* x, const Cover<T>& 
       const T* row = x + cover_d.window[d] * t.x_stride[2] + cover_h.window[h] * t.x_stride[3];
       const T row_divisor = cover_d.divisor[d] * cover_h.divisor[h];
       for (Index w = 0; w < cover_w.count; ++w) {
-        const T* p = row + cover_w.window[w] * t.x_stride[4];
+        const T* p = row + cover_w.window[w] * t.x_stride[4] + c;
         const Reg<T> by = Reg<T>::broadcast(row_divisor * cover_w.divisor[w]);
         for (int b = 0; b < B; ++b) {
-          const Reg<T> g = B > 1 ? Reg<T>::load(p + b * W) : load_before(p, x_end);
+          const Reg<T> g = source.window(B > 1 ? Reg<T>::load(p + b * W) : load_before(p, x_end), cover_d.window[d],
+                                         cover_h.window[h], cover_w.window[w], c + b * W, B > 1);
           acc[b] = acc[b] + (uniform ? g : g / by);
         }
       }
     }
   const Reg<T> by =
       Reg<T>::broadcast(uniform && any ? cover_d.divisor[0] * cover_h.divisor[0] * cover_w.divisor[0] : T(1));
-  for (int b = 0; b < B; ++b) store_before(acc[b] / by, y + b * W, y_end);
+  for (int b = 0; b < B; ++b) store_before(source.along_channels(acc[b] / by, c + b * W, B > 1), y + c + b * W, y_end);
 }
 
-template <class T>
-void lane_avg_backward(const PoolTask& t) {
+template <class T, class Source>
+void lane_window_backward(const PoolTask& t) {
   constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   const Index channels = shape.channels;
@@ -252,10 +279,12 @@ void lane_avg_backward(const PoolTask& t) {
   Arena arena{static_cast<char*>(t.scratch)};
   Cover<T> cover_d = make_cover<T>(arena, depth), cover_h = make_cover<T>(arena, height),
            cover_w = make_cover<T>(arena, width);
+  Source source(t);
   T* const y = static_cast<T*>(t.y);
   const T* const y_end = y + t.last * channels;
   Counter at = count_from(t.first, depth.in, height.in, width.in);
-  // What has the same windows has the same gradient: it is copied from the position or the row before.
+  // What has the same windows has the same gradient, unless the input has a part in it: it is copied from the position
+  // or the row before.
   const auto copy = [y, y_end, channels](Index to, Index distance, Index count) {
     const T* const from = y + (to - distance) * channels;
     for (Index j = 0; j < count * channels; j += W)
@@ -267,23 +296,24 @@ void lane_avg_backward(const PoolTask& t) {
       const bool other_d = find_cover<T>(shape, 0, at.a, cover_d), other_h = find_cover<T>(shape, 1, at.b, cover_h);
       if (at.batch != sample || other_d || other_h) same_from = p;
       sample = at.batch;
-      if (p - width.in >= same_from && p + width.in <= t.last) {
+      if (Source::as_read && p - width.in >= same_from && p + width.in <= t.last) {
         copy(p, width.in, width.in);
         p += width.in - 1;
         at.c = width.in - 1;
         continue;
       }
     }
-    if (!find_cover<T>(shape, 2, at.c, cover_w) && at.c > 0 && p > t.first) {
+    if (!find_cover<T>(shape, 2, at.c, cover_w) && Source::as_read && at.c > 0 && p > t.first) {
       copy(p, 1, 1);
       continue;
     }
+    source.start(at.batch, 0, at.a, at.b, at.c, 0);
     const T* x = static_cast<const T*>(t.x) + at.batch * t.x_stride[0];
     T* const out = y + p * channels;
     Index c = 0;
-    for (; c + 4 * W <= channels; c += 4 * W) lane_gather<T, 4>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);
-    for (; c + 2 * W <= channels; c += 2 * W) lane_gather<T, 2>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);
-    for (; c < channels; c += W) lane_gather<T, 1>(t, x + c, cover_d, cover_h, cover_w, out + c, y_end);
+    for (; c + 4 * W <= channels; c += 4 * W) lane_gather<T, 4>(source, t, x, c, cover_d, cover_h, cover_w, out, y_end);
+    for (; c + 2 * W <= channels; c += 2 * W) lane_gather<T, 2>(source, t, x, c, cover_d, cover_h, cover_w, out, y_end);
+    for (; c < channels; c += W) lane_gather<T, 1>(source, t, x, c, cover_d, cover_h, cover_w, out, y_end);
   }
 }
 

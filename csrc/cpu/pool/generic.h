@@ -39,15 +39,25 @@ FASTCONV_INLINE Live live_taps(const PoolAxis& axis, Index o) {
 // chose counts as a factor of W alone.
 FASTCONV_INLINE Index counted_taps(const PoolShape& shape, int i, Index o) {
   const PoolAxis& axis = shape.axis[i];
-  if (shape.divisor_override > 0) return i == 2 ? shape.divisor_override : 1;
+  if (shape.divisor_override != 0) return i == 2 ? shape.divisor_override : 1;
   if (!shape.count_include_pad) return larger(live_taps(axis, o).count, 1);
   const Index padded = axis.in + axis.pad_before + axis.pad_after;
   if (o * axis.stride + (axis.kernel - 1) * axis.dilation < padded) return axis.kernel;  // most windows: no division
   return larger(smaller(axis.kernel, (padded - 1 - o * axis.stride) / axis.dilation + 1), 1);
 }
 
+// What an op does to a value when it is read and to a result before it is written: here nothing.
 template <class T>
-struct Max {
+struct AsRead {
+  static constexpr bool as_read = true;
+  explicit AsRead(const PoolTask&) {}
+  FASTCONV_INLINE Reg<T> take(Reg<T> x) const { return x; }
+  FASTCONV_INLINE Reg<T> finish(Reg<T> y) const { return y; }
+};
+
+template <class T>
+struct Max : AsRead<T> {
+  using AsRead<T>::AsRead;
   static constexpr bool extreme = true;
   static FASTCONV_INLINE T identity() { return -T(__builtin_inf()); }
   static FASTCONV_INLINE typename Reg<T>::mask better(Reg<T> x, Reg<T> best) { return (x > best) | (x != x); }
@@ -60,7 +70,8 @@ struct Max {
 };
 
 template <class T>
-struct Min {
+struct Min : AsRead<T> {
+  using AsRead<T>::AsRead;
   static constexpr bool extreme = true;
   static FASTCONV_INLINE T identity() { return T(__builtin_inf()); }
   static FASTCONV_INLINE typename Reg<T>::mask better(Reg<T> x, Reg<T> best) { return (x < best) | (x != x); }
@@ -72,7 +83,8 @@ struct Min {
 };
 
 template <class T>
-struct Sum {
+struct Sum : AsRead<T> {
+  using AsRead<T>::AsRead;
   static constexpr bool extreme = false;
   static FASTCONV_INLINE T identity() { return T(0); }
   static FASTCONV_INLINE Reg<T> combine(Reg<T> acc, Reg<T> x) { return acc + x; }

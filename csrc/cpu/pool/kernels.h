@@ -2,7 +2,12 @@
 //
 //   max, min   y[o] = the extreme of x over the window's taps inside the input; indices[o] its flat spatial position
 //   avg        y[o] = (sum over the window's taps inside the input) / divisor(o)
-//   backward   of avg: gx[i] = sum over the windows o that touch i of gy[o] / divisor(o)
+//   square     y[o] = sqrt(scale * (sum of x^2 over these taps) / divisor(o))
+//   power      y[o] = (scale * (sum of x^p over these taps) / divisor(o))^(1/p)
+//   backward   of avg: gx[i] = sum over the windows o that touch i of gy[o] / divisor(o); of square and power:
+//              gx[i] = scale * x[i]^(p-1) * (sum over these windows of gy[o] * y[o]^(1-p) / divisor(o)), where a window
+//              whose sum of powers is zero hands nothing down
+//   adaptive   avg and max over bins of inputs [floor(o * in / out), ceil((o + 1) * in / out)) instead of windows
 //
 // Padding never contributes. A NaN wins an extreme (the last one, as in PyTorch); of equal values the first in
 // row-major order wins. A window wholly in padding gives the identity (-inf, +inf; 0 for avg) and the position of the
@@ -28,6 +33,19 @@
 
 namespace fastconv {
 
+// The power p of the pools of powers, and what the mean of the powers is multiplied by.
+struct PoolPower {
+  double exponent;
+  double scale;
+};
+
+// What a backward kernel reads beside the output's gradient.
+struct PoolOperand {
+  const void* data;
+  const void* end;         // one past the element with the highest address
+  std::int64_t stride[5];  // elements
+};
+
 struct PoolTask {
   const PoolShape* shape;
   const void* x;
@@ -37,7 +55,9 @@ struct PoolTask {
   std::int64_t* indices;     // null when not asked for
   std::int64_t first, last;
   std::int64_t col_first, col_last;
-  void* scratch;  // pool_scratch_size() elements, cache-line aligned
+  void* scratch;  // as large as the kernel needs, cache-line aligned
+  PoolPower power;
+  PoolOperand forward_x, forward_y;  // of the backward passes of square and power
 };
 
 enum class PoolFamily : std::uint8_t { plane, lane };

@@ -17,7 +17,8 @@ struct Taps {
 };
 
 template <class T, class Op, int B>
-FASTCONV_INLINE void lane_block(const Taps<T>& taps, Index c, const T* x_end, T divisor, T* y, const T* y_end) {
+FASTCONV_INLINE void lane_block(const Op& op, const Taps<T>& taps, Index c, const T* x_end, T divisor, T* y,
+                                const T* y_end) {
   constexpr int W = Reg<T>::width;
   Reg<T> acc[B];
   for (int b = 0; b < B; ++b) acc[b] = Reg<T>::broadcast(Op::identity());
@@ -26,10 +27,10 @@ FASTCONV_INLINE void lane_block(const Taps<T>& taps, Index c, const T* x_end, T 
       const T* p = taps.first + d * taps.step[0] + h * taps.step[1] + c;
       for (Index w = 0; w < taps.count[2]; ++w, p += taps.step[2])
         for (int b = 0; b < B; ++b)
-          acc[b] = Op::combine(acc[b], B > 1 ? Reg<T>::load(p + b * W) : load_before(p, x_end));
+          acc[b] = Op::combine(acc[b], op.take(B > 1 ? Reg<T>::load(p + b * W) : load_before(p, x_end)));
     }
   for (int b = 0; b < B; ++b) {
-    if (!Op::extreme) acc[b] = acc[b] / Reg<T>::broadcast(divisor);
+    if (!Op::extreme) acc[b] = op.finish(acc[b] / Reg<T>::broadcast(divisor));
     store_before(acc[b], y + c + b * W, y_end);
   }
 }
@@ -70,6 +71,7 @@ void lane_pool(const PoolTask& t) {
   const PoolShape& shape = *t.shape;
   const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
   const Index channels = shape.channels;
+  const Op op(t);
   const T* const x_end = static_cast<const T*>(t.x_end);
   T* const y = static_cast<T*>(t.y);
   const T* const y_end = y + t.last * channels;
@@ -109,8 +111,8 @@ void lane_pool(const PoolTask& t) {
       continue;
     }
     const T divisor = Op::extreme ? T(1) : static_cast<T>(row_count * counted_taps(shape, 2, ow));
-    for (; c + 4 * W <= channels; c += 4 * W) lane_block<T, Op, 4>(taps, c, x_end, divisor, out, y_end);
-    for (; c < channels; c += W) lane_block<T, Op, 1>(taps, c, x_end, divisor, out, y_end);
+    for (; c + 4 * W <= channels; c += 4 * W) lane_block<T, Op, 4>(op, taps, c, x_end, divisor, out, y_end);
+    for (; c < channels; c += W) lane_block<T, Op, 1>(op, taps, c, x_end, divisor, out, y_end);
   }
 }
 

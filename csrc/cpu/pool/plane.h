@@ -74,13 +74,8 @@ void plane_indices(const PoolTask& t) {
   const bool whole_rows = outputs == width.out;
   PlaneScratch<T> s;
   prepare_plane<T, Op>(t, s);
-  RowMerger<T, Op> merger{s.row + (s.live_first - s.begin),
-                          s.gathered,
-                          s.live_last - s.live_first,
-                          t.x_stride[4],
-                          static_cast<const T*>(t.x_end),
-                          {},
-                          0,
+  RowMerger<T, Op> merger{Op(t),         s.row + (s.live_first - s.begin), s.gathered, s.live_last - s.live_first,
+                          t.x_stride[4], static_cast<const T*>(t.x_end),   {},         0,
                           true};
   T* const y = static_cast<T*>(t.y);
   Counter at = count_from(t.first, shape.channels, depth.out, height.out);

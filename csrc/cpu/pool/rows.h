@@ -16,24 +16,24 @@ FASTCONV_INLINE typename Reg<T>::mask lanes_before(Index count) {
 
 // dst[j] = the reduction of (dst[j], unless fresh, and) R source rows; the last register is filled up with identities.
 template <class T, class Op, int R>
-FASTCONV_INLINE void merge_fixed(T* dst, const T* const* sources, const T* end, Index n, bool fresh) {
+FASTCONV_INLINE void merge_fixed(const Op& op, T* dst, const T* const* sources, const T* end, Index n, bool fresh) {
   constexpr int W = Reg<T>::width;
   const T *s0 = sources[0], *s1 = R > 1 ? sources[1] : s0, *s2 = R > 2 ? sources[2] : s0, *s3 = R > 3 ? sources[3] : s0;
   Index j = 0;
   for (; j + W <= n; j += W) {
-    Reg<T> acc = Reg<T>::load(s0 + j);
+    Reg<T> acc = op.take(Reg<T>::load(s0 + j));
     if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
-    if (R > 1) acc = Op::combine(acc, Reg<T>::load(s1 + j));
-    if (R > 2) acc = Op::combine(acc, Reg<T>::load(s2 + j));
-    if (R > 3) acc = Op::combine(acc, Reg<T>::load(s3 + j));
+    if (R > 1) acc = Op::combine(acc, op.take(Reg<T>::load(s1 + j)));
+    if (R > 2) acc = Op::combine(acc, op.take(Reg<T>::load(s2 + j)));
+    if (R > 3) acc = Op::combine(acc, op.take(Reg<T>::load(s3 + j)));
     acc.store(dst + j);
   }
   if (j < n) {
-    Reg<T> acc = load_before(s0 + j, end);
+    Reg<T> acc = op.take(load_before(s0 + j, end));
     if (!fresh) acc = Op::combine(Reg<T>::load(dst + j), acc);
-    if (R > 1) acc = Op::combine(acc, load_before(s1 + j, end));
-    if (R > 2) acc = Op::combine(acc, load_before(s2 + j, end));
-    if (R > 3) acc = Op::combine(acc, load_before(s3 + j, end));
+    if (R > 1) acc = Op::combine(acc, op.take(load_before(s1 + j, end)));
+    if (R > 2) acc = Op::combine(acc, op.take(load_before(s2 + j, end)));
+    if (R > 3) acc = Op::combine(acc, op.take(load_before(s3 + j, end)));
     Reg<T>::select(lanes_before<T>(n - j), acc, Reg<T>::broadcast(Op::identity())).store(dst + j);
   }
 }
@@ -41,6 +41,7 @@ FASTCONV_INLINE void merge_fixed(T* dst, const T* const* sources, const T* end, 
 // Merges rows handed in one at a time, four in a pass. Rows without unit stride are gathered first.
 template <class T, class Op>
 struct RowMerger {
+  Op op;
   T* dst;
   T* gathered;  // room for one row
   Index n;
@@ -57,13 +58,16 @@ struct RowMerger {
   FASTCONV_INLINE void add(const T* row) {
     if (step != 1) {
       for (Index j = 0; j < n; ++j) gathered[j] = row[j * step];
-      const T* one[1] = {gathered};
-      merge_fixed<T, Op, 1>(dst, one, gathered + n + kPoolSlack, n, fresh);
-      fresh = false;
+      add_gathered();
       return;
     }
     pending[waiting++] = row;
     if (waiting == 4) flush();
+  }
+  void add_gathered() {
+    const T* one[1] = {gathered};
+    merge_fixed<T, Op, 1>(op, dst, one, gathered + n + kPoolSlack, n, fresh);
+    fresh = false;
   }
   // All of a row's sources at once, which lie `distance` apart in memory.
   FASTCONV_INLINE void take(const T* row, Index distance, Index count) {
@@ -77,13 +81,13 @@ struct RowMerger {
   template <int R>
   FASTCONV_INLINE void take_fixed(const T* row, Index distance, bool first) {
     const T* const sources[4] = {row, row + distance, row + 2 * distance, row + 3 * distance};
-    merge_fixed<T, Op, R>(dst, sources, end, n, first);
+    merge_fixed<T, Op, R>(op, dst, sources, end, n, first);
   }
   void flush() {
-    if (waiting == 1) merge_fixed<T, Op, 1>(dst, pending, end, n, fresh);
-    if (waiting == 2) merge_fixed<T, Op, 2>(dst, pending, end, n, fresh);
-    if (waiting == 3) merge_fixed<T, Op, 3>(dst, pending, end, n, fresh);
-    if (waiting == 4) merge_fixed<T, Op, 4>(dst, pending, end, n, fresh);
+    if (waiting == 1) merge_fixed<T, Op, 1>(op, dst, pending, end, n, fresh);
+    if (waiting == 2) merge_fixed<T, Op, 2>(op, dst, pending, end, n, fresh);
+    if (waiting == 3) merge_fixed<T, Op, 3>(op, dst, pending, end, n, fresh);
+    if (waiting == 4) merge_fixed<T, Op, 4>(op, dst, pending, end, n, fresh);
     fresh = fresh && waiting == 0;
     waiting = 0;
   }

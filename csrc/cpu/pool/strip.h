@@ -12,6 +12,7 @@ namespace {
 template <class T>
 struct Strip {
   T *merged, *results, *divisors, *counts, *phases, *gathered;
+  const PoolTask* task;
   const PoolAxis* axis;
   Index begin;                  // input column of a row's first one in the strip
   Index live_first, live_last;  // columns of a row inside the input
@@ -29,7 +30,7 @@ struct Strip {
 // Whether every window along an axis counts the same number of taps: the first and the last count the fewest.
 FASTCONV_INLINE bool counts_alike(const PoolShape& shape, int i) {
   const Index first = counted_taps(shape, i, 0), last = counted_taps(shape, i, shape.axis[i].out - 1);
-  return shape.divisor_override > 0 || (first == shape.axis[i].kernel && first == last);
+  return shape.divisor_override != 0 || (first == shape.axis[i].kernel && first == last);
 }
 
 // W registers' worth of every second element from p on.
@@ -68,11 +69,11 @@ FASTCONV_INLINE Reg<T> reduce_windows(const T* p, const PoolAxis& axis) {
   return acc;
 }
 
-// The last step of an output: sums become means.
+// The last step of an output: sums become means, or what the op makes of them.
 template <class T, class Op>
-FASTCONV_INLINE Reg<T> divide(Reg<T> acc, const Strip<T>& s, Index o) {
+FASTCONV_INLINE Reg<T> finish_window(const Op& op, Reg<T> acc, const Strip<T>& s, Index o) {
   if (Op::extreme) return acc;
-  return acc / (s.divisor != T(0) ? Reg<T>::broadcast(s.divisor) : Reg<T>::load(s.divisors + o));
+  return op.finish(acc / (s.divisor != T(0) ? Reg<T>::broadcast(s.divisor) : Reg<T>::load(s.divisors + o)));
 }
 
 // y[o] for the n windows of a strip that starts at `source`.
@@ -83,8 +84,9 @@ template <class T, class Op, int K, int S>
 void reduce_strip(const T* source, Index n, const Strip<T>& s, T* y, const T* y_end) {
   constexpr int W = Reg<T>::width;
   const PoolAxis axis = *s.axis;
+  const Op op(*s.task);
   for (Index o = 0; o < n; o += W)
-    store_before(divide<T, Op>(reduce_windows<T, Op, K, S>(source + o * S, axis), s, o), y + o, y_end);
+    store_before(finish_window(op, reduce_windows<T, Op, K, S>(source + o * S, axis), s, o), y + o, y_end);
 }
 
 // Any stride: the strip is split by the phase of its columns first.
@@ -92,6 +94,7 @@ template <class T, class Op>
 void reduce_split(const T* source, Index n, const Strip<T>& s, T* y, const T* y_end) {
   constexpr int W = Reg<T>::width;
   const PoolAxis& axis = *s.axis;
+  const Op op(*s.task);
   const Phases layout = make_phases(axis, n, (n - 1) * s.stride + (axis.kernel - 1) * axis.dilation + 1);
   split_row(source, s.phases, layout);
   for (Index o = 0; o < n; o += W) {
@@ -101,7 +104,7 @@ void reduce_split(const T* source, Index n, const Strip<T>& s, T* y, const T* y_
       cursor.next();
       acc = Op::combine(acc, Reg<T>::load(s.phases + cursor.offset() + o));
     }
-    store_before(divide<T, Op>(acc, s, o), y + o, y_end);
+    store_before(finish_window(op, acc, s, o), y + o, y_end);
   }
 }
 
@@ -125,6 +128,7 @@ void prepare_strip(const PoolTask& t, Strip<T>& s) {
   constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   const PoolAxis& axis = shape.axis[2];
+  s.task = &t;
   s.axis = &axis;
   s.outputs = t.col_last - t.col_first;
   s.stride = s.outputs == 1 ? 1 : axis.stride;
@@ -135,7 +139,7 @@ void prepare_strip(const PoolTask& t, Strip<T>& s) {
   s.step = (larger(s.span, s.outputs * s.stride) + s.stride - 1) / s.stride;
   s.pitch = s.step * s.stride;
   // Long rows that can be read in place are, and of rows with wide gaps the gaps would be reduced in vain.
-  const bool in_place = shape.axis[0].kernel * shape.axis[1].kernel == 1 && t.x_stride[4] == 1 &&
+  const bool in_place = Op::as_read && shape.axis[0].kernel * shape.axis[1].kernel == 1 && t.x_stride[4] == 1 &&
                         s.live_last - s.live_first == s.span && s.span >= 8 * W;
   const bool alone = in_place || s.outputs != axis.out || s.step - s.outputs > W;
   s.rows = alone ? 1 : larger(1, smaller(kPoolStrip / s.pitch, t.last - t.first));
@@ -167,7 +171,7 @@ void plane_values(const PoolTask& t) {
   const ReduceStrip<T> reduce = choose_reduce<T, Op>(width, s.stride);
   const Index live = s.live_last - s.live_first;
   const T* const x_end = static_cast<const T*>(t.x_end);
-  RowMerger<T, Op> merger{s.merged, s.gathered, live, t.x_stride[4], x_end, {}, 0, true};
+  RowMerger<T, Op> merger{Op(t), s.merged, s.gathered, live, t.x_stride[4], x_end, {}, 0, true};
   const Index depth_step = depth.dilation * t.x_stride[2], height_step = height.dilation * t.x_stride[3];
   const bool unpadded = t.x_stride[4] == 1 && live == s.span;
   Counter at = count_from(t.first, shape.channels, depth.out, height.out);
@@ -192,7 +196,7 @@ void plane_values(const PoolTask& t) {
         for (Index o = 0; o < s.outputs; o += W) (Reg<T>::load(s.counts + o) * rows_counted).store(divisors + o);
       }
       // The registers behind the last column are read as well, and must be the array's.
-      if (rows == 1 && live_rows == 1 && unpadded && x_end - x >= s.span + 4 * W) {
+      if (Op::as_read && rows == 1 && live_rows == 1 && unpadded && x_end - x >= s.span + 4 * W) {
         source = x;
         continue;
       }

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from .. import get_isa, get_num_threads, set_num_threads
-    from .calls import Call, make_arrays, to_format
+    from .calls import IMAGES, Call, make_arrays, to_format
     from .problem import parse_problem, parse_problems
     from .timing import seconds_per_call
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         formats = ("channels_first", "channels_last") if problem.size else ("channels_first",)
         calls, gradients = [], []
         for data_format in formats:
-            own = {k: to_format(a, data_format) if k == "x" else a for k, a in arrays.items()}
+            own = {k: to_format(a, data_format) if k in IMAGES else a for k, a in arrays.items()}
             call = Call(problem, own, data_format)
             call.save()
             calls.append(call)

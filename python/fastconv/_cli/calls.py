@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .problem import CONVOLUTIONS, GLOBAL_POOLS, LOSSES, NORMS, WINDOW_POOLS, Problem
+from .problem import ADAPTIVE_POOLS, CONVOLUTIONS, GLOBAL_POOLS, LOSSES, NORMS, WINDOW_POOLS, Problem
 
 Array = NDArray[Any]
 
 WEIGHTS = ("weight", "pointwise_weight", "bias", "running_mean", "running_var", "mean_weight", "var_weight")
 """Names of arrays that have one layout whatever the data format."""
+
+IMAGES = ("x", "indices")
+"""Names of arrays that follow the data format."""
 
 _NORM_ARGUMENTS = {
     "batch_norm": ("running_mean", "running_var", "weight", "bias"),
@@ -27,13 +31,18 @@ def make_arrays(problem: Problem, dtype: DTypeLike, rng: np.random.Generator) ->
     """Return the problem's arrays, channels first and contiguous: ``x`` and what else the op takes.
 
     Standard normal values, with weights scaled so that outputs have about unit variance; a running variance is
-    positive; a cross entropy's ``target`` is class indices.
+    positive, and so is the input of an odd or broken power; a cross entropy's ``target`` is class indices, and the
+    ``indices`` of an unpooling are any places of its output.
     """
 
     def normal(shape: tuple[int, ...], fan_in: int = 1) -> Array:
         return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in), dtype)
 
     arrays = {"x": normal(problem.x_shape)}
+    if problem.op == "lp_pool" and problem.norm % 2:
+        arrays["x"] = np.abs(arrays["x"])
+    if problem.op == "max_unpool":
+        arrays["indices"] = rng.integers(0, max(math.prod(unpooled_size(problem)), 1), problem.x_shape)
     if problem.op in CONVOLUTIONS or problem.op == "linear":
         shape = problem.weight_shape
         arrays["weight"] = normal(shape, int(np.prod(shape[1:])))
@@ -52,6 +61,15 @@ def make_arrays(problem: Problem, dtype: DTypeLike, rng: np.random.Generator) ->
     if problem.op == "cross_entropy":
         arrays["target"] = rng.integers(0, problem.c, (problem.n, *problem.size))
     return arrays
+
+
+def unpooled_size(problem: Problem) -> tuple[int, ...]:
+    """Return the spatial size of an unpooling's output."""
+    pads = ((0, 0),) * problem.spatial if isinstance(problem.padding, str) else problem.padding
+    return tuple(
+        (size - 1) * s + k - before - after
+        for size, s, k, (before, after) in zip(problem.size, problem.stride, problem.kernel, pads, strict=True)
+    )
 
 
 def to_format(array: Array, data_format: str) -> Array:
@@ -111,9 +129,9 @@ class Call:
         keywords: dict[str, Any] = dict(self.options)
         if problem.windowed:
             keywords |= {"stride": problem.stride, "padding": problem.padding}
-        if problem.windowed or problem.op in GLOBAL_POOLS or problem.op in NORMS:
+        if problem.windowed or problem.op in (*ADAPTIVE_POOLS, *GLOBAL_POOLS, *NORMS):
             keywords["data_format"] = self.data_format
-        if problem.windowed:
+        if problem.windowed and problem.op != "max_unpool":
             keywords["dilation"] = problem.dilation
         if problem.op in ("conv", "conv_transpose"):
             keywords["groups"] = problem.groups
@@ -127,6 +145,14 @@ class Call:
 
     def _get(self, *names: str) -> tuple[Array | None, ...]:
         return tuple(self.arrays.get(name) for name in names)
+
+    def _window(self) -> tuple[Any, ...]:
+        """What a pool takes after its input."""
+        problem = self.problem
+        if problem.op in ADAPTIVE_POOLS:
+            return (problem.output,)
+        first = {"lp_pool": (problem.norm,), "max_unpool": self._get("indices")}.get(problem.op, ())
+        return (*first, problem.kernel)
 
     def _layer_weight(self, name: str) -> Array | None:
         """An array of a layer norm, whose channels lie where the input's do."""
@@ -174,8 +200,8 @@ class Call:
             return self._forward(x, *self._get("weight", "pointwise_weight", "bias"), **keywords)  # type: ignore[no-any-return]
         if problem.op in CONVOLUTIONS or problem.op == "linear":
             return self._forward(x, *self._get("weight", "bias"), **keywords)  # type: ignore[no-any-return]
-        if problem.op in WINDOW_POOLS:
-            return self._forward(x, problem.kernel, **keywords)  # type: ignore[no-any-return]
+        if problem.op in (*WINDOW_POOLS, *ADAPTIVE_POOLS, "max_unpool"):
+            return self._forward(x, *self._window(), **keywords)  # type: ignore[no-any-return]
         if problem.op in NORMS:
             return self._normalise()  # type: ignore[no-any-return]
         if problem.op in LOSSES:
@@ -189,6 +215,10 @@ class Call:
         problem, x, keywords = self.problem, self.arrays["x"], self._keywords()
         if problem.op in ("max_pool", "min_pool"):
             self._saved = (self._forward(x, problem.kernel, return_indices=True, **keywords)[1],)
+        elif problem.op == "adaptive_max_pool":
+            self._saved = (self._forward(x, problem.output, return_indices=True, **keywords)[1],)
+        elif problem.op in ("rms_pool", "lp_pool"):
+            self._saved = (self._forward(x, *self._window(), **keywords),)
         elif problem.op == "global_max_pool":
             self._saved = (self._forward(x, return_indices=True, **keywords)[1],)
         elif problem.op in NORMS:
@@ -210,12 +240,16 @@ class Call:
             return self._backward(grad_output, x, *self._get("weight", "pointwise_weight"), **keywords)
         if problem.op in CONVOLUTIONS or problem.op == "linear":
             return self._backward(grad_output, x, self.arrays["weight"], **keywords)
-        if problem.op in ("max_pool", "min_pool", "global_max_pool"):
-            layout = {"data_format": self.data_format}
+        layout = {"data_format": self.data_format}
+        if problem.op in ("max_pool", "min_pool", "adaptive_max_pool", "global_max_pool"):
             return self._backward(grad_output, *self._saved, x.shape, **layout)
+        if problem.op == "max_unpool":
+            return self._backward(grad_output, self.arrays["indices"], **layout)
+        if problem.op in ("rms_pool", "lp_pool"):
+            return self._backward(grad_output, x, *self._saved, *self._window(), **keywords)
         if problem.op == "avg_pool":
             return self._backward(grad_output, x.shape, problem.kernel, **keywords)
-        if problem.op == "global_avg_pool":
+        if problem.op in ("adaptive_avg_pool", "global_avg_pool"):
             return self._backward(grad_output, x.shape, **keywords)
         if problem.op in NORMS:
             return self._normalise_backward(grad_output, keywords)

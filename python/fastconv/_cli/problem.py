@@ -7,7 +7,8 @@ A line names a problem and gives its fields::
 
 ``op`` is ``conv`` unless the line says otherwise.  ``in`` fixes the number of spatial axes; the other sizes are one
 integer for all axes or one per axis joined by ``x``.  ``pad`` is such a size, pairs ``before:after`` joined by ``x``,
-``same`` or ``valid``.  ``#`` starts a comment.
+``same`` or ``valid``.  An adaptive pool has the sizes ``out``, and ``lp_pool`` the power ``norm``.  ``#`` starts a
+comment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 Padding = str | tuple[tuple[int, int], ...]
 
 CONVOLUTIONS = ("conv", "conv_transpose", "separable_conv")
-WINDOW_POOLS = ("max_pool", "min_pool", "avg_pool")
+WINDOW_POOLS = ("max_pool", "min_pool", "avg_pool", "rms_pool", "lp_pool")
+ADAPTIVE_POOLS = ("adaptive_avg_pool", "adaptive_max_pool")
 GLOBAL_POOLS = ("global_avg_pool", "global_max_pool")
 NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "switch_norm")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "step")
@@ -29,7 +31,9 @@ LOSSES = ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits")
 OPS = (
     *CONVOLUTIONS,
     *WINDOW_POOLS,
+    *ADAPTIVE_POOLS,
     *GLOBAL_POOLS,
+    "max_unpool",
     *NORMS,
     "linear",
     *ACTIVATIONS,
@@ -44,7 +48,8 @@ class Problem:
     """The shapes and the options of one call.
 
     ``n`` samples of ``c`` channels on ``size`` spatial positions; ``k`` output channels (``linear``: output features).
-    ``separable_conv`` has ``c * multiplier`` channels between its two convolutions.
+    ``separable_conv`` has ``c * multiplier`` channels between its two convolutions; ``output`` is the spatial size of
+    an adaptive pool's output.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Problem:
     output_padding: tuple[int, ...] = ()
     multiplier: int = 1
     ceil_mode: bool = False
+    norm: float = 2.0
+    output: tuple[int, ...] = ()
 
     @property
     def spatial(self) -> int:
@@ -70,12 +77,12 @@ class Problem:
     @property
     def windowed(self) -> bool:
         """Whether the op slides a window: it then has a kernel, a stride and a padding."""
-        return self.op in CONVOLUTIONS or self.op in WINDOW_POOLS
+        return self.op in (*CONVOLUTIONS, *WINDOW_POOLS, "max_unpool")
 
     @property
     def function(self) -> str:
         """The name of the function in ``fastconv.functional``."""
-        return f"{self.op}{self.spatial}d" if self.windowed else self.op
+        return f"{self.op}{self.spatial}d" if self.windowed or self.op in ADAPTIVE_POOLS else self.op
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -124,6 +131,10 @@ class Problem:
             pad = self.padding if isinstance(self.padding, str) else "x".join(f"{b}:{a}" for b, a in self.padding)
             fields += [f"kernel={_join(self.kernel)}", f"stride={_join(self.stride)}", f"pad={pad}"]
             fields.append(f"dilation={_join(self.dilation)}")
+        if self.output:
+            fields.append(f"out={_join(self.output)}")
+        if self.op == "lp_pool":
+            fields.append(f"norm={self.norm!r}")
         if self.groups != 1:
             fields.append(f"groups={self.groups}")
         if any(self.output_padding):
@@ -137,7 +148,7 @@ class Problem:
 
 _FIELDS = {
     *("op", "n", "c", "k", "in", "kernel", "stride", "pad", "dilation", "groups"),
-    *("output_padding", "multiplier", "ceil_mode"),
+    *("output_padding", "multiplier", "ceil_mode", "norm", "out"),
 }
 
 
@@ -211,14 +222,18 @@ def _build(name: str, op: str, fields: dict[str, str]) -> Problem:
     options: dict[str, Any] = {"name": name, "op": op, "n": int(fields["n"]), "c": int(fields["c"]), "size": size}
     if op in CONVOLUTIONS or op == "linear":
         options["k"] = int(fields["k"])
-    if op in CONVOLUTIONS or op in WINDOW_POOLS:
-        if not size:
-            raise KeyError("in")
+    if op in (*CONVOLUTIONS, *WINDOW_POOLS, *ADAPTIVE_POOLS, "max_unpool") and not size:
+        raise KeyError("in")
+    if op in ADAPTIVE_POOLS:
+        options["output"] = _sizes(fields["out"], axes, "out")
+    if op in (*CONVOLUTIONS, *WINDOW_POOLS, "max_unpool"):
         options["kernel"] = _sizes(fields["kernel"], axes, "kernel")
         options["stride"] = _sizes(fields.get("stride", "1"), axes, "stride")
         options["dilation"] = _sizes(fields.get("dilation", "1"), axes, "dilation")
         options["padding"] = _padding(fields.get("pad", "0"), axes)
         options["ceil_mode"] = fields.get("ceil_mode", "0") == "1"
+    if op == "lp_pool":
+        options["norm"] = float(fields.get("norm", "2"))
     if op in CONVOLUTIONS or op == "group_norm":
         options["groups"] = int(fields.get("groups", "1"))
     if op in CONVOLUTIONS:

@@ -6,6 +6,7 @@ that takes the output's gradient first.
 """
 
 from fastconv.functional.activation import *  # noqa: F403
+from fastconv.functional.adaptive_pooling import *  # noqa: F403
 from fastconv.functional.conv import *  # noqa: F403
 from fastconv.functional.conv_transpose import *  # noqa: F403
 from fastconv.functional.dropout import *  # noqa: F403
@@ -13,6 +14,8 @@ from fastconv.functional.linear import *  # noqa: F403
 from fastconv.functional.loss import *  # noqa: F403
 from fastconv.functional.norm import *  # noqa: F403
 from fastconv.functional.pooling import *  # noqa: F403
+from fastconv.functional.power_pooling import *  # noqa: F403
 from fastconv.functional.sample_norms import *  # noqa: F403
 from fastconv.functional.separable_conv import *  # noqa: F403
 from fastconv.functional.switch_norm import *  # noqa: F403
+from fastconv.functional.unpooling import *  # noqa: F403

@@ -15,6 +15,7 @@ from fastconv._check import (
     Restore,
     as_arrays,
     as_ndarray,
+    channels,
     channels_last,
     flag,
     integer,
@@ -44,7 +45,32 @@ def as_batch(x: Array, n: int, name: str, last: bool) -> tuple[Array, bool]:
         f"{name}: expected {n + 2} dimensions {layout(n, last)}, or {n + 1} without the batch, got shape {x.shape}",
     )
     batched = x.ndim == n + 2
-    return (x if batched else x[None]), batched
+    batch = x if batched else x[None]
+    require(channels(batch, last) > 0, f"{name}: has no channels, got shape {x.shape}")
+    return batch, batched
+
+
+def unbatch(result: Any, batched: bool, restore: Restore) -> Any:
+    """An engine's array, or pair of arrays, as the caller's kind and with as many axes as the input had."""
+    if isinstance(result, tuple):
+        return tuple(unbatch(part, batched, restore) for part in result)
+    return restore(result if batched else result[0])
+
+
+def output_shape(window: Any, shape: Sequence[int], last: bool) -> tuple[int, ...]:
+    """The shape of a window's output, batch included."""
+    out = tuple(_core.pool_output_shape(window, spatial_sizes(shape, last)))
+    return (shape[0], *out, shape[-1]) if last else (shape[0], shape[1], *out)
+
+
+def full_shape(input_shape: object, n: int, last: bool) -> tuple[tuple[int, ...], bool]:
+    """An input's shape with its batch, and whether that was given."""
+    shape = as_shape(input_shape)
+    require(
+        len(shape) in (n + 1, n + 2),
+        f"input_shape: expected {n + 2} sizes {layout(n, last)}, or {n + 1} without the batch, got {shape}",
+    )
+    return (shape, True) if len(shape) == n + 2 else ((1, *shape), False)
 
 
 def as_shape(input_shape: object, name: str = "input_shape") -> tuple[int, ...]:
@@ -95,7 +121,9 @@ def _checked_window(
     count_include_pad: bool,
 ) -> Any:
     kernel = tuple_of_ints(kernel_size, n, "kernel_size", 1)
-    steps = kernel if stride is None else tuple_of_ints(stride, n, "stride", 1)
+    # An empty stride is no stride, as in PyTorch.
+    unset = stride is None or (isinstance(stride, tuple | list) and not stride)
+    steps = kernel if unset else tuple_of_ints(stride, n, "stride", 1)
     gaps = tuple_of_ints(dilation, n, "dilation", 1)
     pairs = pads(padding, n, sizes, kernel, steps, gaps)
     explicit = isinstance(padding, str) or (
@@ -107,7 +135,8 @@ def _checked_window(
             f"padding: got {before}, expected at most half of the window, {((k - 1) * d + 1) // 2}; "
             "pairs (before, after) may pad more",
         )
-    divisor = 0 if divisor_override is None else integer(divisor_override, "divisor_override", 1)
+    divisor = 0 if divisor_override is None else integer(divisor_override, "divisor_override", -(2**40))
+    require(divisor_override is None or divisor != 0, "divisor_override: got 0, expected an integer other than 0")
     return _core.PoolWindow(
         kernel,
         steps,
@@ -136,9 +165,7 @@ def extreme(
     batch, batched = as_batch(array, n, "x", last)
     window = make_window(n, spatial_sizes(batch.shape, last), kernel_size, stride, padding, dilation, ceil_mode)
     result = _core.pool(op, batch, window, last, flag(return_indices, "return_indices"))
-    if return_indices:
-        return tuple(restore(part if batched else part[0]) for part in result)
-    return restore(result if batched else result[0])
+    return unbatch(result, batched, restore)
 
 
 def average(
@@ -180,31 +207,24 @@ def average_backward(
 ) -> Array:
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
-    shape = as_shape(input_shape)
-    require(
-        len(shape) in (n + 1, n + 2),
-        f"input_shape: expected {n + 2} sizes {layout(n, last)}, or {n + 1} without the batch, got {shape}",
-    )
-    batched = len(shape) == n + 2
-    full = shape if batched else (1, *shape)
+    full, batched = full_shape(input_shape, n, last)
     sizes = spatial_sizes(full, last)
     window = make_window(
         n, sizes, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
     )
-    out = tuple(_core.pool_output_shape(window, sizes))
-    expected = (full[0], *out, full[-1]) if last else (full[0], full[1], *out)
-    same_shape(gradient, expected if batched else expected[1:], "grad_output")
+    same_shape(gradient, output_shape(window, full, last)[0 if batched else 1 :], "grad_output")
     result = _core.avg_pool_backward(gradient if batched else gradient[None], full, window, last)
     final: Array = restore(result if batched else result[0])
     return final
 
 
-def as_indices(indices: object, gradient: Array) -> Array:
-    """`indices` as an int64 array of the gradient's shape."""
+def as_indices(indices: object, shape: tuple[int, ...] | None) -> Array:
+    """`indices` as an int64 array of a shape, any where that is ``None``."""
     array = as_ndarray(indices, "indices")
     if array.dtype.kind not in "iu":
         raise TypeError(f"indices: dtype {array.dtype} is not supported, expected int64")
-    same_shape(array, gradient.shape, "indices")
+    if shape is not None:
+        same_shape(array, shape, "indices")
     return array.astype(np.int64, copy=False)
 
 
@@ -217,7 +237,7 @@ def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Se
         len(shape) == gradient.ndim,
         f"input_shape: expected {gradient.ndim} sizes, as many as grad_output has axes, got {shape}",
     )
-    places = as_indices(indices, gradient)
+    places = as_indices(indices, gradient.shape)
     full = shape if batched else (1, *shape)
     channel = -1 if last else 1
     require(

@@ -572,6 +572,6 @@ def global_max_pool_backward(
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     shape = global_shape(gradient, input_shape, last)
-    places = as_indices(indices, gradient)
+    places = as_indices(indices, gradient.shape)
     result: Array = restore(_core.global_max_pool_backward(gradient, places, shape, last))
     return result

@@ -6,6 +6,16 @@ explicit: each layer's ``backward`` belongs to its latest forward.
 
 from . import init, utils
 from .activation import ELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Step, Tanh
+from .adaptive_pooling import (
+    AdaptiveAvgPool,
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+)
 from .containers import Concat, Residual, Sequential
 from .conv import (
     Conv1d,
@@ -52,13 +62,37 @@ from .pooling import (
     MinPool2d,
     MinPool3d,
 )
+from .power_pooling import (
+    LPPool,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+    RMSPool,
+    RMSPool1d,
+    RMSPool2d,
+    RMSPool3d,
+)
 from .reshape import Flatten, Rescaling
 from .serialization import load, save
 from .summary import Summary
+from .unpooling import (
+    MaxUnpool,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
+)
 from .upsample import Upsample
 
 __all__ = [
     "ELU",
+    "AdaptiveAvgPool",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "AvgPool",
     "AvgPool1d",
     "AvgPool2d",
@@ -87,6 +121,10 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "LPPool",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -97,12 +135,20 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MaxUnpool",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "MinPool",
     "MinPool1d",
     "MinPool2d",
     "MinPool3d",
     "Module",
     "Parameter",
+    "RMSPool",
+    "RMSPool1d",
+    "RMSPool2d",
+    "RMSPool3d",
     "ReLU",
     "Rescaling",
     "Residual",

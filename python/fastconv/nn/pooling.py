@@ -119,6 +119,8 @@ class _Extremum(_Window):
         Distance between the positions of a window.
     ceil_mode : bool
         Whether a last window that is not filled counts.
+    return_indices : bool
+        Whether a forward returns ``(y, indices)``, where the extremes were, for `MaxUnpool`.
     data_format : {"channels_first", "channels_last"}
         Input ``(N, C, *spatial)`` or ``(N, *spatial, C)``.
     """
@@ -134,17 +136,20 @@ class _Extremum(_Window):
         dilation: Size = 1,
         ceil_mode: bool = False,
         *,
+        return_indices: bool = False,
         data_format: str = "channels_first",
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, data_format)
+        self.return_indices = return_indices
 
-    def forward(self, x: NDArray[Any]) -> NDArray[Any]:
+    def forward(self, x: NDArray[Any]) -> Any:
         """Pool; where the extremes were is noted for backward."""
         n = self._dimensions_of(x)
-        result = self._forward[n](x, self.kernel_size, return_indices=self.remembers, **self._keywords())
-        y, indices = result if self.remembers else (result, None)
+        indexed = self.remembers or self.return_indices
+        result = self._forward[n](x, self.kernel_size, return_indices=indexed, **self._keywords())
+        y, indices = result if indexed else (result, None)
         self._remember(n, indices, x.shape)
-        return y  # type: ignore[no-any-return]
+        return (y, indices) if self.return_indices else y
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient: each window's goes to the position that was chosen."""
