@@ -43,6 +43,11 @@ max_pool{n}d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False
 min_pool{n}d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False)
 avg_pool{n}d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None, \
 *, dilation=1)
+rms_pool{n}d(x, kernel_size, stride=None, padding=0, ceil_mode=False, *, dilation=1)
+lp_pool{n}d(x, norm_type, kernel_size, stride=None, ceil_mode=False, *, padding=0, dilation=1)
+adaptive_avg_pool{n}d(x, output_size)
+adaptive_max_pool{n}d(x, output_size, return_indices=False)
+max_unpool{n}d(x, indices, kernel_size, stride=None, padding=0, output_size=None)
 global_avg_pool(x)
 global_max_pool(x)
 batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, \
@@ -74,6 +79,11 @@ conv_transpose{n}d_backward(grad_output, x, weight, stride=1, padding=0, output_
 *, output_mask=(True, True, True))
 max_pool{n}d_backward(grad_output, indices, input_shape)
 min_pool{n}d_backward(grad_output, indices, input_shape)
+adaptive_max_pool{n}d_backward(grad_output, indices, input_shape)
+adaptive_avg_pool{n}d_backward(grad_output, input_shape)
+rms_pool{n}d_backward(grad_output, x, y, kernel_size, stride=None, padding=0, ceil_mode=False, *, dilation=1)
+lp_pool{n}d_backward(grad_output, x, y, norm_type, kernel_size, stride=None, ceil_mode=False, *, padding=0, dilation=1)
+max_unpool{n}d_backward(grad_output, indices)
 avg_pool{n}d_backward(grad_output, input_shape, kernel_size, stride=None, padding=0, ceil_mode=False, \
 count_include_pad=True, divisor_override=None, *, dilation=1)
 cross_entropy_backward(grad_output, logits, target, weight=None, ignore_index=-100, reduction="mean", \
@@ -115,6 +125,11 @@ SeparableConv{n}d(in_channels, out_channels, kernel_size, stride=1, padding=0, d
 MaxPool(kernel_size, stride=None, padding=0, dilation=1)
 MinPool(kernel_size, stride=None, padding=0, dilation=1)
 AvgPool(kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None)
+RMSPool(kernel_size, stride=None, padding=0, ceil_mode=False)
+LPPool(norm_type, kernel_size, stride=None, ceil_mode=False)
+AdaptiveAvgPool(output_size)
+AdaptiveMaxPool(output_size, return_indices=False)
+MaxUnpool(kernel_size, stride=None, padding=0)
 GlobalAvgPool()
 BatchNorm{n}d(num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True)
 LayerNorm(normalized_shape, eps=1e-5, elementwise_affine=True, bias=True)
@@ -313,7 +328,8 @@ def test_every_op_is_written_here():
 def test_every_layer_is_written_here():
     """The pools with a number are shorthands of the one that goes by the input."""
     written = {row.split("(")[0] for row in _rows(LAYERS)}
-    shorthands = {f"{pool}Pool{n}d" for pool in ("Max", "Min", "Avg") for n in (1, 2, 3)}
+    pools = ("MaxPool", "MinPool", "AvgPool", "RMSPool", "LPPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "MaxUnpool")
+    shorthands = {f"{pool}{n}d" for pool in pools for n in (1, 2, 3)}
     others = {"Module", "Parameter", "Loss", "Summary", "IncompatibleKeys", "GlobalMaxPool", "LogSoftmax"}
     classes = {name for name in nn.__all__ if isinstance(getattr(nn, name), type)}
     assert classes == written | shorthands | others
