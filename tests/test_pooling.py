@@ -379,3 +379,18 @@ def test_padding_names(isa):
     assert F.max_pool2d(x, 2, 3, "same").shape == (1, 2, 3, 3)
     np.testing.assert_array_equal(F.max_pool2d(x, 2, 1, "same"), F.max_pool2d(x, 2, 1, ((0, 1), (0, 1))))
     np.testing.assert_array_equal(F.avg_pool2d(x, 3, 2, "valid"), F.avg_pool2d(x, 3, 2))
+
+
+def test_sizes_as_pytorch_takes_them():
+    """A tuple of one int serves every axis, no stride is the window's size, and a divisor may be negative."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = np.random.default_rng(11).standard_normal((1, 2, 9, 9))
+    t = torch.tensor(x, requires_grad=True)
+    for arguments in (((3, 3), (1, 1), (1,), True, False, 2), ((2,), (), (0,), False, True, -2), ((4, 4), (2,), (2,))):
+        wanted = torch.nn.functional.avg_pool2d(t, *arguments)
+        y = F.avg_pool2d(x, *arguments)
+        np.testing.assert_allclose(y, wanted.detach().numpy(), rtol=1e-13, atol=1e-15)
+        (gradient,) = torch.autograd.grad(wanted, t, torch.tensor(y))
+        np.testing.assert_allclose(F.avg_pool2d_backward(y, x.shape, *arguments), gradient.numpy(), rtol=1e-12)
+    with pytest.raises(ValueError, match="no channels"):
+        F.max_pool2d(x[:, :0], 2)

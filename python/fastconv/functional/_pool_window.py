@@ -109,6 +109,11 @@ def _plain_window(n: int, *arguments: Any) -> Any:
     return _checked_window(n, (0,) * n, *arguments)
 
 
+def _of_each_axis(value: Any) -> Any:
+    """A tuple of one int as the int, which serves every axis: PyTorch takes both."""
+    return value[0] if isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], int) else value
+
+
 def _checked_window(
     n: int,
     sizes: Sequence[int],
@@ -120,6 +125,7 @@ def _checked_window(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> Any:
+    kernel_size, stride, padding, dilation = (_of_each_axis(v) for v in (kernel_size, stride, padding, dilation))
     kernel = tuple_of_ints(kernel_size, n, "kernel_size", 1)
     # An empty stride is no stride, as in PyTorch.
     unset = stride is None or (isinstance(stride, tuple | list) and not stride)
