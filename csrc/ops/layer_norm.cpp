@@ -14,7 +14,7 @@ namespace {
 constexpr std::int64_t kItem = 16384;          // values of one work item, about
 constexpr std::int64_t kBlock = 4096;          // values of a row that are summed together
 constexpr std::int64_t kColumns = 1024;        // columns of a weight gradient's item
-constexpr std::int64_t kRows = 16;             // its rows that are read together
+constexpr std::int64_t kRows = kLayerRows;     // its rows that are read together
 constexpr std::int64_t kMaxChunks = 64;        // parts of the rows whose gradients are kept apart
 constexpr std::int64_t kMaxEntries = 1 << 20;  // and how many entries those have at most
 

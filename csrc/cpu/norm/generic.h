@@ -59,33 +59,90 @@ void plane_moments(const void* x_, int64_t stride, int64_t planes, int64_t lengt
   *squares = ((part[0] + part[1]) + (part[2] + part[3])).sum() + rest;
 }
 
+// Additions in the data's own type before a sum is widened: short enough to lose no accuracy that shows, long enough
+// that the conversions to float64 do not count.
+constexpr int kChain = 16;
+
+// A sum of registers, lane by lane in float64.
+template <class V>
+struct WideSum {
+  static constexpr int parts = V::width / Wide::width;
+  Wide part[parts];
+
+  FASTCONV_INLINE WideSum() {
+    for (int i = 0; i < parts; ++i) part[i] = Wide::zero();
+  }
+  FASTCONV_INLINE void add(V value) {
+    typename V::element lanes[V::width];
+    value.store(lanes);
+    for (int i = 0; i < parts; ++i) part[i] = part[i] + load_wide(lanes + i * Wide::width);
+  }
+  FASTCONV_INLINE double sum() const {
+    Wide all = part[0];
+    for (int i = 1; i < parts; ++i) all = all + part[i];
+    return all.sum();
+  }
+};
+
+// Sum of gradients, and of gradients times values' distances from the mean: of one run after another.
+template <class T>
+struct Products {
+  using V = Reg<T>;
+  WideSum<V> sums, dots;
+  double rest_sum = 0, rest_dot = 0;
+  double mean;
+  T center;
+
+  explicit Products(double mean_) : mean(mean_), center(static_cast<T>(mean_)) {}
+
+  // `gradient(at)` and `scalar_gradient(at)` give a register, and one, of the run's gradients.
+  template <class G, class S>
+  FASTCONV_INLINE void add(const T* x, int64_t count, G gradient, S scalar_gradient) {
+    constexpr int width = V::width, step = kUnroll * width;
+    const V middle = V::broadcast(center);
+    int64_t i = 0;
+    while (i + width <= count) {
+      V sum[kUnroll], dot[kUnroll];
+#pragma GCC unroll 4
+      for (int k = 0; k < kUnroll; ++k) sum[k] = dot[k] = V::zero();
+      const auto take = [&](int64_t at, int k) __attribute__((always_inline)) {
+        const V g = gradient(at);
+        sum[k] = sum[k] + g;
+        dot[k] = V::fma(g, V::load(x + at) - middle, dot[k]);
+      };
+      for (int chain = 0; chain < kChain && i + step <= count; ++chain, i += step)
+#pragma GCC unroll 4
+        for (int k = 0; k < kUnroll; ++k) take(i + k * width, k);
+      if (i + step > count)
+        for (; i + width <= count; i += width) take(i, 0);
+      sums.add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+      dots.add((dot[0] + dot[1]) + (dot[2] + dot[3]));
+    }
+    for (; i < count; ++i) {
+      const double g = scalar_gradient(i);
+      rest_sum += g;
+      rest_dot += g * (static_cast<double>(x[i]) - static_cast<double>(center));
+    }
+  }
+
+  FASTCONV_INLINE void store(double* sum, double* dot) const {
+    *sum = sums.sum() + rest_sum;
+    const double lost = mean - static_cast<double>(center);  // by rounding the mean
+    *dot = dots.sum() + rest_dot - (lost - lost == 0 ? lost * *sum : 0.0);
+  }
+};
+
 template <class T>
 void plane_products(const void* g_, int64_t g_stride, const void* x_, int64_t x_stride, int64_t planes, int64_t length,
                     double mean, double* sum, double* dot) {
-  constexpr int width = Wide::width, step = kUnroll * width;
-  const Wide center = Wide::broadcast(mean);
-  Wide sums[kUnroll], dots[kUnroll];
-  for (int k = 0; k < kUnroll; ++k) sums[k] = dots[k] = Wide::zero();
-  double rest_sum = 0, rest_dot = 0;
+  Products<T> products(mean);
   for (int64_t n = 0; n < planes; ++n) {
     const T* g = static_cast<const T*>(g_) + n * g_stride;
-    const T* x = static_cast<const T*>(x_) + n * x_stride;
-    int64_t i = 0;
-    const auto add = [&](int64_t at, int k) {
-      const Wide gradient = load_wide(g + at);
-      sums[k] = sums[k] + gradient;
-      dots[k] = Wide::fma(gradient, load_wide(x + at) - center, dots[k]);
-    };
-    for (; i + step <= length; i += step)
-      for (int k = 0; k < kUnroll; ++k) add(i + k * width, k);
-    for (; i + width <= length; i += width) add(i, 0);
-    for (; i < length; ++i) {
-      rest_sum += static_cast<double>(g[i]);
-      rest_dot += static_cast<double>(g[i]) * (static_cast<double>(x[i]) - mean);
-    }
+    products.add(
+        static_cast<const T*>(x_) + n * x_stride, length, [&](int64_t at) { return Reg<T>::load(g + at); },
+        [&](int64_t at) { return static_cast<double>(g[at]); });
   }
-  *sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum() + rest_sum;
-  *dot = ((dots[0] + dots[1]) + (dots[2] + dots[3])).sum() + rest_dot;
+  products.store(sum, dot);
 }
 
 // The affine maps of a register of values.

@@ -44,6 +44,8 @@ struct BatchNormKernel : KernelInfo {
                        const NormCoefficients& coefficients);
 };
 
+constexpr int kLayerRows = 16;
+
 // Dense rows whose entries each have a weight and a bias; those may be null (1 and 0).
 struct LayerNormKernel : KernelInfo {
   // As BatchNormKernel's plane_moments.
@@ -58,8 +60,8 @@ struct LayerNormKernel : KernelInfo {
   // grad_input = g * scale + ((x - mean) * slope + shift)
   void (*backward)(const void* grad_output, const void* x, const void* weight, void* grad_input, std::int64_t count,
                    double mean, double scale, double slope, double shift);
-  // Adds, column by column over rows of their own statistics, grad_output * (x - mean) * invstd to `dot` and
-  // grad_output to `sum`.
+  // Adds, column by column over at most kLayerRows rows of their own statistics, grad_output * (x - mean) * invstd to
+  // `dot` and grad_output to `sum`.
   void (*accumulate)(const void* const* grad_output, const void* const* x, std::int64_t rows, std::int64_t columns,
                      const double* mean, const double* invstd, double* dot, double* sum);
 };

@@ -49,31 +49,20 @@ void layer_forward(const void* x_, void* y_, int64_t count, double mean, double 
 template <class T>
 void layer_products(const void* g_, const void* x_, const void* weight_, int64_t count, double mean, double* sum,
                     double* dot) {
-  constexpr int width = Wide::width, step = kUnroll * width;
+  using V = Reg<T>;
   const T* g = static_cast<const T*>(g_);
   const T* x = static_cast<const T*>(x_);
   const T* weight = static_cast<const T*>(weight_);
-  const Wide center = Wide::broadcast(mean);
-  Wide sums[kUnroll], dots[kUnroll];
-  for (int k = 0; k < kUnroll; ++k) sums[k] = dots[k] = Wide::zero();
-  const auto add = [&](int64_t at, int k) {
-    Wide gradient = load_wide(g + at);
-    if (weight) gradient = gradient * load_wide(weight + at);
-    sums[k] = sums[k] + gradient;
-    dots[k] = Wide::fma(gradient, load_wide(x + at) - center, dots[k]);
-  };
-  int64_t i = 0;
-  for (; i + step <= count; i += step)
-    for (int k = 0; k < kUnroll; ++k) add(i + k * width, k);
-  for (; i + width <= count; i += width) add(i, 0);
-  double rest_sum = 0, rest_dot = 0;
-  for (; i < count; ++i) {
-    const double gradient = static_cast<double>(g[i]) * (weight ? static_cast<double>(weight[i]) : 1.0);
-    rest_sum += gradient;
-    rest_dot += gradient * (static_cast<double>(x[i]) - mean);
+  Products<T> products(mean);
+  if (weight) {
+    products.add(
+        x, count, [&](int64_t at) { return V::load(g + at) * V::load(weight + at); },
+        [&](int64_t at) { return static_cast<double>(g[at]) * static_cast<double>(weight[at]); });
+  } else {
+    products.add(
+        x, count, [&](int64_t at) { return V::load(g + at); }, [&](int64_t at) { return static_cast<double>(g[at]); });
   }
-  *sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum() + rest_sum;
-  *dot = ((dots[0] + dots[1]) + (dots[2] + dots[3])).sum() + rest_dot;
+  products.store(sum, dot);
 }
 
 template <class T>
@@ -101,19 +90,39 @@ void layer_backward(const void* g_, const void* x_, const void* weight_, void* g
 template <class T>
 void layer_accumulate(const void* const* g, const void* const* x, int64_t rows, int64_t columns, const double* mean,
                       const double* invstd, double* dot, double* sum) {
-  constexpr int width = Wide::width;
+  using V = Reg<T>;
+  constexpr int pair = 2;
   const auto at = [](const void* const* run, int64_t r, int64_t c) { return static_cast<const T*>(run[r]) + c; };
+  // As run_layer_forward has them.
+  T center[kLayerRows], scale[kLayerRows], rest[kLayerRows];
+  for (int64_t r = 0; r < rows; ++r) {
+    center[r] = static_cast<T>(mean[r]);
+    scale[r] = static_cast<T>(invstd[r]);
+    const double lost = mean[r] - static_cast<double>(center[r]);
+    rest[r] = lost - lost == 0 ? static_cast<T>(-lost * invstd[r]) : T(0);
+  }
+  const auto widen = [](V value, double* to) {
+    T lanes[V::width];
+    value.store(lanes);
+    for (int i = 0; i < V::width; i += Wide::width) (Wide::load(to + i) + load_wide(lanes + i)).store(to + i);
+  };
   int64_t c = 0;
-  for (; c + width <= columns; c += width) {
-    Wide dots = Wide::load(dot + c), sums = Wide::load(sum + c);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Wide gradient = load_wide(at(g, r, c));
-      const Wide normal = (load_wide(at(x, r, c)) - Wide::broadcast(mean[r])) * Wide::broadcast(invstd[r]);
-      dots = Wide::fma(gradient, normal, dots);
-      sums = sums + gradient;
+  for (; c + pair * V::width <= columns; c += pair * V::width) {
+    V dots[pair], sums[pair];
+    for (int k = 0; k < pair; ++k) dots[k] = sums[k] = V::zero();
+    for (int64_t r = 0; r < rows; ++r)
+#pragma GCC unroll 2
+      for (int k = 0; k < pair; ++k) {
+        const V gradient = V::load(at(g, r, c + k * V::width));
+        const V value = V::load(at(x, r, c + k * V::width));
+        const V normal = V::fma(value - V::broadcast(center[r]), V::broadcast(scale[r]), V::broadcast(rest[r]));
+        dots[k] = V::fma(gradient, normal, dots[k]);
+        sums[k] = sums[k] + gradient;
+      }
+    for (int k = 0; k < pair; ++k) {
+      widen(dots[k], dot + c + k * V::width);
+      widen(sums[k], sum + c + k * V::width);
     }
-    dots.store(dot + c);
-    sums.store(sum + c);
   }
   for (; c < columns; ++c)
     for (int64_t r = 0; r < rows; ++r) {
