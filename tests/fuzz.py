@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 
@@ -76,7 +77,7 @@ def damage_array(source, array):
         return None
     if kind == 1:
         return array.tolist() if array.size < 200 else "x"
-    if kind == 2:
+    if kind == 2 and array.dtype.kind not in "SO":  # what such an array became before may not be a number
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return array.astype(source.choice(DTYPES))
@@ -175,12 +176,18 @@ def describe(call):
     return f"{call.problem} {call.data_format} {arrays} {call.options!r}"
 
 
+SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
+"""Whether a sanitizer is in the process: its own memory takes most of the address space."""
+
+
 @contextlib.contextmanager
 def limited_memory(gibibytes):
-    """Limit what the process may allocate, where the system can."""
+    """Limit what the process may allocate, where the system can and no sanitizer needs it."""
     try:
         import resource
     except ModuleNotFoundError:
+        resource = None
+    if resource is None or SANITIZED:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -214,7 +221,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", type=int, default=4, help="GiB the process may take; 0 under a sanitizer: no limit")
+    parser.add_argument("--memory", type=int, default=4, help="GiB the process may take; 0: no limit")
     parser.add_argument("--log", help="write each call here before it is made")
     arguments = parser.parse_args()
     np.seterr(all="ignore")

@@ -16,7 +16,7 @@ SHAPES = pathlib.Path(__file__).resolve().parent.parent / "bench" / "shapes"
 def test_random_calls(seed, problem_count):
     """Random calls of every op give arrays or are refused."""
     with np.errstate(all="ignore"), fuzz.limited_memory(16):
-        solved, refused = fuzz.fuzz(problem_count(400), seed)
+        solved, refused = fuzz.fuzz(max(problem_count(400), 100), seed)
     assert solved
     assert refused
 

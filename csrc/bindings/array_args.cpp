@@ -79,7 +79,15 @@ py::dtype numpy_dtype(Dtype dtype) {
   fail("unknown dtype");
 }
 
-py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) { return py::array(numpy_dtype(dtype), shape); }
+py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape) {
+  // pybind11 computes the strides of any shape, without a look at what 64 bits hold.
+  py::ssize_t bytes = dtype.itemsize();
+  for (const py::ssize_t extent : shape)
+    if (extent > 0 && __builtin_mul_overflow(bytes, extent, &bytes)) fail("result: larger than 2**63 bytes");
+  return py::array(dtype, shape);
+}
+
+py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) { return new_array(numpy_dtype(dtype), shape); }
 
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last) {
   std::vector<py::ssize_t> dims{static_cast<py::ssize_t>(shape[0])};

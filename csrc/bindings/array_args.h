@@ -35,7 +35,9 @@ Strided strided(const py::array& array, const char* name, Dtype dtype, bool writ
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last);
 
 py::dtype numpy_dtype(Dtype dtype);
+// A fresh C-contiguous array.
 py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape);
+py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape);
 
 // Registration functions, one per topic.
 void bind_runtime(py::module_& module);

@@ -15,7 +15,7 @@ PoolOp parse_op(const std::string& op) {
 
 PoolResult new_pairs(const py::dtype& dtype, std::int64_t batch, std::int64_t channels) {
   const std::vector<py::ssize_t> sizes{static_cast<py::ssize_t>(batch), static_cast<py::ssize_t>(channels)};
-  PoolResult result{py::array(dtype, sizes), py::none()};
+  PoolResult result{new_array(dtype, sizes), py::none()};
   result.seen = result.memory;
   return result;
 }

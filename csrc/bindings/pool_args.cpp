@@ -45,7 +45,7 @@ PoolResult new_pool_result(const py::dtype& dtype, const std::int64_t (&shape)[k
   if (!lanes) sizes.push_back(static_cast<py::ssize_t>(shape[1]));
   for (int i = kRank - spatial; i < kRank; ++i) sizes.push_back(static_cast<py::ssize_t>(shape[i]));
   if (lanes) sizes.push_back(static_cast<py::ssize_t>(shape[1]));
-  PoolResult result{py::array(dtype, sizes), py::none()};
+  PoolResult result{new_array(dtype, sizes), py::none()};
   if (lanes == channels_last) {
     result.seen = result.memory;
     return result;
