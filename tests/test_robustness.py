@@ -147,7 +147,7 @@ def test_empty_axes(problem, axis):
     """No samples, channels or positions give empty arrays of the right shapes, or a clear error; never a hang."""
     call = expected.make_call(problem, np.float32, np.random.default_rng(0))
     full = np.asarray(call.forward())
-    emptied = {"n": {"x": 0, "target": 0}, "c": {"x": 1, "weight": 1}, "size": {"x": -1}}[axis]
+    emptied = {"n": {"x": 0, "target": 0, "indices": 0}, "c": {"x": 1, "weight": 1}, "size": {"x": -1}}[axis]
     for name, dim in emptied.items():
         if name in call.arrays and call.arrays[name].ndim > dim:
             call.arrays[name] = np.take(call.arrays[name], [], axis=dim)
