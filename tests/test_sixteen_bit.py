@@ -73,6 +73,47 @@ CALLS = {
         lambda g, x, d, p: F.separable_conv2d_backward(g, x, d, p, padding=1),
         [(2, 5, 9, 9), (2, 4, 9, 9), (8, 1, 3, 3), (5, 8, 1, 1)],
     ),
+    "softmax": (lambda x: F.softmax(x, 1), [(5, 33, 7)]),
+    "softmax rows": (lambda x: F.softmax(x, -1), [(5, 33)]),
+    "softmax view": (lambda x: F.softmax(x[:, ::2, ::-1], 2), [(5, 33, 9)]),
+    "log_softmax": (lambda x: F.log_softmax(x, 1), [(5, 33, 300)]),
+    "softmax_backward": (lambda g, y: F.softmax_backward(g, y, 1), [(5, 33, 7), (5, 33, 7)]),
+    "log_softmax_backward": (lambda g, y: F.log_softmax_backward(g, y, 1), [(5, 33), (5, 33)]),
+    "dropout": (lambda x: F.dropout(x, 0.3, seed=5)[0], [(3, 1500)]),
+    "dropout_backward": (lambda g: F.dropout_backward(g, np.arange(1500) % 3 > 0, 0.3), [(1500,)]),
+    "mse_loss": (lambda y, t: np.asarray(F.mse_loss(y, t)), [(33, 41), (33, 41)]),
+    "mse_loss each": (lambda y, t: F.mse_loss(y, t, "none"), [(33, 41), (33, 41)]),
+    "mse_loss_backward": (lambda y, t: F.mse_loss_backward(1.5, y, t), [(33, 41), (33, 41)]),
+    "mse_loss_backward each": (lambda g, y, t: F.mse_loss_backward(g, y, t, "none"), [(5, 41), (5, 41), (5, 41)]),
+    "binary": (
+        lambda y, t, w: F.binary_cross_entropy_with_logits(y, t, w, "none"),
+        [(33, 41), (33, 41), (41,)],
+    ),
+    "binary mean": (lambda y, t: np.asarray(F.binary_cross_entropy_with_logits(y, t)), [(33, 41), (33, 41)]),
+    "binary backward": (
+        lambda g, y, t: F.binary_cross_entropy_with_logits_backward(g, y, t, reduction="none"),
+        [(33, 41), (33, 41), (33, 41)],
+    ),
+    "cross_entropy": (lambda x: F.cross_entropy(x, np.arange(33) % 10, reduction="none"), [(33, 10)]),
+    "cross_entropy mean": (lambda x, w: np.asarray(F.cross_entropy(x, np.arange(33) % 10, w)), [(33, 10), (10,)]),
+    "cross_entropy probabilities": (
+        lambda x, t: F.cross_entropy(x, t, reduction="none", label_smoothing=0.1),
+        [(3, 10, 37), (3, 10, 37)],
+    ),
+    "cross_entropy_backward": (
+        lambda x: F.cross_entropy_backward(0.5, x, np.arange(3 * 37).reshape(3, 37) % 10),
+        [(3, 10, 37)],
+    ),
+    "cross_entropy_backward probabilities": (
+        lambda g, x, t: F.cross_entropy_backward(g, x, t, reduction="none"),
+        [(3,), (3, 10), (3, 10)],
+    ),
+    **{name: (getattr(F, name), [(33, 41)]) for name in ("relu", "leaky_relu", "elu", "sigmoid", "tanh", "step")},
+    **{
+        f"{name}_backward": (getattr(F, f"{name}_backward"), [(3, 41), (3, 41)])
+        for name in ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
+    },
+    "relu of a view": (lambda x: F.relu(x[::2, ::-1]), [(33, 41)]),
     "linear": (lambda x, w, b: F.linear(x, w, b), [(5, 33), (9, 33), (9,)]),
     "linear_backward": (lambda g, x, w: F.linear_backward(g, x, w), [(5, 9), (5, 33), (9, 33)]),
 }

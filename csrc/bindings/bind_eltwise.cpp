@@ -85,8 +85,10 @@ py::array cross_entropy_forward(const py::array& logits, const py::array& target
   const double divisor = cross_entropy_divisor(p), sum = cross_entropy(p, each ? data : nullptr);
   const double value = reduction == "mean" ? sum / divisor : sum;  // nothing counted: NaN, as in PyTorch
   if (!each)
-    dispatch_dtype(p.dtype,
-                   [&](auto zero) { *static_cast<decltype(zero)*>(data) = static_cast<decltype(zero)>(value); });
+    dispatch_storage(p.dtype, [&](auto zero) {
+      using S = decltype(zero);
+      *static_cast<S*>(data) = narrow(static_cast<Compute<S>>(value), S{});
+    });
   return result;
 }
 
@@ -105,7 +107,8 @@ py::array cross_entropy_gradient(const py::array& grad_output, const py::array& 
   void* data = result.mutable_data();
   double factor = 0;
   if (!each)
-    dispatch_dtype(p.dtype, [&](auto zero) { factor = static_cast<double>(*static_cast<decltype(zero)*>(g.data)); });
+    dispatch_storage(p.dtype,
+                     [&](auto zero) { factor = static_cast<double>(widen(*static_cast<decltype(zero)*>(g.data))); });
   const py::gil_scoped_release release;
   const double divisor = cross_entropy_divisor(p);
   if (mean) factor = divisor == 0 ? 0 : factor / divisor;

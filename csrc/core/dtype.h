@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <type_traits>
 
@@ -14,13 +15,12 @@ namespace fastconv {
 enum class Dtype : std::uint8_t { f32, f64, f16, bf16 };
 
 inline const char* dtype_name(Dtype dtype) {
-  constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16"};
-  return names[static_cast<int>(dtype)];
+  return dtype == Dtype::f32   ? "float32"
+         : dtype == Dtype::f64 ? "float64"
+         : dtype == Dtype::f16 ? "float16"
+                               : "bfloat16";
 }
-inline std::size_t dtype_size(Dtype dtype) {
-  constexpr std::size_t sizes[] = {4, 8, 2, 2};
-  return sizes[static_cast<int>(dtype)];
-}
+inline std::size_t dtype_size(Dtype dtype) { return dtype == Dtype::f32 ? 4 : dtype == Dtype::f64 ? 8 : 2; }
 
 template <class T>
 struct DtypeOf;
@@ -41,10 +41,24 @@ struct DtypeOf<BFloat16> {
   static constexpr Dtype value = Dtype::bf16;
 };
 
-// What a stored element is computed in: 16-bit data as float32.
+// What a stored element is computed in: 16-bit data as float32, others as they are.
 template <class S>
-using Compute = std::conditional_t<std::is_same_v<S, double>, double, float>;
+using Compute = std::conditional_t<std::is_same_v<S, Float16> || std::is_same_v<S, BFloat16>, float, S>;
+template <class S>
+constexpr bool is_wide = std::is_same_v<S, Compute<S>>;
 inline Dtype compute_dtype(Dtype dtype) { return dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32; }
+
+template <class S>
+inline void widen_run(const S* from, Compute<S>* to, std::int64_t count) {
+  if constexpr (is_wide<S>)
+    std::memcpy(to, from, sizeof(S) * static_cast<std::size_t>(count));
+  else
+    for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+}
+template <class S>
+inline void narrow_run(const Compute<S>* from, S* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = narrow(from[i], S{});
+}
 
 // Calls f with a value of the C++ type of `dtype`: dispatch_dtype(d, [&](auto zero) { using T = decltype(zero); ... }).
 template <class F>

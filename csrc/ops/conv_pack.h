@@ -13,14 +13,6 @@
 
 namespace fastconv {
 
-template <class S>
-void widen_run(const S* from, Compute<S>* to, std::int64_t count) {
-  if constexpr (std::is_same_v<S, Compute<S>>)
-    std::memcpy(to, from, sizeof(S) * static_cast<std::size_t>(count));
-  else
-    for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
-}
-
 // Channels and positions of 16-bit data that are transposed at a time.
 constexpr std::int64_t kTransposeChannels = 16, kTransposePositions = 64;
 

@@ -47,6 +47,19 @@ void require_dense_result(const LoopNest<K>& nest, int k) {
   }
 }
 
+// Calls body(y) for a result of at most kRun elements where they are 16-bit ones: for the result itself, or for a
+// buffer that is then rounded to it.
+template <class S, class Body>
+void into(S* y, std::int64_t count, Body&& body) {
+  if constexpr (is_wide<S>) {
+    body(y);
+  } else {
+    Compute<S> buffer[kRun];
+    body(buffer);
+    narrow_run(buffer, y, count);
+  }
+}
+
 // body(first, count) over fixed pieces of [0, size): whole items where every input is dense, else gathered runs.
 template <class Body>
 void for_pieces(std::int64_t size, bool all_dense, Subnormals mode, Body&& body) {
@@ -68,40 +81,42 @@ bool map_has_two_inputs(Map map) { return map >= Map::relu_backward; }
 
 void run_eltwise(Dtype dtype, Map map, const Strided& a, const Strided* b, const Strided& y, double parameter) {
   const std::int64_t size = y.size();
-  const ActivationKernel& kernel = choose_activation(dtype, active_isa_mask());
+  const ActivationKernel& kernel = choose_activation(compute_dtype(dtype), active_isa_mask());
   if (size == 0) return;
   const LoopNest<3> nest({&a, b ? b : &a, &y}, 2);
   require_dense_result(nest, 2);
   const MapFunction function = kernel.maps[static_cast<int>(map)];
   const bool all_dense = dense(nest, 0) && dense(nest, 1);
-  dispatch_dtype(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const T* first = static_cast<const T*>(a.data);
-    const T* second = b ? static_cast<const T*>(b->data) : nullptr;
-    T* result = static_cast<T*>(y.data);
-    for_pieces(size, all_dense, mode_of(dtype, map), [&](std::int64_t at, std::int64_t count, std::int64_t) {
-      T buffers[2][kRun];
-      const T* left = nest.run(0, first, at, count, buffers[0]);
-      const T* right = second ? nest.run(1, second, at, count, buffers[1]) : nullptr;
-      function(left, right, result + at, count, parameter);
-    });
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    const S* first = static_cast<const S*>(a.data);
+    const S* second = b ? static_cast<const S*>(b->data) : nullptr;
+    S* result = static_cast<S*>(y.data);
+    for_pieces(size, all_dense && is_wide<S>, mode_of(dtype, map),
+               [&](std::int64_t at, std::int64_t count, std::int64_t) {
+                 T buffers[2][kRun];
+                 const T* left = nest.run(0, first, at, count, buffers[0]);
+                 const T* right = second ? nest.run(1, second, at, count, buffers[1]) : nullptr;
+                 into(result + at, count, [&](T* to) { function(left, right, to, count, parameter); });
+               });
   });
 }
 
 double squared_error(Dtype dtype, const Strided& a, const Strided& b) {
   const std::int64_t size = a.size();
-  const ActivationKernel& kernel = choose_activation(dtype, active_isa_mask());
+  const ActivationKernel& kernel = choose_activation(compute_dtype(dtype), active_isa_mask());
   if (size == 0) return 0;
   const LoopNest<2> nest({&a, &b}, 0);
   // Pieces of one size whatever the strides, so that the sum's order depends on the shape only.
   Workspace<double> sums((size + kItem - 1) / kItem);
-  dispatch_dtype(dtype, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
     for_pieces(size, false, Subnormals::keep, [&](std::int64_t at, std::int64_t count, std::int64_t item) {
-      T buffers[2][kRun];
+      Compute<S> buffers[2][kRun];
       const double part =
-          kernel.squared_error(nest.run(0, static_cast<const T*>(a.data), at, count, buffers[0]),
-                               nest.run(1, static_cast<const T*>(b.data), at, count, buffers[1]), count);
+          kernel.squared_error(nest.run(0, static_cast<const S*>(a.data), at, count, buffers[0]),
+                               nest.run(1, static_cast<const S*>(b.data), at, count, buffers[1]), count);
       sums[item] = at % kItem == 0 ? part : sums[item] + part;
     });
   });
@@ -122,13 +137,15 @@ struct Operands {
 
   const Strided& or_x(const Strided& array) const { return array.data ? array : p.x; }
 
-  template <class T>
-  void run(BinaryCrossEntropyFunction function, std::int64_t at, std::int64_t count, T* y, double factor) const {
+  // S: the type of the arrays' elements.
+  template <class S>
+  void run(BinaryCrossEntropyFunction function, std::int64_t at, std::int64_t count, Compute<S>* y,
+           double factor) const {
     const Strided* arrays[4] = {&p.x, &p.target, &p.weight, &p.pos_weight};
-    T buffers[4][kRun];
-    const T* runs[4];
+    Compute<S> buffers[4][kRun];
+    const Compute<S>* runs[4];
     for (int k = 0; k < 4; ++k) {
-      const T* data = static_cast<const T*>(arrays[k]->data);
+      const S* data = static_cast<const S*>(arrays[k]->data);
       runs[k] = data ? nest.run(k, data, at, count, buffers[k]) : nullptr;
     }
     function(runs[0], runs[1], runs[2], runs[3], y, count, factor);
@@ -141,30 +158,31 @@ Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep 
 
 void binary_cross_entropy(const BinaryCrossEntropy& p, const Strided& y, bool derivative, double factor) {
   const std::int64_t size = y.size();
-  const ActivationKernel& kernel = choose_activation(p.dtype, active_isa_mask());
+  const ActivationKernel& kernel = choose_activation(compute_dtype(p.dtype), active_isa_mask());
   if (size == 0) return;
   const Operands operands(p, y);
   require_dense_result(operands.nest, 4);
   const auto function = derivative ? kernel.binary_cross_entropy_backward : kernel.binary_cross_entropy;
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
     for_pieces(size, false, mode_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t) {
-      operands.run(function, at, count, static_cast<T*>(y.data) + at, factor);
+      into(static_cast<S*>(y.data) + at, count,
+           [&](Compute<S>* to) { operands.template run<S>(function, at, count, to, factor); });
     });
   });
 }
 
 double binary_cross_entropy_sum(const BinaryCrossEntropy& p) {
   const std::int64_t size = p.x.size();
-  const ActivationKernel& kernel = choose_activation(p.dtype, active_isa_mask());
+  const ActivationKernel& kernel = choose_activation(compute_dtype(p.dtype), active_isa_mask());
   if (size == 0) return 0;
   const Operands operands(p, p.x);
   Workspace<double> sums((size + kItem - 1) / kItem);
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
     for_pieces(size, false, mode_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t item) {
-      T losses[kRun];
-      operands.run(kernel.binary_cross_entropy, at, count, losses, 1);
+      Compute<S> losses[kRun];
+      operands.template run<S>(kernel.binary_cross_entropy, at, count, losses, 1);
       const double part = kernel.sum(losses, count);
       sums[item] = at % kItem == 0 ? part : sums[item] + part;
     });
@@ -185,19 +203,20 @@ void draw_dropout_mask(std::uint64_t seed, double p, std::int64_t count, std::ui
 
 void apply_dropout(Dtype dtype, const Strided& x, const Strided& keep, const Strided& y, double scale) {
   const std::int64_t size = y.size();
-  const DropoutKernel& kernel = choose_dropout(dtype, active_isa_mask());
+  const DropoutKernel& kernel = choose_dropout(compute_dtype(dtype), active_isa_mask());
   if (size == 0) return;
   const LoopNest<3> nest({&x, &keep, &y}, 2);
   require_dense_result(nest, 2);
-  dispatch_dtype(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    for_pieces(size, dense(nest, 0) && dense(nest, 1), Subnormals::keep,
+  dispatch_storage(dtype, [&](auto zero) {
+    using S = decltype(zero);
+    for_pieces(size, dense(nest, 0) && dense(nest, 1) && is_wide<S>, Subnormals::keep,
                [&](std::int64_t at, std::int64_t count, std::int64_t) {
-                 T buffer[kRun];
+                 Compute<S> buffer[kRun];
                  std::uint8_t flags[kRun];
-                 kernel.apply(nest.run(0, static_cast<const T*>(x.data), at, count, buffer),
-                              nest.run(1, static_cast<const std::uint8_t*>(keep.data), at, count, flags),
-                              static_cast<T*>(y.data) + at, count, scale);
+                 const Compute<S>* values = nest.run(0, static_cast<const S*>(x.data), at, count, buffer);
+                 const std::uint8_t* kept = nest.run(1, static_cast<const std::uint8_t*>(keep.data), at, count, flags);
+                 into(static_cast<S*>(y.data) + at, count,
+                      [&](Compute<S>* to) { kernel.apply(values, kept, to, count, scale); });
                });
   });
 }

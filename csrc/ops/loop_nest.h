@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/dtype.h"
 #include "core/error.h"
 
 namespace fastconv {
@@ -67,27 +68,30 @@ struct LoopNest {
     return sum;
   }
 
-  // Elements [flat, flat + count) of array k as one dense run: in place where they lie so, else copied to `buffer`.
-  template <class T>
-  const T* run(int k, const T* base, std::int64_t flat, std::int64_t count, T* buffer) const {
-    if (rank <= 1 && inner_stride(k) == 1) return base + flat;
+  // Elements [flat, flat + count) of array k as one dense run: in place where they lie so, else copied to `buffer`, as
+  // 16-bit ones always are, and widened.
+  template <class S>
+  const Compute<S>* run(int k, const S* base, std::int64_t flat, std::int64_t count, Compute<S>* buffer) const {
     const std::int64_t length = inner();
-    const std::int64_t at = flat % length;
-    if (inner_stride(k) == 1 && at + count <= length) return base + offset(k, flat);
-    for (std::int64_t done = 0; done < count;) {
+    if constexpr (is_wide<S>) {
+      if (rank <= 1 && inner_stride(k) == 1) return base + flat;
+      if (inner_stride(k) == 1 && flat % length + count <= length) return base + offset(k, flat);
+    }
+    std::int64_t done = 0;
+    do {
       const std::int64_t begin = (flat + done) % length, some = std::min(length - begin, count - done);
       copy_strided(buffer + done, base + offset(k, flat + done), inner_stride(k), some);
       done += some;
-    }
+    } while (done < count);
     return buffer;
   }
 
-  template <class T>
-  static void copy_strided(T* dense, const T* from, std::int64_t step, std::int64_t count) {
+  template <class S>
+  static void copy_strided(Compute<S>* dense, const S* from, std::int64_t step, std::int64_t count) {
     if (step == 1) {
-      std::memcpy(dense, from, static_cast<std::size_t>(count) * sizeof(T));
+      widen_run(from, dense, count);
     } else {
-      for (std::int64_t i = 0; i < count; ++i) dense[i] = from[i * step];
+      for (std::int64_t i = 0; i < count; ++i) dense[i] = widen(from[i * step]);
     }
   }
 

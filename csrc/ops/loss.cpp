@@ -21,29 +21,49 @@ struct Shares {
       : hard(1 - p.label_smoothing), even(p.label_smoothing / static_cast<double>(p.classes)) {}
 };
 
-// A block of `count` neighbouring positions of sample n; entry c of position p lies at c * stride + p.
+// A block of `count` neighbouring positions of sample n; entry c of position p lies at c * stride + p. In the arrays
+// themselves, or, widened, in copies.
 template <class T>
 struct Block {
   std::int64_t sample, begin, count, stride;
   const T* logits;
+  const T* probabilities;  // or null
+  T* result;               // the logits' gradient, or null
 };
 
 // Calls body(block, scratch) over fixed blocks of positions, small enough for the cache; the scratch memory has room
 // for `numbers` of each class of a block's positions.
-template <class T, class Body>
-void for_blocks(const CrossEntropy& p, std::int64_t numbers, Body&& body) {
+template <class S, class Body>
+void for_blocks(const CrossEntropy& p, void* grad_input, std::int64_t numbers, Body&& body) {
+  using T = Compute<S>;
   const std::int64_t size = std::clamp<std::int64_t>(kItem / p.classes / 16 * 16, 16, kSoftmaxPositions);
   const std::int64_t blocks = (p.positions + size - 1) / size;
   // Samples of few logits share an item.
   const std::int64_t together = std::max<std::int64_t>(1, kItem / (p.classes * std::min(size, p.positions)));
-  const std::int64_t all = p.samples * blocks;
+  const std::int64_t all = p.samples * blocks, most = p.classes * std::min(size, p.positions);
   const Work work{(all + together - 1) / together, 2.0 * static_cast<double>(p.samples * p.positions * p.classes)};
   parallel_for(work, p.dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush, [&](std::int64_t item) {
-    Workspace<T> scratch(numbers * p.classes * std::min(size, p.positions));
+    Workspace<T> scratch((numbers + (is_wide<S> ? 0 : 3)) * most);
     for (std::int64_t i = item * together; i < std::min(all, (item + 1) * together); ++i) {
-      const std::int64_t n = i / blocks, begin = i % blocks * size;
-      const T* logits = static_cast<const T*>(p.logits) + n * p.classes * p.positions + begin;
-      body(Block<T>{n, begin, std::min(size, p.positions - begin), p.positions, logits}, scratch.data());
+      const std::int64_t n = i / blocks, begin = i % blocks * size, count = std::min(size, p.positions - begin);
+      const std::int64_t offset = n * p.classes * p.positions + begin;
+      const S* logits = static_cast<const S*>(p.logits) + offset;
+      const S* probabilities = p.target ? nullptr : static_cast<const S*>(p.probabilities) + offset;
+      S* result = grad_input ? static_cast<S*>(grad_input) + offset : nullptr;
+      if constexpr (is_wide<S>) {
+        body(Block<T>{n, begin, count, p.positions, logits, probabilities, result}, scratch.data());
+      } else {
+        T* copies = scratch + numbers * most;
+        for (std::int64_t c = 0; c < p.classes; ++c) {
+          widen_run(logits + c * p.positions, copies + c * count, count);
+          if (probabilities) widen_run(probabilities + c * p.positions, copies + most + c * count, count);
+        }
+        T* wide_result = copies + 2 * most;
+        body(Block<T>{n, begin, count, count, copies, probabilities ? copies + most : nullptr, wide_result},
+             scratch.data());
+        for (std::int64_t c = 0; result && c < p.classes; ++c)
+          narrow_run(wide_result + c * count, result + c * p.positions, count);
+      }
     }
   });
 }
@@ -77,20 +97,19 @@ double cross_entropy_divisor(const CrossEntropy& p) {
 }
 
 double cross_entropy(const CrossEntropy& p, void* losses) {
-  const SoftmaxKernel& kernel = choose_softmax(p.dtype, active_isa_mask());
+  const SoftmaxKernel& kernel = choose_softmax(compute_dtype(p.dtype), active_isa_mask());
   const Shares shares(p);
   const std::int64_t size = p.samples * p.positions;
   if (size == 0) return 0;
   Workspace<double> values(size);
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    for_blocks<T>(p, 1, [&](const Block<T>& block, T* logarithms) {
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    for_blocks<S>(p, nullptr, 1, [&](const Block<T>& block, T* logarithms) {
       softmax_block(kernel, p, block, logarithms, block.count, true);
       double* loss = values + block.sample * p.positions + block.begin;
       std::fill_n(loss, block.count, 0.0);
-      const T* own = p.target
-                         ? nullptr
-                         : static_cast<const T*>(p.probabilities) + (block.logits - static_cast<const T*>(p.logits));
+      const T* own = block.probabilities;
       const auto share = [&](std::int64_t c, std::int64_t i) {
         return own ? static_cast<double>(own[c * block.stride + i]) * shares.hard + shares.even : shares.even;
       };
@@ -114,7 +133,7 @@ double cross_entropy(const CrossEntropy& p, void* losses) {
         }
       }
       for (std::int64_t i = 0; losses && i < block.count; ++i)
-        static_cast<T*>(losses)[block.sample * p.positions + block.begin + i] = static_cast<T>(loss[i]);
+        static_cast<S*>(losses)[block.sample * p.positions + block.begin + i] = narrow(static_cast<T>(loss[i]), S{});
     });
   });
   // Runs of 128 first: the rounding errors of a long sum grow with its longest chain.
@@ -128,23 +147,24 @@ double cross_entropy(const CrossEntropy& p, void* losses) {
 }
 
 void cross_entropy_backward(const CrossEntropy& p, const void* grad_output, double factor, void* grad_input) {
-  const SoftmaxKernel& kernel = choose_softmax(p.dtype, active_isa_mask());
+  const SoftmaxKernel& kernel = choose_softmax(compute_dtype(p.dtype), active_isa_mask());
   const Shares shares(p);
   if (p.samples * p.positions == 0) return;
   double all_weights = 0;
   for (std::int64_t c = 0; c < p.classes; ++c) all_weights += p.weight[c];
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    for_blocks<T>(p, 0, [&](const Block<T>& block, T*) {
-      const std::int64_t offset = block.logits - static_cast<const T*>(p.logits);
-      T* result = static_cast<T*>(grad_input) + offset;
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    for_blocks<S>(p, grad_input, 0, [&](const Block<T>& block, T*) {
+      T* result = block.result;
       softmax_block(kernel, p, block, result, block.stride, false);
       // The gradient is (softmax * sum of the coefficients - coefficients) times the loss's own gradient.
       T sums[kSoftmaxPositions], gradients[kSoftmaxPositions];
       const std::int64_t first = block.sample * p.positions + block.begin;
-      const T* own = p.target ? nullptr : static_cast<const T*>(p.probabilities) + offset;
+      const T* own = block.probabilities;
       for (std::int64_t i = 0; i < block.count; ++i) {
-        const double g = grad_output ? static_cast<double>(static_cast<const T*>(grad_output)[first + i]) : factor;
+        const double g =
+            grad_output ? static_cast<double>(widen(static_cast<const S*>(grad_output)[first + i])) : factor;
         gradients[i] = counts(p, first + i) ? static_cast<T>(g) : T(0);
         double sum = shares.even * all_weights;
         if (!own && counts(p, first + i)) sum += shares.hard * p.weight[p.target[first + i]];

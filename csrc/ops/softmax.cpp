@@ -26,18 +26,19 @@ struct Dense {
   std::int64_t stride;
 };
 
-template <class T>
-void copy_matrix(Matrix<T> from, Matrix<T> to, std::int64_t count, std::int64_t positions) {
+template <class From, class To>
+void copy_matrix(Matrix<From> from, Matrix<To> to, std::int64_t count, std::int64_t positions) {
   for (std::int64_t c = 0; c < count; ++c)
     for (std::int64_t p = 0; p < positions; ++p)
-      to.data[c * to.row_stride + p * to.step] = from.data[c * from.row_stride + p * from.step];
+      to.data[c * to.row_stride + p * to.step] = narrow(widen(from.data[c * from.row_stride + p * from.step]), To{});
 }
 
 // Runs body(arrays, strides, positions, as_rows) over fixed blocks of distributions; the last of the K arrays is the
 // result. Whether distributions are taken as rows depends on the stride of the first array's axis only, so that a
 // sample's result does not depend on the others.
-template <class T, int K, class Body>
+template <class S, int K, class Body>
 void for_distributions(const Strided* const (&arrays)[K], int axis, Subnormals mode, Body&& body) {
+  using T = Compute<S>;
   const std::int64_t count = arrays[0]->shape[static_cast<std::size_t>(axis)];
   const std::int64_t size = arrays[0]->size();
   if (size == 0) return;
@@ -51,13 +52,14 @@ void for_distributions(const Strided* const (&arrays)[K], int axis, Subnormals m
   const std::int64_t blocks = (inner + block - 1) / block;
   parallel_for({outer * blocks, 2.0 * static_cast<double>(size)}, mode, [&](std::int64_t item) {
     const std::int64_t begin = item % blocks * block, positions = std::min(block, inner - begin);
-    Matrix<T> matrix[K];
+    Matrix<S> matrix[K];
     bool copied[K];
     bool any = false;
     for (int k = 0; k < K; ++k) {
-      matrix[k] = {static_cast<T*>(arrays[k]->data) + nest.offset(k, item / blocks * inner + begin),
+      matrix[k] = {static_cast<S*>(arrays[k]->data) + nest.offset(k, item / blocks * inner + begin),
                    arrays[k]->stride[static_cast<std::size_t>(axis)], nest.inner_stride(k)};
-      copied[k] = as_rows ? count > 1 && matrix[k].row_stride != 1 : positions > 1 && matrix[k].step != 1;
+      copied[k] =
+          !is_wide<S> || (as_rows ? count > 1 && matrix[k].row_stride != 1 : positions > 1 && matrix[k].step != 1);
       any |= copied[k];
     }
     if (as_rows) {
@@ -65,27 +67,30 @@ void for_distributions(const Strided* const (&arrays)[K], int axis, Subnormals m
       for (std::int64_t p = 0; p < positions; ++p) {
         T* row[K];
         for (int k = 0; k < K; ++k) {
-          T* own = matrix[k].data + p * matrix[k].step;
-          row[k] = copied[k] ? scratch.data() + k * count : own;
-          if (copied[k] && k < K - 1) copy_matrix<T>({own, matrix[k].row_stride, 0}, {row[k], 1, 0}, count, 1);
+          S* own = matrix[k].data + p * matrix[k].step;
+          row[k] = scratch.data() + k * count;
+          if constexpr (is_wide<S>) {
+            if (!copied[k]) row[k] = own;
+          }
+          if (copied[k] && k < K - 1) copy_matrix<S, T>({own, matrix[k].row_stride, 0}, {row[k], 1, 0}, count, 1);
         }
         body.row(row, count);
         if (copied[K - 1])
-          copy_matrix<T>({row[K - 1], 1, 0}, {matrix[K - 1].data + p * matrix[K - 1].step, matrix[K - 1].row_stride, 0},
-                         count, 1);
+          copy_matrix<T, S>({row[K - 1], 1, 0},
+                            {matrix[K - 1].data + p * matrix[K - 1].step, matrix[K - 1].row_stride, 0}, count, 1);
       }
       return;
     }
     Workspace<T> scratch(any ? K * count * positions : 0);
     Dense<T> dense[K];
     for (int k = 0; k < K; ++k) {
-      dense[k] = {matrix[k].data, matrix[k].row_stride};
+      if constexpr (is_wide<S>) dense[k] = {matrix[k].data, matrix[k].row_stride};
       if (!copied[k]) continue;
       dense[k] = {scratch.data() + k * count * positions, positions};
-      if (k < K - 1) copy_matrix<T>(matrix[k], {dense[k].data, positions, 1}, count, positions);
+      if (k < K - 1) copy_matrix<S, T>(matrix[k], {dense[k].data, positions, 1}, count, positions);
     }
     body.columns(dense, count, positions);
-    if (copied[K - 1]) copy_matrix<T>({dense[K - 1].data, positions, 1}, matrix[K - 1], count, positions);
+    if (copied[K - 1]) copy_matrix<T, S>({dense[K - 1].data, positions, 1}, matrix[K - 1], count, positions);
   });
 }
 
@@ -122,14 +127,15 @@ struct Backward {
 }  // namespace
 
 void softmax(Dtype dtype, const Strided& x, const Strided& y, int axis, bool logarithm) {
-  const Forward body{choose_softmax(dtype, active_isa_mask()), logarithm};
-  dispatch_dtype(dtype, [&](auto zero) { for_distributions<decltype(zero), 2>({&x, &y}, axis, mode_of(dtype), body); });
+  const Forward body{choose_softmax(compute_dtype(dtype), active_isa_mask()), logarithm};
+  dispatch_storage(dtype,
+                   [&](auto zero) { for_distributions<decltype(zero), 2>({&x, &y}, axis, mode_of(dtype), body); });
 }
 
 void softmax_backward(Dtype dtype, const Strided& grad_output, const Strided& y, const Strided& grad_input, int axis,
                       bool logarithm) {
-  const Backward body{choose_softmax(dtype, active_isa_mask()), logarithm};
-  dispatch_dtype(dtype, [&](auto zero) {
+  const Backward body{choose_softmax(compute_dtype(dtype), active_isa_mask()), logarithm};
+  dispatch_storage(dtype, [&](auto zero) {
     for_distributions<decltype(zero), 3>({&y, &grad_output, &grad_input}, axis, mode_of(dtype), body);
   });
 }

@@ -31,7 +31,7 @@ __all__ = [
 
 def _map(name: str, x: Any, data_format: object, parameter: float = 0.0) -> Any:
     channels_last(data_format)
-    array, restore = as_arrays(x=x)
+    array, restore = as_arrays(sixteen_bit=True, x=x)
     result = np.empty_like(array)
     _core.eltwise(name, array, None, result, parameter)
     return restore(result)
@@ -41,7 +41,7 @@ def _map_backward(
     name: str, grad_output: Any, saved: str, value: Any, data_format: object, parameter: float = 0.0
 ) -> Any:
     channels_last(data_format)
-    array, gradient, restore = as_arrays(**{saved: value}, grad_output=grad_output)
+    array, gradient, restore = as_arrays(sixteen_bit=True, **{saved: value}, grad_output=grad_output)
     same_shape(gradient, array.shape, "grad_output")
     result = np.empty_like(gradient)
     _core.eltwise(f"{name}_backward", gradient, array, result, parameter)
@@ -54,7 +54,7 @@ def relu(x: Any, *, data_format: str = "channels_first") -> Any:
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     data_format : str
         Accepted as by every op; the result does not depend on it.
 
@@ -66,7 +66,7 @@ def relu(x: Any, *, data_format: str = "channels_first") -> Any:
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64.
+        `x` is not an array of float32, float64, float16 or bfloat16.
     """
     return _map("relu", x, data_format)
 
@@ -89,7 +89,7 @@ def relu_backward(grad_output: Any, y: Any, *, data_format: str = "channels_firs
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes differ.
     """
@@ -102,7 +102,7 @@ def leaky_relu(x: Any, negative_slope: float = 0.01, *, data_format: str = "chan
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     negative_slope : float
         The slope left of 0.
     data_format : str
@@ -116,7 +116,7 @@ def leaky_relu(x: Any, negative_slope: float = 0.01, *, data_format: str = "chan
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64, or `negative_slope` not a number.
+        `x` is not an array of float32, float64, float16 or bfloat16, or `negative_slope` not a number.
     """
     return _map("leaky_relu", x, data_format, number(negative_slope, "negative_slope"))
 
@@ -143,7 +143,7 @@ def leaky_relu_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes differ.
     """
@@ -156,7 +156,7 @@ def elu(x: Any, alpha: float = 1.0, *, data_format: str = "channels_first") -> A
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     alpha : float
         Minus the limit at minus infinity.
     data_format : str
@@ -170,7 +170,7 @@ def elu(x: Any, alpha: float = 1.0, *, data_format: str = "channels_first") -> A
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64, or `alpha` not a number.
+        `x` is not an array of float32, float64, float16 or bfloat16, or `alpha` not a number.
 
     References
     ----------
@@ -200,7 +200,7 @@ def elu_backward(grad_output: Any, x: Any, alpha: float = 1.0, *, data_format: s
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes differ.
     """
@@ -213,7 +213,7 @@ def sigmoid(x: Any, *, data_format: str = "channels_first") -> Any:
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     data_format : str
         Accepted as by every op; the result does not depend on it.
 
@@ -225,7 +225,7 @@ def sigmoid(x: Any, *, data_format: str = "channels_first") -> Any:
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64.
+        `x` is not an array of float32, float64, float16 or bfloat16.
     """
     return _map("sigmoid", x, data_format)
 
@@ -248,7 +248,7 @@ def sigmoid_backward(grad_output: Any, y: Any, *, data_format: str = "channels_f
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes differ.
     """
@@ -261,7 +261,7 @@ def tanh(x: Any, *, data_format: str = "channels_first") -> Any:
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     data_format : str
         Accepted as by every op; the result does not depend on it.
 
@@ -273,7 +273,7 @@ def tanh(x: Any, *, data_format: str = "channels_first") -> Any:
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64.
+        `x` is not an array of float32, float64, float16 or bfloat16.
     """
     return _map("tanh", x, data_format)
 
@@ -296,7 +296,7 @@ def tanh_backward(grad_output: Any, y: Any, *, data_format: str = "channels_firs
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes differ.
     """
@@ -311,7 +311,7 @@ def step(x: Any, *, data_format: str = "channels_first") -> Any:
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     data_format : str
         Accepted as by every op; the result does not depend on it.
 
@@ -323,7 +323,7 @@ def step(x: Any, *, data_format: str = "channels_first") -> Any:
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64.
+        `x` is not an array of float32, float64, float16 or bfloat16.
     """
     return _map("step", x, data_format)
 
@@ -346,7 +346,7 @@ def _result(x: Array, axis: int) -> Array:
 
 def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
     channels_last(data_format)
-    array, restore = as_arrays(x=np.asarray(x) if isinstance(x, np.generic) else x)
+    array, restore = as_arrays(sixteen_bit=True, x=np.asarray(x) if isinstance(x, np.generic) else x)
     along = _axis(array, "x", axis)
     result = _result(array, along)
     _core.softmax(array, result, along, logarithm)
@@ -355,7 +355,7 @@ def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
 
 def _softmax_backward(grad_output: Any, y: Any, axis: object, data_format: object, logarithm: bool) -> Any:
     channels_last(data_format)
-    value, gradient, restore = as_arrays(y=y, grad_output=grad_output)
+    value, gradient, restore = as_arrays(sixteen_bit=True, y=y, grad_output=grad_output)
     along = _axis(value, "y", axis)
     same_shape(gradient, value.shape, "grad_output")
     result = _result(value, along)
@@ -369,7 +369,7 @@ def softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     Parameters
     ----------
     x : array
-        At least one dimension, float32 or float64.
+        At least one dimension, float32, float64, float16 or bfloat16.
     axis : int
         The axis whose entries become the probabilities of one distribution.
     data_format : str
@@ -383,7 +383,7 @@ def softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64, or `axis` not an int.
+        `x` is not an array of float32, float64, float16 or bfloat16, or `axis` not an int.
     ValueError
         `x` has no axis `axis`.
     """
@@ -410,7 +410,7 @@ def softmax_backward(grad_output: Any, y: Any, axis: int, *, data_format: str = 
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, of two dtypes, or `axis` not an int.
+        Not arrays of float32, float64, float16 or bfloat16, of two dtypes, or `axis` not an int.
     ValueError
         The shapes differ, or have no axis `axis`.
     """
@@ -423,7 +423,7 @@ def log_softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> An
     Parameters
     ----------
     x : array
-        At least one dimension, float32 or float64.
+        At least one dimension, float32, float64, float16 or bfloat16.
     axis : int
         The axis whose entries become the logarithms of one distribution's probabilities.
     data_format : str
@@ -437,7 +437,7 @@ def log_softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> An
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64, or `axis` not an int.
+        `x` is not an array of float32, float64, float16 or bfloat16, or `axis` not an int.
     ValueError
         `x` has no axis `axis`.
     """
@@ -464,7 +464,7 @@ def log_softmax_backward(grad_output: Any, y: Any, axis: int, *, data_format: st
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, of two dtypes, or `axis` not an int.
+        Not arrays of float32, float64, float16 or bfloat16, of two dtypes, or `axis` not an int.
     ValueError
         The shapes differ, or have no axis `axis`.
     """

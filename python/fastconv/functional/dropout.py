@@ -62,7 +62,7 @@ def _apply(x: Array, keep: Array, p: float) -> Array:
 
 
 def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int = 0, last: bool = False) -> Any:
-    array, restore = as_arrays(x=x)
+    array, restore = as_arrays(sixteen_bit=True, x=x)
     probability, number_of_stream = _probability(p), _seed(seed)
     if n:
         layout = "(N, *spatial, C)" if last else "(N, C, *spatial)"
@@ -78,7 +78,7 @@ def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int 
 
 def _drop_backward(grad_output: Any, mask: Any, p: object, data_format: object) -> Any:
     channels_last(data_format)
-    gradient, restore = as_arrays(grad_output=grad_output)
+    gradient, restore = as_arrays(sixteen_bit=True, grad_output=grad_output)
     keep = np.asarray(mask)
     if keep.dtype != np.bool_:
         raise TypeError(f"mask: expected bool, got {keep.dtype}")
@@ -104,7 +104,7 @@ def dropout(
     Parameters
     ----------
     x : array
-        Any shape, float32 or float64.
+        Any shape, float32, float64, float16 or bfloat16.
     p : float
         Probability of a zero, from 0 to 1.
     training : bool
@@ -124,7 +124,7 @@ def dropout(
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64, or an argument is of the wrong kind.
+        `x` is not an array of float32, float64, float16 or bfloat16, or an argument is of the wrong kind.
     ValueError
         `p` or `seed` out of range, or a noise shape that does not fit.
 
@@ -143,7 +143,7 @@ def dropout_backward(grad_output: Any, mask: Any, p: float = 0.5, *, data_format
     Parameters
     ----------
     grad_output : array
-        The gradient of the output, float32 or float64.
+        The gradient of the output, float32, float64, float16 or bfloat16.
     mask : array of bool
         As `dropout` returned it.
     p : float
@@ -159,7 +159,7 @@ def dropout_backward(grad_output: Any, mask: Any, p: float = 0.5, *, data_format
     Raises
     ------
     TypeError
-        `grad_output` is not an array of float32 or float64, or `mask` not of bool.
+        `grad_output` is not an array of float32, float64, float16 or bfloat16, or `mask` not of bool.
     ValueError
         A mask that does not fit, or `p` out of range.
     """
@@ -172,7 +172,7 @@ _CHANNELS = """Set whole channels of {n}-dimensional images to zero with probabi
     ----------
     x : array
         ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last) with {n} spatial dimension(s),
-        float32 or float64.
+        float32, float64, float16 or bfloat16.
     p : float
         Probability of a zero, from 0 to 1; kept channels are scaled by ``1 / (1 - p)``.
     training : bool
@@ -190,7 +190,7 @@ _CHANNELS = """Set whole channels of {n}-dimensional images to zero with probabi
     Raises
     ------
     TypeError
-        `x` is not an array of float32 or float64, or an argument is of the wrong kind.
+        `x` is not an array of float32, float64, float16 or bfloat16, or an argument is of the wrong kind.
     ValueError
         `x` of another rank, or `p` or `seed` out of range.
 

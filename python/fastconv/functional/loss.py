@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, as_arrays, as_ndarray, channels_last, number, require, same_shape
+from fastconv._check import Array, as_arrays, as_ndarray, channels_last, is_sixteen_bit, number, require, same_shape
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -38,7 +39,7 @@ def _gradient_of(grad_output: Any, dtype: Any, shape: tuple[int, ...]) -> Array:
     """The loss's gradient as an array of the loss's shape; a plain number serves where the loss is one."""
     if isinstance(grad_output, int | float | np.number):
         grad_output = np.asarray(grad_output, dtype)
-    gradient, _ = as_arrays(grad_output=grad_output)
+    gradient, _ = as_arrays(sixteen_bit=True, grad_output=grad_output)
     require(gradient is not None, "grad_output: got None, expected an array")
     if gradient.dtype != dtype:
         raise TypeError(f"grad_output: dtype {gradient.dtype} differs from the input's {dtype}")
@@ -53,7 +54,7 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean", *, data_format: str =
     Parameters
     ----------
     y, target : array
-        Of one shape and dtype, float32 or float64.
+        Of one shape and dtype, float32, float64, float16 or bfloat16.
     reduction : {"mean", "sum", "none"}
         The mean or the sum over all elements (added in float64), or no reduction.
     data_format : str
@@ -67,13 +68,13 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean", *, data_format: str =
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes differ, or the reduction is unknown.
     """
     channels_last(data_format)
     _check_reduction(reduction)
-    output, wanted, restore = as_arrays(y=y, target=target)
+    output, wanted, restore = as_arrays(sixteen_bit=True, y=y, target=target)
     same_shape(wanted, output.shape, "target")
     if reduction == "none":
         loss = np.empty_like(output)
@@ -108,23 +109,39 @@ def mse_loss_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         The shapes do not fit, or the reduction is unknown.
     """
     channels_last(data_format)
     _check_reduction(reduction)
-    output, wanted, restore = as_arrays(y=y, target=target)
+    output, wanted, restore = as_arrays(sixteen_bit=True, y=y, target=target)
     same_shape(wanted, output.shape, "target")
     gradient = _gradient_of(grad_output, output.dtype, output.shape if reduction == "none" else ())
-    result = np.empty_like(output)
-    factor = 2.0
-    if reduction != "none":
-        factor *= float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
-    _core.eltwise("scaled_difference", output, wanted, result, factor)
     if reduction == "none":
-        result *= gradient
-    return restore(result)
+        return restore(_times(_scaled_difference, gradient, output, wanted))
+    factor = 2.0 * float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
+    return restore(_scaled_difference(output, wanted, factor))
+
+
+def _scaled_difference(output: Array, wanted: Array, factor: float = 2.0) -> Array:
+    result = np.empty_like(output)
+    _core.eltwise("scaled_difference", output, wanted, result, factor)
+    return result
+
+
+def _times(function: Callable[..., Array], gradient: Array, *arrays: Array | None) -> Array:
+    """``function(*arrays) * gradient``; of 16-bit arrays in float32, so that the result is rounded once."""
+    dtype = gradient.dtype
+    if is_sixteen_bit(dtype):
+        wide = (None if array is None else array.astype(np.float32) for array in arrays)
+        product = function(*wide)
+        product *= gradient.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return product.astype(dtype)
+    result = function(*arrays)
+    result *= gradient
+    return result
 
 
 def _broadcast(array: Array | None, shape: tuple[int, ...], name: str) -> Array | None:
@@ -140,7 +157,9 @@ def _binary_arrays(
     y: Any, target: Any, weight: Any, pos_weight: Any
 ) -> tuple[tuple[Array, Array, Array | None, Array | None], Any]:
     """The checked arrays of a binary cross entropy, weights broadcast to `y`'s shape, and what restores results."""
-    output, wanted, factor, positive, restore = as_arrays(y=y, target=target, weight=weight, pos_weight=pos_weight)
+    output, wanted, factor, positive, restore = as_arrays(
+        sixteen_bit=True, y=y, target=target, weight=weight, pos_weight=pos_weight
+    )
     same_shape(wanted, output.shape, "target")
     weights = _broadcast(factor, output.shape, "weight"), _broadcast(positive, output.shape, "pos_weight")
     return (output, wanted, *weights), restore
@@ -162,7 +181,7 @@ def binary_cross_entropy_with_logits(
     Parameters
     ----------
     y, target : array
-        Logits and the wanted probabilities, of one shape and dtype, float32 or float64.
+        Logits and the wanted probabilities, of one shape and dtype, float32, float64, float16 or bfloat16.
     weight : array, optional
         A factor for each element; any shape that broadcasts to `y`'s.
     reduction : {"mean", "sum", "none"}
@@ -180,7 +199,7 @@ def binary_cross_entropy_with_logits(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, or an unknown reduction.
     """
@@ -231,7 +250,7 @@ def binary_cross_entropy_with_logits_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, or an unknown reduction.
     """
@@ -240,14 +259,18 @@ def binary_cross_entropy_with_logits_backward(
     arrays, restore = _binary_arrays(y, target, weight, pos_weight)
     output = arrays[0]
     gradient = _gradient_of(grad_output, output.dtype, output.shape if reduction == "none" else ())
-    result = np.empty_like(output)
-    factor = 1.0
-    if reduction != "none":
-        factor = float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
-    _core.binary_cross_entropy(*arrays, result, True, factor)
     if reduction == "none":
-        result *= gradient
-    return restore(result)
+        return restore(_times(_binary_derivative, gradient, *arrays))
+    factor = float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
+    return restore(_binary_derivative(*arrays, factor))
+
+
+def _binary_derivative(
+    output: Array, wanted: Array, weight: Array | None, pos_weight: Array | None, factor: float = 1.0
+) -> Array:
+    result = np.empty_like(output)
+    _core.binary_cross_entropy(output, wanted, weight, pos_weight, result, True, factor)
+    return result
 
 
 class _CrossEntropy:
@@ -272,7 +295,7 @@ class _CrossEntropy:
         smoothing = number(label_smoothing, "label_smoothing")
         if not 0 <= smoothing <= 1:
             raise ValueError(f"label_smoothing: got {label_smoothing!r}, expected a number between 0 and 1")
-        values, weights, self.restore = as_arrays(logits=logits, weight=weight)
+        values, weights, self.restore = as_arrays(sixteen_bit=True, logits=logits, weight=weight)
         if values.ndim == 0:
             raise ValueError(f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
         given = as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
@@ -291,7 +314,7 @@ class _CrossEntropy:
         self.shape: tuple[int, ...] = (*values.shape[:1], *values.shape[2:]) if values.ndim > 1 else ()
         self.matrix = (samples, positions)
         self.dtype = values.dtype
-        if given.dtype.kind == "f":
+        if given.dtype.kind == "f" or is_sixteen_bit(given.dtype):
             same_shape(given, expected, "target")
             if given.dtype != values.dtype:
                 raise TypeError(f"target: dtype {given.dtype} differs from logits' {values.dtype}; cast it")
@@ -328,8 +351,8 @@ def cross_entropy(
     Parameters
     ----------
     logits : array
-        ``(N, C)``, ``(N, C, *spatial)`` or, for one sample, ``(C,)``; float32 or float64, classes on axis 1
-        (``(N, *spatial, C)`` channels last).
+        ``(N, C)``, ``(N, C, *spatial)`` or, for one sample, ``(C,)``; float32, float64, float16 or bfloat16, classes on
+        axis 1 (``(N, *spatial, C)`` channels last).
     target : array
         Class indices, any integer dtype, of the shape of `logits` without the classes; or class probabilities of
         `logits`' shape and dtype.
@@ -352,7 +375,7 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, of two dtypes, or a target of neither kind.
+        Not arrays of float32, float64, float16 or bfloat16, of two dtypes, or a target of neither kind.
     ValueError
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
@@ -391,7 +414,7 @@ def cross_entropy_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, of two dtypes, or a target of neither kind.
+        Not arrays of float32, float64, float16 or bfloat16, of two dtypes, or a target of neither kind.
     ValueError
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
