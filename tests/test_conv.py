@@ -228,3 +228,35 @@ def kernel_problems(row, axes, edge):
         return
     yield Problem("", "conv", 1, edge, length, 3, (1,) * (axes - 1) + (3,), ones, "same", ones)
     yield Problem("", "conv", 1, 3, length, edge, (1,) * (axes - 1) + (2,), (2,) * axes, "same", ones)
+
+
+@pytest.mark.parametrize("view", ["contiguous", "gapped", "reversed"])
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize("op", ["conv", "conv_transpose"])
+@pytest.mark.parametrize("sizes", [(1,), (5,), (5, 3), (1, 1), (2, 3, 2)])
+def test_one_window_is_a_matrix_product(isa, sizes, op, data_format, view):
+    """A window as large as its input, as LeNet-5's last one and a generator's first: few and many samples."""
+    rng = np.random.default_rng(3)
+    ones = (1,) * len(sizes)
+    for n, c, k in ((1, 3, 5), (7, 16, 33), (70, 1, 2)):
+        size = sizes if op == "conv" else ones
+        pads = ((0, 0),) * len(sizes)
+        extra = (0,) * len(sizes) if op == "conv_transpose" else ()
+        problem = Problem("", op, n, c, size, k, sizes, ones, pads, ones, 1, output_padding=extra)
+        for bias in (False, True):
+            call = expected.make_call(problem, np.float32, rng, data_format, view, bias)
+            expected.check(call, rng, view)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 40])
+def test_infinite_gradients_do_not_meet_the_padding(isa, channels):
+    """An infinite gradient reaches the weights whose taps read an input there, and no other."""
+    x = np.ones((2, channels, 5, 6), np.float32)
+    gradient = np.ones((2, 3, 5, 6), np.float32)
+    gradient[0, 1, 0, 0] = np.inf
+    result = F.conv2d_backward(gradient, x, np.ones((3, channels, 3, 3), np.float32), padding=1).weight
+    reads = np.zeros((3, 3), bool)
+    reads[1:, 1:] = True
+    np.testing.assert_array_equal(np.isposinf(result[1]), np.broadcast_to(reads, (channels, 3, 3)))
+    assert np.isfinite(result[[0, 2]]).all()
+    assert not np.isnan(result).any()

@@ -32,6 +32,51 @@ void check_conv(const ConvShape& shape, const ArrayView& input, const ArrayView&
 
 namespace {
 
+// The one step between the elements of a view's channels and positions, if they lie so; 0 if not.
+std::int64_t joint_step(const ArrayView& view) {
+  std::int64_t step = 0, inside = 1;
+  for (int i = kRank - 1; i >= 1; --i) {
+    if (view.shape[i] == 1) continue;
+    if (inside == 1) step = view.stride[i];
+    if (view.stride[i] != inside * step) return 0;
+    inside *= view.shape[i];
+  }
+  return inside == 1 ? 1 : step;
+}
+
+}  // namespace
+
+bool as_matrix_product(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
+                       MatrixProduct& product) {
+  if (shape.groups != 1 || input.size() == 0) return false;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    const Window& window = shape.window[axis];
+    const bool whole = window.kernel == input.extent(axis) && (window.kernel == 1 || window.dilation == 1);
+    if (!whole || output.extent(axis) != 1 || window.pad_before != 0 || window.pad_after != 0) return false;
+  }
+  const std::int64_t input_step = joint_step(input), weight_step = joint_step(weight);
+  if (input_step == 0 || weight_step == 0) return false;
+  const auto matrix = [](const ArrayView& from, std::int64_t rows, std::int64_t step, std::int64_t samples) {
+    ArrayView view;
+    view.data = from.data;
+    view.dtype = from.dtype;
+    view.shape[1] = rows;
+    view.stride[1] = step;
+    view.shape[4] = samples;
+    view.stride[4] = from.stride[0];
+    return view;
+  };
+  const std::int64_t length = input.size() / input.shape[0];
+  product.input = matrix(input, length, input_step, input.shape[0]);
+  product.output = matrix(output, output.shape[1], output.stride[1], output.shape[0]);
+  product.weight = matrix(weight, length, weight_step, 1);
+  product.weight.shape[0] = weight.shape[0];
+  product.weight.stride[0] = weight.stride[0];
+  return true;
+}
+
+namespace {
+
 template <class S>
 GatherProblem<S> gather_problem(const ArrayView& x, const ArrayView& weight, const ArrayView& y, std::int64_t groups) {
   GatherProblem<S> problem;
@@ -60,10 +105,30 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
 template <class S>
 void run(const GatherProblem<S>& problem) {
   if (problem.y_shape.size() == 0) return;
-  if (problem.x_channels == 1 && problem.y_channels <= 4 && problem.groups > 1)
+  if (problem.x_channels == 1 && problem.y_channels <= 4)
     gather_depthwise(problem);
   else
     gather_dense(problem);
+}
+
+void forward_inside(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
+                    const ArrayView& output, const Activation* activation) {
+  dispatch_storage(input.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    std::vector<Compute<S>> storage;
+    GatherProblem<S> problem = gather_problem<S>(input, weight, output, shape.groups);
+    problem.bias = wide_bias<S>(bias, storage);
+    problem.weight_y = weight.stride[0];
+    problem.weight_x = weight.stride[1];
+    problem.weight_group = weight.stride[0] * problem.y_channels;
+    for (int axis = 0; axis < kSpatial; ++axis)
+      problem.phases[axis] = forward_phases(shape.window[axis], output.extent(axis));
+    if (activation) {
+      const ActivationKernel& kernel = choose_activation(compute_dtype(input.dtype), active_isa_mask());
+      problem.finish = {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
+    }
+    run(problem);
+  });
 }
 
 void backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
@@ -161,27 +226,21 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
 void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
                   const ArrayView& output, const Activation* activation) {
   check_conv(shape, input, weight, output);
-  dispatch_storage(input.dtype, [&](auto zero) {
-    using S = decltype(zero);
-    std::vector<Compute<S>> storage;
-    GatherProblem<S> problem = gather_problem<S>(input, weight, output, shape.groups);
-    problem.bias = wide_bias<S>(bias, storage);
-    problem.weight_y = weight.stride[0];
-    problem.weight_x = weight.stride[1];
-    problem.weight_group = weight.stride[0] * problem.y_channels;
-    for (int axis = 0; axis < kSpatial; ++axis)
-      problem.phases[axis] = forward_phases(shape.window[axis], output.extent(axis));
-    if (activation) {
-      const ActivationKernel& kernel = choose_activation(compute_dtype(input.dtype), active_isa_mask());
-      problem.finish = {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
-    }
-    run(problem);
-  });
+  MatrixProduct product;
+  if (as_matrix_product(shape, input, weight, output, product))
+    forward_inside(product.shape, product.input, product.weight, bias, product.output, activation);
+  else
+    forward_inside(shape, input, weight, bias, output, activation);
 }
-
 void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
                          const ArrayView& bias, const ArrayView& grad_input) {
   check_conv(shape, grad_input, weight, grad_output);
+  MatrixProduct product;
+  // A bias has one number a channel, not one a tap of it.
+  if (!bias && as_matrix_product(shape, grad_input, weight, grad_output, product)) {
+    backward_input_inside(product.shape, product.output, product.weight, {}, product.input);
+    return;
+  }
   backward_input_inside(shape, grad_output, weight, bias, grad_input);
   const bool repeats = std::any_of(shape.window, shape.window + kSpatial,
                                    [](const Window& window) { return window.mode != PadMode::zeros; });

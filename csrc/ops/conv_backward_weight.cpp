@@ -18,7 +18,8 @@ namespace {
 constexpr std::int64_t kBlockPositions = 224;
 constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;  // elements of one item's sums
-constexpr std::int64_t kPartials = std::int64_t{4} << 20;      // elements of all parts together
+constexpr std::int64_t kStoredTogether = 16;
+constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -146,14 +147,37 @@ class WeightGradient {
       if (live < cols_) std::fill_n(panel, outputs * cols_, T(0));
       grad_packer.pack(panel, n, item.group * k_ + item.k0 + k, live, j0, cols_, 1);
     }
+    // Channels that do not fill a tile's rows share it with those of other taps. All taps must then have the same
+    // outputs, those in the padding too, whose packed zeros meet finite gradients only.
+    const bool few = item.channels == c_block_ && item.channels < 2 * gemm_->tile_rows;
+    if (few && taps_ > 1 && all_finite(grad, ceil_div(item.outputs, cols_) * cols_ * outputs)) {
+      list_rows(segments, slots, count);
+      std::vector<const T*> rows;
+      for (std::int64_t d : slots[0].base)
+        for (std::int64_t h : slots[1].base)
+          for (std::int64_t w : slots[2].base)
+            for (std::int64_t c = 0; c < item.channels; ++c)
+              rows.push_back(input + c * plane + (d * slots[1].slots + h) * slots[2].slots + w);
+      add_tiles(item, rows, grad, outputs, segments, sums);
+      return;
+    }
+    std::vector<const T*> rows(static_cast<std::size_t>(item.channels));
+    for (std::int64_t c = 0; c < item.channels; ++c) rows[static_cast<std::size_t>(c)] = input + c * plane;
     std::int64_t t = 0;
     for (std::size_t d = 0; d < phase_[0].taps.size(); ++d)
       for (std::size_t h = 0; h < phase_[1].taps.size(); ++h)
         for (std::size_t w = 0; w < phase_[2].taps.size(); ++w, ++t) {
           list_segments(segments, slots, d, h, w, j0, count);
-          if (segments.empty()) continue;
-          add_tiles(item, input, plane, grad, outputs, segments, sums + t * c_block_ * k_block_);
+          if (!segments.empty()) add_tiles(item, rows, grad, outputs, segments, sums + t * c_block_ * k_block_);
         }
+  }
+
+  // All outputs of a block, row by row, relative to a tap's first slot.
+  static void list_rows(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial],
+                        const std::int64_t (&count)[kSpatial]) {
+    segments.clear();
+    for (std::int64_t r = 0; r < count[1]; ++r)
+      segments.push_back({r * slots[1].step * slots[2].slots, r * count[2], count[2]});
   }
 
   void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::size_t d, std::size_t h,
@@ -170,38 +194,41 @@ class WeightGradient {
     }
   }
 
-  void add_tiles(const Item& item, const T* input, std::int64_t plane, const T* grad, std::int64_t outputs,
+  // Adds to the sums of rows that lie k_block_ apart.
+  void add_tiles(const Item& item, const std::vector<const T*>& rows, const T* grad, std::int64_t outputs,
                  const std::vector<Segment>& segments, T* sums) const {
+    const std::int64_t all = static_cast<std::int64_t>(rows.size());
     for (std::int64_t k = 0; k < item.outputs; k += cols_)
-      for (std::int64_t c = 0; c < item.channels;) {
-        const std::int64_t rows = std::min<std::int64_t>(gemm_->tile_rows, item.channels - c);
-        const T* a[kMaxTileRows];
-        for (std::int64_t m = 0; m < rows; ++m) a[m] = input + (c + m) * plane;
-        const GemmArgs<T> args{a,
+      for (std::int64_t r = 0; r < all; r += gemm_->tile_rows) {
+        const GemmArgs<T> args{rows.data() + r,
                                grad + k * outputs,
                                segments.data(),
                                static_cast<std::int64_t>(segments.size()),
-                               sums + c * k_block_ + k,
+                               sums + r * k_block_ + k,
                                k_block_,
                                true};
-        gemm_->gemm[rows - 1](&args);
-        c += rows;
+        gemm_->gemm[std::min<std::int64_t>(gemm_->tile_rows, all - r) - 1](&args);
       }
   }
 
   void store(std::int64_t index, const T* sums) const {
     const Item item = item_of(index);
-    std::int64_t t = 0;
+    std::vector<std::int64_t> offset;  // of a tap's weight
     for (const Tap& d : phase_[0].taps)
       for (const Tap& h : phase_[1].taps)
-        for (const Tap& w : phase_[2].taps) {
-          S* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
-          for (std::int64_t c = 0; c < item.channels; ++c)
-            for (std::int64_t k = 0; k < item.outputs; ++k)
-              target[(item.group * k_ + item.k0 + k) * dw_.stride[0] + (item.c0 + c) * dw_.stride[1]] =
-                  narrow(sums[(t * c_block_ + c) * k_block_ + k], S{});
-          ++t;
+        for (const Tap& w : phase_[2].taps)
+          offset.push_back(d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2));
+    // A few outputs at a time, so that their weights are written in the order of memory.
+    S* const target = dw_.data + (item.group * k_ + item.k0) * dw_.stride[0] + item.c0 * dw_.stride[1];
+    for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kStoredTogether) {
+      const std::int64_t outputs = std::min(kStoredTogether, item.outputs - k0);
+      for (std::int64_t c = 0; c < item.channels; ++c)
+        for (std::int64_t t = 0; t < taps_; ++t) {
+          const T* from = sums + (t * c_block_ + c) * k_block_ + k0;
+          S* to = target + k0 * dw_.stride[0] + c * dw_.stride[1] + offset[static_cast<std::size_t>(t)];
+          for (std::int64_t k = 0; k < outputs; ++k) to[k * dw_.stride[0]] = narrow(from[k], S{});
         }
+    }
   }
 
   View<const S> gy_, x_;
@@ -220,6 +247,13 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
                           const ArrayView& grad_weight) {
   check_conv(shape, input, grad_weight, grad_output);
   if (grad_weight.size() == 0) return;
+  MatrixProduct product;
+  if (as_matrix_product(shape, input, grad_weight, grad_output, product)) {
+    dispatch_storage(input.dtype, [&](auto zero) {
+      WeightGradient<decltype(zero)>(product.shape, product.output, product.input, product.weight).run();
+    });
+    return;
+  }
   const bool depthwise = shape.groups > 1 && input.shape[1] == shape.groups && grad_output.shape[1] == shape.groups;
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);

@@ -14,6 +14,15 @@
 
 namespace fastconv {
 
+// A convolution whose one window is the whole input, as the product of two matrices: the taps join the channels, and
+// the samples become the positions of one row, which fill a kernel's tiles.
+struct MatrixProduct {
+  ConvShape shape;
+  ArrayView input, weight, output;
+};
+bool as_matrix_product(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
+                       MatrixProduct& product);
+
 // What happens to a result before it is stored: an elementwise map of cpu/eltwise, or nothing.
 struct Finish {
   MapFunction map = nullptr;

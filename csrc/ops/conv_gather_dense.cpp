@@ -71,22 +71,33 @@ class PhaseDriver {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
+    std::vector<std::int64_t> offset;  // of a tap's weight
+    for (const Tap& td : phase_[0]->taps)
+      for (const Tap& th : phase_[1]->taps)
+        for (const Tap& tw : phase_[2]->taps)
+          offset.push_back(td.index * p_.weight_tap[0] + th.index * p_.weight_tap[1] + tw.index * p_.weight_tap[2]);
+    // A column's weights that follow each other in memory are transposed in registers.
+    const bool runs = p_.weight_x == taps_ && p_.weight_tap[2] == 1 && p_.weight_y > taps_;
+    Workspace<T> block(runs && taps_ > 1 ? channel_block_ * taps_ * cols_ : 0);
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
-      std::int64_t tap = 0;
-      for (const Tap& td : phase_[0]->taps)
-        for (const Tap& th : phase_[1]->taps)
-          for (const Tap& tw : phase_[2]->taps) {
-            const S* source = base + td.index * p_.weight_tap[0] + th.index * p_.weight_tap[1] +
-                              tw.index * p_.weight_tap[2] + c0 * p_.weight_x;
-            T* target = dst + (c0 * taps_ + tap * channels) * cols_;
-            for (std::int64_t c = 0; c < channels; ++c, target += cols_) {
-              const S* row = source + c * p_.weight_x;
-              for (std::int64_t y = 0; y < live; ++y) target[y] = widen(row[y * p_.weight_y]);
-              for (std::int64_t y = live; y < cols_; ++y) target[y] = T(0);
-            }
-            ++tap;
-          }
+      T* const target = dst + c0 * taps_ * cols_;
+      if (runs) {
+        T* const turned = taps_ > 1 ? block.data() : target;
+        if (live < cols_) std::fill_n(turned, channels * taps_ * cols_, T(0));
+        widen_transposed(transpose_, live, channels * taps_, base + c0 * taps_, p_.weight_y, turned, cols_);
+        for (std::int64_t t = 0; t < taps_ && taps_ > 1; ++t)
+          for (std::int64_t c = 0; c < channels; ++c)
+            std::copy_n(turned + (c * taps_ + offset[t]) * cols_, cols_, target + (t * channels + c) * cols_);
+        continue;
+      }
+      for (std::int64_t t = 0; t < taps_; ++t)
+        for (std::int64_t c = 0; c < channels; ++c) {
+          const S* row = base + offset[t] + (c0 + c) * p_.weight_x;
+          T* columns = target + (t * channels + c) * cols_;
+          for (std::int64_t y = 0; y < live; ++y) columns[y] = widen(row[y * p_.weight_y]);
+          std::fill(columns + live, columns + cols_, T(0));
+        }
     }
   }
 

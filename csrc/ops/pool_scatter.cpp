@@ -142,6 +142,8 @@ void max_unpool_backward(const ArrayView& grad_output, const View<const std::int
   const auto& step = grad_output.stride;
   // One step serves every position of an array without gaps; else its coordinates are found.
   const bool even = step[3] == width * step[4] && step[2] == height * step[3];
+  const bool in_order = indices.stride[4] == 1 && indices.stride[3] == indices.shape[4] &&
+                        indices.stride[2] == indices.shape[3] * indices.shape[4];
   // Offsets of the result's elements by canonical axis: contiguous as (N, C, D, H, W) or (N, D, H, W, C).
   const std::int64_t inner = lanes ? channels : 1;
   const std::int64_t to[kRank] = {channels * places, lanes ? 1 : places, indices.shape[3] * indices.shape[4] * inner,
@@ -156,6 +158,15 @@ void max_unpool_backward(const ArrayView& grad_output, const View<const std::int
         const T* const g = static_cast<const T*>(grad_output.data) + n * step[0] + c * step[1];
         const std::int64_t* const index = indices.data + n * indices.stride[0] + c * indices.stride[1];
         T* const out = static_cast<T*>(grad_input) + n * to[0] + c * to[1];
+        if (even && in_order && !lanes) {
+          for (std::int64_t i = 0; i < places; ++i) {
+            const std::int64_t place = index[i];
+            if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions))
+              refuse_index(place, positions);
+            out[i] = g[place * step[4]];
+          }
+          continue;
+        }
         for_positions(indices.shape, indices.stride, to, [&](std::int64_t at, std::int64_t at_out) {
           const std::int64_t place = index[at];
           if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from fastconv import _check, _runtime
 from fastconv._check import Array, Pads
 
 _ACTIVATIONS = {"relu": 0.0, "leaky_relu": 0.01, "elu": 1.0, "sigmoid": 0.0, "tanh": 0.0}  # with their parameter
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
@@ -40,6 +43,36 @@ class Geometry:
         return self.stride, self.padding, self.dilation, self.groups, self.mode, self.last
 
 
+@dataclass(frozen=True)
+class Shaped:
+    """An array as the checks of its shape see it."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+def _plain(value: object) -> bool:
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and all(_plain(item) for item in value))  # type: ignore[attr-defined]
+
+
+def cached(function: _Function) -> _Function:
+    """The function, with its latest results kept: checking a small call's arguments takes longer than its kernel.
+
+    Only arguments of ints and strs are looked up: ``True`` and ``2.0``, which are refused, equal ``1`` and ``2``.
+    """
+    kept = functools.lru_cache(maxsize=512)(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return kept(*arguments) if _plain(arguments) else function(*arguments)
+
+    return cast(_Function, call)
+
+
 def batched(x: Array, n: int, name: str) -> tuple[Array, bool]:
     """An unbatched image gets a batch axis; the flag says that it did."""
     if x.ndim == n + 1:
@@ -49,8 +82,8 @@ def batched(x: Array, n: int, name: str) -> tuple[Array, bool]:
 
 def geometry(
     n: int,
-    x: Array,
-    weight: Array,
+    x: Any,
+    weight: Any,
     stride: object,
     padding: object,
     dilation: object,
@@ -88,6 +121,16 @@ def geometry(
             weight.shape[0] % count == 0, f"groups: {count} does not divide the {weight.shape[0]} output channels"
         )
     return Geometry(kernel, strides, pads, dilations, count, str(padding_mode), last)
+
+
+@cached
+def conv_geometry(
+    n: int, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], *arguments: Any
+) -> tuple[Geometry, tuple[int, ...], tuple[int, ...]]:
+    """The geometry of a convolution, its input's spatial size and its output's."""
+    g = geometry(n, Shaped(x_shape), Shaped(weight_shape), *arguments, transposed=False)
+    spatial = x_shape[1:-1] if g.last else x_shape[2:]
+    return g, spatial, _check.output_sizes(spatial, g.kernel, g.stride, g.dilation, g.padding, name="weight")
 
 
 def _check_mode(padding_mode: object, pads: Pads, sizes: tuple[int, ...]) -> None:

@@ -17,8 +17,8 @@ from fastconv.functional._conv_arguments import (
     checked_activation,
     checked_bias,
     checked_out,
+    conv_geometry,
     finish,
-    geometry,
     image_shape,
     named,
     restore_gradients,
@@ -49,9 +49,9 @@ def make_conv(n: int) -> Callable[..., Any]:
         x, weight, bias, out, restore = _check.as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias, out=out)
         x, unbatched = batched(x, n, "x")
         check_precision(precision)
-        g = geometry(n, x, weight, stride, padding, dilation, groups, data_format, padding_mode, transposed=False)
-        spatial = x.shape[1:-1] if g.last else x.shape[2:]
-        size = _check.output_sizes(spatial, g.kernel, g.stride, g.dilation, g.padding, name="weight")
+        g, _, size = conv_geometry(
+            n, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
+        )
         target = checked_out(out, image_shape(x.shape[0], weight.shape[0], size, g.last), unbatched, x, weight, bias)
         y = _core.conv_forward(
             x, weight, checked_bias(bias, weight.shape[0]), *g.window, target, *checked_activation(activation)
@@ -140,9 +140,9 @@ def make_conv_backward(n: int) -> Callable[..., Any]:
             grad_output = grad_output[np.newaxis]
         wanted = _check.mask(output_mask)
         check_precision(precision)
-        g = geometry(n, x, weight, stride, padding, dilation, groups, data_format, padding_mode, transposed=False)
-        spatial = x.shape[1:-1] if g.last else x.shape[2:]
-        size = _check.output_sizes(spatial, g.kernel, g.stride, g.dilation, g.padding, name="weight")
+        g, spatial, size = conv_geometry(
+            n, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
+        )
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[0], size, g.last), "grad_output")
         grads = ConvGradients(
             _input_gradient(grad_output, weight, spatial, g) if wanted[0] else None,

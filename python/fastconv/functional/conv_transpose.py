@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastconv import _check, _core
-from fastconv._check import Array
 from fastconv.functional._conv_arguments import (
     ConvGradients,
     Geometry,
+    Shaped,
     batched,
+    cached,
     check_precision,
     checked_bias,
     checked_out,
@@ -34,8 +35,15 @@ def _only_zeros(padding_mode: object) -> None:
     )
 
 
+@cached
 def _transposed_geometry(
-    n: int, x: Array, weight: Array, stride: object, padding: object, output_padding: object, *rest: object
+    n: int,
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: object,
+    padding: object,
+    output_padding: object,
+    *rest: object,
 ) -> tuple[Geometry, tuple[int, ...]]:
     """The convolution whose transpose is meant, and the output size.
 
@@ -47,11 +55,13 @@ def _transposed_geometry(
             padding == "valid",
             f'padding: got {padding!r}, expected ints, pairs or "valid" for a transposed convolution',
         )
-    g = geometry(n, x, weight, stride, padding, dilation, groups, data_format, transposed=True)
+    g = geometry(
+        n, Shaped(x_shape), Shaped(weight_shape), stride, padding, dilation, groups, data_format, transposed=True
+    )
     extra = _check.tuple_of_ints(output_padding, n, "output_padding", 0)
     for e, s, d in zip(extra, g.stride, g.dilation, strict=True):
         _check.require(e < max(s, d), f"output_padding: got {extra}, expected less than stride or dilation {max(s, d)}")
-    spatial = x.shape[1:-1] if g.last else x.shape[2:]
+    spatial = x_shape[1:-1] if g.last else x_shape[2:]
     size = tuple(
         int(_core.transposed_output_size(i, k, s, d, before, after, e))
         for i, k, s, d, (before, after), e in zip(
@@ -85,7 +95,9 @@ def _transposed_forward(n: int) -> Callable[..., Any]:
         x, unbatched = batched(x, n, "x")
         check_precision(precision)
         _only_zeros(padding_mode)
-        g, size = _transposed_geometry(n, x, weight, stride, padding, output_padding, dilation, groups, data_format)
+        g, size = _transposed_geometry(
+            n, x.shape, weight.shape, stride, padding, output_padding, dilation, groups, data_format
+        )
         channels = weight.shape[1] * g.groups
         target = checked_out(out, image_shape(x.shape[0], channels, size, g.last), unbatched, x, weight, bias)
         y = _core.conv_backward_input(x, weight, checked_bias(bias, channels), size, *g.window, target)
@@ -150,7 +162,9 @@ def _transposed_backward(n: int) -> Callable[..., Any]:
         wanted = _check.mask(output_mask)
         check_precision(precision)
         _only_zeros(padding_mode)
-        g, size = _transposed_geometry(n, x, weight, stride, padding, output_padding, dilation, groups, data_format)
+        g, size = _transposed_geometry(
+            n, x.shape, weight.shape, stride, padding, output_padding, dilation, groups, data_format
+        )
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[1] * g.groups, size, g.last), "grad_output")
         grads = ConvGradients(
             _core.conv_forward(grad_output, weight, None, *g.window, None, None, 0.0) if wanted[0] else None,
