@@ -394,3 +394,13 @@ def test_sizes_as_pytorch_takes_them():
         np.testing.assert_allclose(F.avg_pool2d_backward(y, x.shape, *arguments), gradient.numpy(), rtol=1e-12)
     with pytest.raises(ValueError, match="no channels"):
         F.max_pool2d(x[:, :0], 2)
+
+
+def test_float64_keeps_subnormals(isa):
+    """Only float32 arithmetic may flush subnormal numbers."""
+    x, grad = np.full((1, 2, 8, 8), 2.0**-1030), np.full((1, 2, 4, 4), 2.0**-1030)
+    np.testing.assert_array_equal(F.avg_pool2d(x, 2), 2.0**-1030)
+    np.testing.assert_array_equal(F.global_avg_pool(x), 2.0**-1030)
+    np.testing.assert_array_equal(F.adaptive_avg_pool2d(x, 3), 2.0**-1030)
+    np.testing.assert_array_equal(F.avg_pool2d_backward(grad, x.shape, 2), 2.0**-1032)
+    np.testing.assert_array_equal(F.adaptive_avg_pool2d_backward(grad, x.shape), 2.0**-1032)

@@ -134,6 +134,8 @@ py::array backward_bias(const py::array& grad_output, bool channels_last) {
 }  // namespace
 
 void bind_conv(py::module_& module) {
+  module.def("most_padding",
+             [](std::int64_t in, const std::string& padding_mode) { return most_padding(in, pad_mode(padding_mode)); });
   module.def("conv_forward", &forward);
   module.def("conv_backward_input", &backward_input);
   module.def("conv_backward_weight", &backward_weight);

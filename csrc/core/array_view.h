@@ -33,6 +33,14 @@ struct ArrayView : View<void> {
 
   explicit operator bool() const { return data != nullptr; }
 
+  // The same array from sample `first` on, `count` samples long.
+  ArrayView samples(std::int64_t first, std::int64_t count) const {
+    ArrayView part = *this;
+    part.data = static_cast<char*>(data) + first * stride[0] * static_cast<std::int64_t>(dtype_size(dtype));
+    part.shape[0] = count;
+    return part;
+  }
+
   template <class T>
   View<T> as() const {
     View<T> view;

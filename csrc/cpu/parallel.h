@@ -5,6 +5,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "core/dtype.h"
+
 namespace fastconv {
 
 int get_num_threads();
@@ -18,6 +20,7 @@ double set_thread_grain(double nanoseconds);
 // Subnormal float32 values may be flushed inside arithmetic kernels (they cost 5 to 100 times a normal one); the
 // caller's floating-point mode comes back at the end.
 enum class Subnormals { keep, flush };
+inline Subnormals subnormals_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush; }
 
 // What a loop has to do: its items, and how long all of them take one thread, in nanoseconds, as a rough estimate. A
 // short loop stays on the calling thread: to wake another and wait for it costs microseconds, milliseconds on a machine

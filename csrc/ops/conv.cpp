@@ -102,49 +102,46 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
   return storage.data();
 }
 
-template <class S>
-void run(const GatherProblem<S>& problem) {
-  if (problem.y_shape.size() == 0) return;
-  if (problem.x_channels == 1 && problem.y_channels <= 4)
-    gather_depthwise(problem);
-  else
-    gather_dense(problem);
+// y from x over a set of phases, with the weight's axes of y's and x's channels.
+struct Gather {
+  const ArrayView &x, &weight, &bias, &y;
+  std::int64_t groups;
+  int y_axis, x_axis;  // of the weight
+};
+
+template <class Phases>
+void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
+  dispatch_storage(g.x.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    std::vector<Compute<S>> storage;
+    GatherProblem<S> problem = gather_problem<S>(g.x, g.weight, g.y, g.groups);
+    problem.bias = wide_bias<S>(g.bias, storage);
+    problem.weight_y = g.weight.stride[g.y_axis];
+    problem.weight_x = g.weight.stride[g.x_axis];
+    problem.weight_group = g.weight.stride[0] * (g.weight.shape[0] / g.groups);
+    for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
+    if (activation) {
+      const ActivationKernel& kernel = choose_activation(compute_dtype(g.x.dtype), active_isa_mask());
+      problem.finish = {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
+    }
+    if (problem.y_shape.size() == 0) return;
+    if (problem.x_channels == 1 && problem.y_channels <= 4)
+      gather_depthwise(problem);
+    else
+      gather_dense(problem);
+  });
 }
 
 void forward_inside(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
                     const ArrayView& output, const Activation* activation) {
-  dispatch_storage(input.dtype, [&](auto zero) {
-    using S = decltype(zero);
-    std::vector<Compute<S>> storage;
-    GatherProblem<S> problem = gather_problem<S>(input, weight, output, shape.groups);
-    problem.bias = wide_bias<S>(bias, storage);
-    problem.weight_y = weight.stride[0];
-    problem.weight_x = weight.stride[1];
-    problem.weight_group = weight.stride[0] * problem.y_channels;
-    for (int axis = 0; axis < kSpatial; ++axis)
-      problem.phases[axis] = forward_phases(shape.window[axis], output.extent(axis));
-    if (activation) {
-      const ActivationKernel& kernel = choose_activation(compute_dtype(input.dtype), active_isa_mask());
-      problem.finish = {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
-    }
-    run(problem);
-  });
+  gather({input, weight, bias, output, shape.groups, 0, 1}, activation,
+         [&](int axis) { return forward_phases(shape.window[axis], output.extent(axis)); });
 }
 
 void backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
                            const ArrayView& bias, const ArrayView& grad_input) {
-  dispatch_storage(grad_input.dtype, [&](auto zero) {
-    using S = decltype(zero);
-    std::vector<Compute<S>> storage;
-    GatherProblem<S> problem = gather_problem<S>(grad_output, weight, grad_input, shape.groups);
-    problem.bias = wide_bias<S>(bias, storage);
-    problem.weight_y = weight.stride[1];
-    problem.weight_x = weight.stride[0];
-    problem.weight_group = weight.stride[0] * problem.x_channels;
-    for (int axis = 0; axis < kSpatial; ++axis)
-      problem.phases[axis] = backward_phases(shape.window[axis], grad_input.extent(axis));
-    run(problem);
-  });
+  gather({grad_output, weight, bias, grad_input, shape.groups, 1, 0}, nullptr,
+         [&](int axis) { return backward_phases(shape.window[axis], grad_input.extent(axis)); });
 }
 
 // One slab of the padded input along an axis: before the input, the input itself, or after it.
@@ -184,10 +181,7 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
     Workspace<T> scratch(together * channels * positions);
     for (std::int64_t first = 0; first < samples; first += together) {
       const std::int64_t count = std::min(together, samples - first);
-      ArrayView gradient, result;
-      gradient = grad_output;
-      gradient.data = static_cast<T*>(grad_output.data) + first * grad_output.stride[0];
-      gradient.shape[0] = count;
+      ArrayView result;
       result.dtype = grad_input.dtype;
       result.data = scratch.data();
       result.shape[0] = count;
@@ -198,7 +192,7 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
         result.stride[i] = step;
         step *= result.shape[i];
       }
-      backward_input_inside(part, gradient, weight, {}, result);
+      backward_input_inside(part, grad_output.samples(first, count), weight, {}, result);
       const T* value = scratch.data();
       for (std::int64_t plane = 0; plane < count * channels; ++plane) {
         T* to = target.data + (first + plane / channels) * target.stride[0] + plane % channels * target.stride[1];

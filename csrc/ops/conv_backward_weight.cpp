@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
 #include "ops/conv.h"
@@ -20,8 +21,6 @@ constexpr std::int64_t kItems = 16;                            // items worth ha
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;  // elements of one item's sums
 constexpr std::int64_t kStoredTogether = 16;
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 template <class S>
 class WeightGradient {
@@ -67,7 +66,7 @@ class WeightGradient {
                          static_cast<double>(gy_.extent(1) * gy_.extent(2));
     const double nanoseconds = steps * multiply_add_nanoseconds<T>();
     if (parts_ == 1) {
-      parallel_for({items, nanoseconds}, subnormals<T>(), [&](std::int64_t item) {
+      parallel_for({items, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
         Workspace<T> sums(sums_);
         accumulate(item, 0, sums);
         store(item, sums);
@@ -75,14 +74,15 @@ class WeightGradient {
       return;
     }
     Workspace<T> sums(parts_ * items * sums_);
-    parallel_for({items * parts_, nanoseconds}, subnormals<T>(),
+    parallel_for({items * parts_, nanoseconds}, subnormals_of(DtypeOf<T>::value),
                  [&](std::int64_t i) { accumulate(i / parts_, i % parts_, sums + i * sums_); });
-    parallel_for({items, 0.5 * static_cast<double>(items * parts_ * sums_)}, subnormals<T>(), [&](std::int64_t item) {
-      T* total = sums + item * parts_ * sums_;
-      for (std::int64_t part = 1; part < parts_; ++part)
-        for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
-      store(item, total);
-    });
+    parallel_for({items, 0.5 * static_cast<double>(items * parts_ * sums_)}, subnormals_of(DtypeOf<T>::value),
+                 [&](std::int64_t item) {
+                   T* total = sums + item * parts_ * sums_;
+                   for (std::int64_t part = 1; part < parts_; ++part)
+                     for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
+                   store(item, total);
+                 });
   }
 
  private:
@@ -213,11 +213,7 @@ class WeightGradient {
 
   void store(std::int64_t index, const T* sums) const {
     const Item item = item_of(index);
-    std::vector<std::int64_t> offset;  // of a tap's weight
-    for (const Tap& d : phase_[0].taps)
-      for (const Tap& h : phase_[1].taps)
-        for (const Tap& w : phase_[2].taps)
-          offset.push_back(d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2));
+    const std::vector<std::int64_t> offset = weight_offsets(phase_[0], phase_[1], phase_[2], dw_.stride + 2);
     // A few outputs at a time, so that their weights are written in the order of memory.
     S* const target = dw_.data + (item.group * k_ + item.k0) * dw_.stride[0] + item.c0 * dw_.stride[1];
     for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kStoredTogether) {

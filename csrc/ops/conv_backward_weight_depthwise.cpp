@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
@@ -22,8 +23,6 @@ constexpr std::int64_t kPackedElements = 16 << 10;         // of one block's out
 constexpr std::int64_t kScratchElements = 256 << 10;       // of one block's input, at most
 constexpr std::int64_t kItems = 16;                        // items worth having when the shape allows
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 template <class S>
 class WeightGradient {
@@ -69,7 +68,7 @@ class WeightGradient {
     const double nanoseconds = static_cast<double>(items_ * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                                static_cast<double>(gy_.extent(1) * gy_.extent(2)) * multiply_add_nanoseconds<T>();
     if (parts == 1) {
-      parallel_for({items_, nanoseconds}, subnormals<T>(), [&](std::int64_t item) {
+      parallel_for({items_, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
         Workspace<T> sums(sums_);
         accumulate(item, 0, outer_, sums);
         store(item, sums);
@@ -77,16 +76,17 @@ class WeightGradient {
       return;
     }
     Workspace<T> sums(parts * items_ * sums_);
-    parallel_for({items_ * parts, nanoseconds}, subnormals<T>(), [&](std::int64_t i) {
+    parallel_for({items_ * parts, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t i) {
       const std::int64_t part = i % parts;
       accumulate(i / parts, outer_ * part / parts, outer_ * (part + 1) / parts, sums + i * sums_);
     });
-    parallel_for({items_, 0.5 * static_cast<double>(items_ * parts * sums_)}, subnormals<T>(), [&](std::int64_t item) {
-      T* total = sums + item * parts * sums_;
-      for (std::int64_t part = 1; part < parts; ++part)
-        for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
-      store(item, total);
-    });
+    parallel_for({items_, 0.5 * static_cast<double>(items_ * parts * sums_)}, subnormals_of(DtypeOf<T>::value),
+                 [&](std::int64_t item) {
+                   T* total = sums + item * parts * sums_;
+                   for (std::int64_t part = 1; part < parts; ++part)
+                     for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
+                   store(item, total);
+                 });
   }
 
  private:
@@ -173,14 +173,12 @@ class WeightGradient {
 
   void store(std::int64_t item, const T* sums) const {
     const std::int64_t c0 = lanes_.begin(item), channels = lanes_.end(item) - c0, lanes = lanes_.lanes(channels);
-    for (const Tap& d : phase_[0]->taps)
-      for (const Tap& h : phase_[1]->taps)
-        for (const Tap& w : phase_[2]->taps) {
-          S* target = dw_.data + d.index * dw_.step(0) + h.index * dw_.step(1) + w.index * dw_.step(2);
-          for (std::int64_t c = 0; c < channels; ++c)
-            target[(c0 + c) * dw_.stride[0]] = narrow(sums[lane_slot(c, lanes, kernel_.tile_cols)], S{});
-          sums += slots_;
-        }
+    for (const std::int64_t offset : weight_offsets(*phase_[0], *phase_[1], *phase_[2], dw_.stride + 2)) {
+      S* target = dw_.data + offset;
+      for (std::int64_t c = 0; c < channels; ++c)
+        target[(c0 + c) * dw_.stride[0]] = narrow(sums[lane_slot(c, lanes, kernel_.tile_cols)], S{});
+      sums += slots_;
+    }
   }
 
   View<const S> gy_, x_;

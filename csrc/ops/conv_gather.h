@@ -63,11 +63,6 @@ constexpr double multiply_add_nanoseconds() {
   return sizeof(T) / 64.0;
 }
 
-template <class T>
-Subnormals subnormals() {
-  return sizeof(T) == 4 ? Subnormals::flush : Subnormals::keep;
-}
-
 // Calls body(phase) for every combination of one phase per dimension.
 template <class T, class Body>
 void for_each_phase(const GatherProblem<T>& problem, Body&& body) {

@@ -2,6 +2,7 @@
 // block of channels at a time, then tiles of (positions x channels) by the gather_gemm kernel.
 #include <algorithm>
 
+#include "core/arithmetic.h"
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
@@ -15,8 +16,6 @@ constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
 constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 template <class S>
 class PhaseDriver {
   using T = Compute<S>;
@@ -26,8 +25,9 @@ class PhaseDriver {
       : p_(problem),
         phase_{phase[0], phase[1], phase[2]},
         kernel_(select_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask())),
-        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
-    taps_ = static_cast<std::int64_t>(phase[0]->taps.size() * phase[1]->taps.size() * phase[2]->taps.size());
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
+        weight_of_tap_(weight_offsets(*phase[0], *phase[1], *phase[2], problem.weight_tap)) {
+    taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
     cols_ = kernel_.tile_cols;
     panels_ = ceil_div(p_.y_channels, cols_);
     // The channel block depends on the shape of the weight only: it fixes the order of the sum.
@@ -46,7 +46,7 @@ class PhaseDriver {
       const std::int64_t count = std::min(at_once, total - first);
       std::vector<unsigned char> finite(count);
       const Work packing{count, 0.5 * static_cast<double>(count * panel_size)};
-      parallel_for(packing, subnormals<T>(), [&](std::int64_t i) {
+      parallel_for(packing, subnormals_of(DtypeOf<T>::value), [&](std::int64_t i) {
         pack_panel(first + i, packed + i * panel_size);
         finite[i] = all_finite(packed + i * panel_size, panel_size);
       });
@@ -71,11 +71,6 @@ class PhaseDriver {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
-    std::vector<std::int64_t> offset;  // of a tap's weight
-    for (const Tap& td : phase_[0]->taps)
-      for (const Tap& th : phase_[1]->taps)
-        for (const Tap& tw : phase_[2]->taps)
-          offset.push_back(td.index * p_.weight_tap[0] + th.index * p_.weight_tap[1] + tw.index * p_.weight_tap[2]);
     // A column's weights that follow each other in memory are transposed in registers.
     const bool runs = p_.weight_x == taps_ && p_.weight_tap[2] == 1 && p_.weight_y > taps_;
     Workspace<T> block(runs && taps_ > 1 ? channel_block_ * taps_ * cols_ : 0);
@@ -88,12 +83,12 @@ class PhaseDriver {
         widen_transposed(transpose_, live, channels * taps_, base + c0 * taps_, p_.weight_y, turned, cols_);
         for (std::int64_t t = 0; t < taps_ && taps_ > 1; ++t)
           for (std::int64_t c = 0; c < channels; ++c)
-            std::copy_n(turned + (c * taps_ + offset[t]) * cols_, cols_, target + (t * channels + c) * cols_);
+            std::copy_n(turned + (c * taps_ + weight_of_tap_[t]) * cols_, cols_, target + (t * channels + c) * cols_);
         continue;
       }
       for (std::int64_t t = 0; t < taps_; ++t)
         for (std::int64_t c = 0; c < channels; ++c) {
-          const S* row = base + offset[t] + (c0 + c) * p_.weight_x;
+          const S* row = base + weight_of_tap_[t] + (c0 + c) * p_.weight_x;
           T* columns = target + (t * channels + c) * cols_;
           for (std::int64_t y = 0; y < live; ++y) columns[y] = widen(row[y * p_.weight_y]);
           std::fill(columns + live, columns + cols_, T(0));
@@ -122,8 +117,8 @@ class PhaseDriver {
     const double steps = static_cast<double>(panel_size) * static_cast<double>(panel_count);  // an output position
     const double positions = static_cast<double>(samples * phase_[0]->out_count * phase_[1]->out_count) *
                              static_cast<double>(phase_[2]->out_count);
-    parallel_for({blocks * job_count, positions * steps * multiply_add_nanoseconds<T>()}, subnormals<T>(),
-                 [&](std::int64_t item) {
+    parallel_for({blocks * job_count, positions * steps * multiply_add_nanoseconds<T>()},
+                 subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
                    const Job& job = jobs[item % job_count];
                    std::int64_t block = item / job_count;
                    std::int64_t j0[kSpatial];
@@ -247,6 +242,7 @@ class PhaseDriver {
   const AxisPhase* phase_[kSpatial];
   const ConvKernel& kernel_;
   const TransposeKernel& transpose_;
+  std::vector<std::int64_t> weight_of_tap_;
   std::int64_t taps_ = 0, cols_ = 0, panels_ = 0, channel_block_ = 0;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};
   bool finite_ = true;

@@ -3,6 +3,7 @@
 // order.
 #include <algorithm>
 
+#include "core/arithmetic.h"
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
@@ -13,8 +14,6 @@ namespace {
 constexpr std::int64_t kScratchElements = 16 << 10;
 constexpr std::int64_t kShortRow = 24;  // below it a row wastes more of its registers than a transpose costs
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 template <class S>
 class PhaseDriver {
   using T = Compute<S>;
@@ -24,10 +23,8 @@ class PhaseDriver {
       : p_(problem),
         phase_{phase[0], phase[1], phase[2]},
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
-        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
-    for (const Tap& d : phase_[0]->taps)
-      for (const Tap& h : phase_[1]->taps)
-        for (const Tap& w : phase_[2]->taps) weight_of_tap_.push_back(weight_offset(d, h, w));
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
+        weight_of_tap_(weight_offsets(*phase[0], *phase[1], *phase[2], problem.weight_tap)) {
     group_block_ = std::min<std::int64_t>(p_.groups, 16);
     width_ = std::min<std::int64_t>(phase_[2]->out_count, 512);
     const std::int64_t row = axis_slots(*phase_[2], width_, true).slots * group_block_;
@@ -44,7 +41,7 @@ class PhaseDriver {
                          static_cast<double>(weight_of_tap_.size() + 4);
     const Work work{p_.x.shape[0] * group_blocks * depths * heights * widths,
                     2 * steps * multiply_add_nanoseconds<T>()};
-    parallel_for(work, subnormals<T>(), [&](std::int64_t item) {
+    parallel_for(work, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
       std::int64_t j0[kSpatial];
       j0[2] = item % widths * width_;
       item /= widths;
@@ -57,10 +54,6 @@ class PhaseDriver {
   }
 
  private:
-  std::int64_t weight_offset(const Tap& d, const Tap& h, const Tap& w) const {
-    return d.index * p_.weight_tap[0] + h.index * p_.weight_tap[1] + w.index * p_.weight_tap[2];
-  }
-
   void run_block(std::int64_t n, std::int64_t group0, const std::int64_t (&j0)[kSpatial]) const {
     const std::int64_t groups = std::min(group_block_, p_.groups - group0);
     const std::int64_t count[kSpatial] = {1, std::min(height_, phase_[1]->out_count - j0[1]),

@@ -109,7 +109,7 @@ class LanesDriver {
                            static_cast<double>(y_.extent(2));
     const double steps = outputs * static_cast<double>(kernel_size_[0] * kernel_size_[1] * kernel_size_[2] + 4);
     parallel_for({p_.x.shape[0] * lane_blocks * count(0) * count(1) * count(2), steps * multiply_add_nanoseconds<T>()},
-                 subnormals<T>(), [&](std::int64_t item) {
+                 subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
                    const AxisBlock* block[kSpatial];
                    for (int axis = kSpatial - 1; axis >= 0; --axis) {
                      block[axis] = &blocks_[axis][static_cast<std::size_t>(item % count(axis))];

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/arithmetic.h"
 #include "core/array_view.h"
 #include "cpu/conv/kernels.h"
 #include "ops/conv_plan.h"
@@ -69,8 +70,8 @@ struct BlockPacker {
               // The part of the run that lies inside the input.
               std::int64_t begin = 0, end = 0;
               if (live) {
-                begin = iw >= 0 ? 0 : std::min(rw.count, (-iw + rw.in_step - 1) / rw.in_step);
-                end = x.extent(2) <= iw ? 0 : std::min(rw.count, (x.extent(2) - iw + rw.in_step - 1) / rw.in_step);
+                begin = iw >= 0 ? 0 : std::min(rw.count, ceil_div(-iw, rw.in_step));
+                end = x.extent(2) <= iw ? 0 : std::min(rw.count, ceil_div(x.extent(2) - iw, rw.in_step));
                 end = std::max(begin, end);
               }
               if (live && phase[2]->mode != PadMode::zeros) {

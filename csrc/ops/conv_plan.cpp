@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/arithmetic.h"
+
 namespace fastconv {
 
 std::vector<AxisPhase> forward_phases(const Window& window, std::int64_t out) {
@@ -19,7 +21,7 @@ std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in) {
     AxisPhase phase;
     phase.out_start = start;
     phase.out_step = window.stride;
-    phase.out_count = (in - start + window.stride - 1) / window.stride;
+    phase.out_count = ceil_div(in - start, window.stride);
     for (std::int64_t k = window.kernel - 1; k >= 0; --k) {
       const std::int64_t distance = start + window.pad_before - k * window.dilation;
       if (distance % window.stride == 0) phase.taps.push_back({k, distance / window.stride});
@@ -27,6 +29,16 @@ std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in) {
     phases.push_back(phase);
   }
   return phases;
+}
+
+std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h, const AxisPhase& w,
+                                         const std::int64_t* step) {
+  std::vector<std::int64_t> offsets;
+  offsets.reserve(d.taps.size() * h.taps.size() * w.taps.size());
+  for (const Tap& td : d.taps)
+    for (const Tap& th : h.taps)
+      for (const Tap& tw : w.taps) offsets.push_back(td.index * step[0] + th.index * step[1] + tw.index * step[2]);
+  return offsets;
 }
 
 AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step) {
@@ -73,14 +85,12 @@ AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step)
 Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in) {
   if (phase.mode != PadMode::zeros) return {0, count};
   const std::int64_t origin = j0 * phase.in_step + tap.offset, step = phase.in_step;
-  const std::int64_t begin = origin >= 0 ? 0 : (-origin + step - 1) / step;
-  const std::int64_t end = in - origin <= 0 ? 0 : (in - origin + step - 1) / step;
+  const std::int64_t begin = origin >= 0 ? 0 : ceil_div(-origin, step);
+  const std::int64_t end = in - origin <= 0 ? 0 : ceil_div(in - origin, step);
   return {std::min(begin, count), std::clamp(end, std::min(begin, count), count)};
 }
 
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
 // Outputs j in [begin, end) of one phase. The live taps of an output are neighbours in the list, [first, last).
 void list_runs(std::vector<AxisRun>& runs, const AxisPhase& phase, std::int64_t begin, std::int64_t end,

@@ -30,6 +30,10 @@ struct AxisPhase {
 std::vector<AxisPhase> forward_phases(const Window& window, std::int64_t out);
 std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in);
 
+// The offset of each tap's weight, in the order of the lists; `step` holds the weight's stride along each dimension.
+std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h, const AxisPhase& w,
+                                         const std::int64_t* step);
+
 // Where one block of `count` outputs finds its inputs in a packed scratch: output j, tap t at slot j * step + base[t].
 // Three forms, the one with fewest slots that serves: all inputs side by side; split by residue modulo the step
 // (outputs side by side); or one run of `count` inputs a tap, where taps lie far apart or the step skips inputs.

@@ -1,7 +1,9 @@
 #include "ops/eltwise.h"
 
 #include <cmath>
+#include <numeric>
 
+#include "core/arithmetic.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
 
@@ -29,7 +31,7 @@ constexpr const char* kMapNames[kMapCount] = {"relu",
 Subnormals mode_of(Dtype dtype, Map map) {
   const bool selection = map == Map::relu || map == Map::leaky_relu || map == Map::step || map == Map::relu_backward ||
                          map == Map::leaky_relu_backward;
-  return selection || dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush;
+  return selection ? Subnormals::keep : subnormals_of(dtype);
 }
 
 // Whether all of a nest is one dense run of array k.
@@ -63,10 +65,23 @@ void into(S* y, std::int64_t count, Body&& body) {
 // body(first, count) over fixed pieces of [0, size): whole items where every input is dense, else gathered runs.
 template <class Body>
 void for_pieces(std::int64_t size, bool all_dense, Subnormals mode, Body&& body) {
-  parallel_for({(size + kItem - 1) / kItem, static_cast<double>(size)}, mode, [&](std::int64_t item) {
+  parallel_for({ceil_div(size, kItem), static_cast<double>(size)}, mode, [&](std::int64_t item) {
     const std::int64_t begin = item * kItem, end = std::min(size, begin + kItem), step = all_dense ? kItem : kRun;
     for (std::int64_t at = begin; at < end; at += step) body(at, std::min(step, end - at), item);
   });
+}
+
+// The sum of term(first, count) over fixed pieces of [0, size), whatever the strides: its order depends on the size
+// only.
+template <class Term>
+double sum_of_pieces(std::int64_t size, Subnormals mode, Term&& term) {
+  const std::int64_t items = ceil_div(size, kItem);
+  Workspace<double> sums(items);
+  for_pieces(size, false, mode, [&](std::int64_t at, std::int64_t count, std::int64_t item) {
+    const double part = term(at, count);
+    sums[item] = at % kItem == 0 ? part : sums[item] + part;
+  });
+  return std::accumulate(sums.data(), sums.data() + items, 0.0);
 }
 
 }  // namespace
@@ -108,21 +123,14 @@ double squared_error(Dtype dtype, const Strided& a, const Strided& b) {
   const ActivationKernel& kernel = choose_activation(compute_dtype(dtype), active_isa_mask());
   if (size == 0) return 0;
   const LoopNest<2> nest({&a, &b}, 0);
-  // Pieces of one size whatever the strides, so that the sum's order depends on the shape only.
-  Workspace<double> sums((size + kItem - 1) / kItem);
-  dispatch_storage(dtype, [&](auto zero) {
+  return dispatch_storage(dtype, [&](auto zero) {
     using S = decltype(zero);
-    for_pieces(size, false, Subnormals::keep, [&](std::int64_t at, std::int64_t count, std::int64_t item) {
+    return sum_of_pieces(size, Subnormals::keep, [&](std::int64_t at, std::int64_t count) {
       Compute<S> buffers[2][kRun];
-      const double part =
-          kernel.squared_error(nest.run(0, static_cast<const S*>(a.data), at, count, buffers[0]),
-                               nest.run(1, static_cast<const S*>(b.data), at, count, buffers[1]), count);
-      sums[item] = at % kItem == 0 ? part : sums[item] + part;
+      return kernel.squared_error(nest.run(0, static_cast<const S*>(a.data), at, count, buffers[0]),
+                                  nest.run(1, static_cast<const S*>(b.data), at, count, buffers[1]), count);
     });
   });
-  double total = 0;
-  for (std::int64_t item = 0; item < (size + kItem - 1) / kItem; ++item) total += sums[item];
-  return total;
 }
 
 namespace {
@@ -152,8 +160,6 @@ struct Operands {
   }
 };
 
-Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush; }
-
 }  // namespace
 
 void binary_cross_entropy(const BinaryCrossEntropy& p, const Strided& y, bool derivative, double factor) {
@@ -165,7 +171,7 @@ void binary_cross_entropy(const BinaryCrossEntropy& p, const Strided& y, bool de
   const auto function = derivative ? kernel.binary_cross_entropy_backward : kernel.binary_cross_entropy;
   dispatch_storage(p.dtype, [&](auto zero) {
     using S = decltype(zero);
-    for_pieces(size, false, mode_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t) {
+    for_pieces(size, false, subnormals_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t) {
       into(static_cast<S*>(y.data) + at, count,
            [&](Compute<S>* to) { operands.template run<S>(function, at, count, to, factor); });
     });
@@ -177,19 +183,14 @@ double binary_cross_entropy_sum(const BinaryCrossEntropy& p) {
   const ActivationKernel& kernel = choose_activation(compute_dtype(p.dtype), active_isa_mask());
   if (size == 0) return 0;
   const Operands operands(p, p.x);
-  Workspace<double> sums((size + kItem - 1) / kItem);
-  dispatch_storage(p.dtype, [&](auto zero) {
+  return dispatch_storage(p.dtype, [&](auto zero) {
     using S = decltype(zero);
-    for_pieces(size, false, mode_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t item) {
+    return sum_of_pieces(size, subnormals_of(p.dtype), [&](std::int64_t at, std::int64_t count) {
       Compute<S> losses[kRun];
       operands.template run<S>(kernel.binary_cross_entropy, at, count, losses, 1);
-      const double part = kernel.sum(losses, count);
-      sums[item] = at % kItem == 0 ? part : sums[item] + part;
+      return static_cast<double>(kernel.sum(losses, count));
     });
   });
-  double total = 0;
-  for (std::int64_t item = 0; item < (size + kItem - 1) / kItem; ++item) total += sums[item];
-  return total;
 }
 
 void draw_dropout_mask(std::uint64_t seed, double p, std::int64_t count, std::uint8_t* keep) {

@@ -9,14 +9,6 @@ namespace {
 
 constexpr std::int64_t kValues = 1 << 18;  // values of the samples that are taken together, about
 
-ArrayView samples(const ArrayView& view, std::int64_t begin, std::int64_t count) {
-  ArrayView part = view;
-  const std::int64_t offset = begin * view.stride[0] * static_cast<std::int64_t>(dtype_size(view.dtype));
-  part.data = static_cast<char*>(view.data) + offset;
-  part.shape[0] = count;
-  return part;
-}
-
 // Calls body(first sample, number of samples).
 template <class Body>
 void for_samples(const ArrayView& x, Body&& body) {
@@ -83,7 +75,7 @@ void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, st
                 const double* weight, const double* bias, double* mean, double* variance) {
   const std::int64_t channels = x.shape[1];
   for_samples(x, [&](std::int64_t first, std::int64_t count) {
-    const ArrayView own = samples(x, first, count);
+    const ArrayView own = x.samples(first, count);
     double* own_mean = mean + first * groups;
     double* own_variance = variance + first * groups;
     group_moments(own, layout, groups, own_mean, own_variance);
@@ -97,7 +89,7 @@ void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, st
         shift[at] = bias[c];
       }
     });
-    normalise(own, samples(y, first, count), layout, Scope::sample, center.data(), scale.data(), shift.data());
+    normalise(own, y.samples(first, count), layout, Scope::sample, center.data(), scale.data(), shift.data());
   });
 }
 
@@ -108,7 +100,7 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
   std::fill_n(grad_weight, channels, 0.0);
   std::fill_n(grad_bias, channels, 0.0);
   for_samples(x, [&](std::int64_t first, std::int64_t count) {
-    const ArrayView own = samples(x, first, count), g = samples(grad_output, first, count);
+    const ArrayView own = x.samples(first, count), g = grad_output.samples(first, count);
     const auto values = static_cast<double>(x.size() / x.shape[0] / groups);
     const auto entries = static_cast<std::size_t>(count * channels);
     std::vector<double> center(entries), sum(entries), dot(entries), scale(entries), slope(entries), shift(entries);
@@ -135,7 +127,7 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
       }
     });
     if (grad_input)
-      normalise_backward(g, own, samples(grad_input, first, count), layout, Scope::sample, center.data(), scale.data(),
+      normalise_backward(g, own, grad_input.samples(first, count), layout, Scope::sample, center.data(), scale.data(),
                          slope.data(), shift.data());
   });
 }

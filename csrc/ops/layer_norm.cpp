@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/arithmetic.h"
 #include "cpu/norm/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
@@ -18,15 +19,11 @@ constexpr std::int64_t kRows = kLayerRows;     // its rows that are read togethe
 constexpr std::int64_t kMaxChunks = 64;        // parts of the rows whose gradients are kept apart
 constexpr std::int64_t kMaxEntries = 1 << 20;  // and how many entries those have at most
 
-std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush; }
-
 // Calls body(begin, end) over fixed pieces of the rows.
 template <class Body>
 void for_rows(const LayerNorm& p, Body&& body) {
   const std::int64_t all = p.rows * p.groups, some = std::max<std::int64_t>(1, kItem / p.length);
-  parallel_for({up(all, some), 1.5 * static_cast<double>(all * p.length)}, mode_of(p.dtype),
+  parallel_for({ceil_div(all, some), 1.5 * static_cast<double>(all * p.length)}, subnormals_of(p.dtype),
                [&](std::int64_t item) { body(item * some, std::min(all, (item + 1) * some)); });
 }
 
@@ -122,13 +119,14 @@ void layer_norm_backward_weight(const LayerNorm& p, const Strided& grad_output, 
   const Strided order = in_c_order(x.shape);
   const LoopNest<3> nest({&grad_output, &x, &order}, 2);
   const std::int64_t most = std::clamp<std::int64_t>(kMaxEntries / width, 1, kMaxChunks);
-  const std::int64_t chunk = up(up(p.rows, std::min(most, up(p.rows, kRows))), kRows) * kRows;
-  const std::int64_t chunks = up(p.rows, chunk), columns = std::min(kColumns, p.length), cuts = up(p.length, columns);
+  const std::int64_t chunk = ceil_div(ceil_div(p.rows, std::min(most, ceil_div(p.rows, kRows))), kRows) * kRows;
+  const std::int64_t chunks = ceil_div(p.rows, chunk), columns = std::min(kColumns, p.length),
+                     cuts = ceil_div(p.length, columns);
   Workspace<double> parts(2 * chunks * width);
   dispatch_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Work work{chunks * p.groups * cuts, static_cast<double>(p.rows * width)};
-    parallel_for(work, mode_of(p.dtype), [&](std::int64_t item) {
+    parallel_for(work, subnormals_of(p.dtype), [&](std::int64_t item) {
       const std::int64_t part = item / cuts / p.groups, group = item / cuts % p.groups, c = item % cuts * columns;
       const std::int64_t some = std::min(columns, p.length - c);
       double* dot = parts + 2 * part * width + group * p.length + c;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "cpu/eltwise/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
@@ -37,12 +38,12 @@ template <class S, class Body>
 void for_blocks(const CrossEntropy& p, void* grad_input, std::int64_t numbers, Body&& body) {
   using T = Compute<S>;
   const std::int64_t size = std::clamp<std::int64_t>(kItem / p.classes / 16 * 16, 16, kSoftmaxPositions);
-  const std::int64_t blocks = (p.positions + size - 1) / size;
+  const std::int64_t blocks = ceil_div(p.positions, size);
   // Samples of few logits share an item.
   const std::int64_t together = std::max<std::int64_t>(1, kItem / (p.classes * std::min(size, p.positions)));
   const std::int64_t all = p.samples * blocks, most = p.classes * std::min(size, p.positions);
-  const Work work{(all + together - 1) / together, 2.0 * static_cast<double>(p.samples * p.positions * p.classes)};
-  parallel_for(work, p.dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush, [&](std::int64_t item) {
+  const Work work{ceil_div(all, together), 2.0 * static_cast<double>(p.samples * p.positions * p.classes)};
+  parallel_for(work, subnormals_of(p.dtype), [&](std::int64_t item) {
     Workspace<T> scratch((numbers + (is_wide<S> ? 0 : 3)) * most);
     for (std::int64_t i = item * together; i < std::min(all, (item + 1) * together); ++i) {
       const std::int64_t n = i / blocks, begin = i % blocks * size, count = std::min(size, p.positions - begin);

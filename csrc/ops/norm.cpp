@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "cpu/norm/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
@@ -19,10 +20,6 @@ constexpr std::int64_t kRowBlock = 16384;   // values of a block of rows that is
 constexpr std::int64_t kRowChunk = 32768;   // values of a chunk of rows, whose sums are kept apart
 constexpr std::int64_t kColumnGroup = 512;  // channels of a chunk
 constexpr std::int64_t kMaxChunks = 64;
-
-std::int64_t up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush; }
 
 // Rows of few channels are taken several at a time, as one row of `count` times as many columns, so that registers
 // are full; the columns of one channel are added up afterwards. 1: one row at a time.
@@ -137,14 +134,14 @@ void reduce_planes(const Reduction& reduction, Dtype dtype, Scope scope, double*
   const auto& x = reduction.x;
   const std::int64_t sets = sets_of(x, scope), all = sets * x.channels();
   const std::int64_t samples = x.samples() / sets, channels = x.channels(), positions = x.positions();
-  const std::int64_t pieces = up(positions, kBlock), length = up(up(positions, pieces), 16) * 16;
+  const std::int64_t pieces = ceil_div(positions, kBlock), length = ceil_div(ceil_div(positions, pieces), 16) * 16;
   const std::int64_t together = std::min(samples, std::max<std::int64_t>(1, kBlock / positions));
-  const std::int64_t blocks = up(samples, together) * pieces;
+  const std::int64_t blocks = ceil_div(samples, together) * pieces;
   const std::int64_t per_item = std::max<std::int64_t>(1, kItem / (together * std::min(length, positions)));
   const std::int64_t buffered = std::min(length, positions) * together;
   Workspace<Sums> sums(all * blocks);
-  const Work work{up(all * blocks, per_item), 0.5 * static_cast<double>(samples * all * positions)};
-  parallel_for(work, mode_of(dtype), [&](std::int64_t item) {
+  const Work work{ceil_div(all * blocks, per_item), 0.5 * static_cast<double>(samples * all * positions)};
+  parallel_for(work, subnormals_of(dtype), [&](std::int64_t item) {
     Workspace<T> buffer(2 * buffered);
     const std::int64_t last = std::min(all * blocks, (item + 1) * per_item);
     for (std::int64_t i = item * per_item; i < last; ++i) {
@@ -155,15 +152,17 @@ void reduce_planes(const Reduction& reduction, Dtype dtype, Scope scope, double*
       if (sums[i].count > 0) reduction.planes(set, set * samples + n, count, c, begin, some, buffer, sums[i]);
     }
   });
-  parallel_for({up(all, 256), 10.0 * static_cast<double>(all * blocks)}, Subnormals::keep, [&](std::int64_t item) {
-    for (std::int64_t c = item * 256; c < std::min(all, item * 256 + 256); ++c) {
-      std::int64_t count = 0;
-      for (std::int64_t b = 0; b < blocks; ++b) {
-        const Sums& part = sums[c * blocks + b];
-        if (part.count > 0) Reduction::merge(count, first + c, second + c, part.count, &part.first, &part.second, 1);
-      }
-    }
-  });
+  parallel_for({ceil_div(all, 256), 10.0 * static_cast<double>(all * blocks)}, Subnormals::keep,
+               [&](std::int64_t item) {
+                 for (std::int64_t c = item * 256; c < std::min(all, item * 256 + 256); ++c) {
+                   std::int64_t count = 0;
+                   for (std::int64_t b = 0; b < blocks; ++b) {
+                     const Sums& part = sums[c * blocks + b];
+                     if (part.count > 0)
+                       Reduction::merge(count, first + c, second + c, part.count, &part.first, &part.second, 1);
+                   }
+                 }
+               });
 }
 
 // Sums over rows: chunks of rows by groups of columns; inside a chunk, blocks that stay in the cache.
@@ -172,13 +171,13 @@ void reduce_rows(const Reduction& reduction, Dtype dtype, Scope scope, double* f
   const auto& x = reduction.x;
   const std::int64_t sets = sets_of(x, scope), rows = x.rows() / sets;
   const std::int64_t channels = x.channels(), at_once = rows_at_once(channels);
-  const std::int64_t group = std::min(channels, kColumnGroup), groups = up(channels, group);
+  const std::int64_t group = std::min(channels, kColumnGroup), groups = ceil_div(channels, group);
   const std::int64_t block = std::max<std::int64_t>(1, kRowBlock / (group * at_once)) * at_once;
   const std::int64_t wanted = std::clamp<std::int64_t>(rows * group / kRowChunk, 1, kMaxChunks);
-  const std::int64_t chunk = up(up(rows, wanted), block) * block, chunks = up(rows, chunk);
+  const std::int64_t chunk = ceil_div(ceil_div(rows, wanted), block) * block, chunks = ceil_div(rows, chunk);
   Workspace<double> parts(2 * sets * chunks * channels);
   const Work work{sets * chunks * groups, 0.5 * static_cast<double>(x.rows() * channels)};
-  parallel_for(work, mode_of(dtype), [&](std::int64_t item) {
+  parallel_for(work, subnormals_of(dtype), [&](std::int64_t item) {
     const std::int64_t set = item / groups / chunks, c = item % groups * group;
     const std::int64_t columns = std::min(group, channels - c);
     const std::int64_t begin = item / groups % chunks * chunk, end = std::min(rows, begin + chunk);
@@ -267,10 +266,10 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
   if (layout == ChannelLayout::rows) {
     const std::int64_t rows = x.rows() / sets;
     const std::int64_t some = std::max<std::int64_t>(1, kItem / (channels * at_once)) * at_once;
-    const std::int64_t chunks = up(rows, some);
+    const std::int64_t chunks = ceil_div(rows, some);
     bool direct = true;
     for (const ChannelImage<T>* input : inputs) direct &= input->rows_in_place(channels<256, rows> x.positions());
-    parallel_for({sets * chunks, 0.5 * static_cast<double>(x.rows() * channels)}, mode_of(dtype),
+    parallel_for({sets * chunks, 0.5 * static_cast<double>(x.rows() * channels)}, subnormals_of(dtype),
                  [&](std::int64_t item) {
                    const std::int64_t set = item / chunks, row = set * rows + item % chunks * some;
                    const std::int64_t count = std::min(some, (set + 1) * rows - row), whole = count / at_once;
@@ -289,10 +288,10 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
                  });
     return;
   }
-  const std::int64_t pieces = up(positions, kItem), length = up(up(positions, pieces), 16) * 16;
+  const std::int64_t pieces = ceil_div(positions, kItem), length = ceil_div(ceil_div(positions, pieces), 16) * 16;
   const std::int64_t together = std::max<std::int64_t>(1, kItem / positions), planes = x.samples() * channels;
-  parallel_for({up(planes, together) * pieces, 0.5 * static_cast<double>(planes * positions)}, mode_of(dtype),
-               [&](std::int64_t item) {
+  parallel_for({ceil_div(planes, together) * pieces, 0.5 * static_cast<double>(planes * positions)},
+               subnormals_of(dtype), [&](std::int64_t item) {
                  const std::int64_t begin = item % pieces * length, some = std::min(length, positions - begin);
                  if (some <= 0) return;
                  const std::int64_t last = std::min(planes, (item / pieces + 1) * together);

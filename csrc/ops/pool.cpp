@@ -19,7 +19,7 @@ bool pool_in_lanes(const ArrayView& x) {
 void pool_forward(PoolOp op, const ArrayView& x, const PoolShape& shape, bool lanes, void* y, std::int64_t* indices) {
   if (shape.batch == 0 || shape.channels == 0) return;
   if (indices) check_pool_offsets(shape, x.dtype);
-  const Subnormals mode = op == PoolOp::avg ? Subnormals::flush : Subnormals::keep;
+  const Subnormals mode = op == PoolOp::avg ? subnormals_of(x.dtype) : Subnormals::keep;
   run_pool_windows(op_name(op), make_pool_task(x, shape, y, indices), x.dtype, lanes, mode);
 }
 
@@ -39,7 +39,7 @@ void global_pool_forward(PoolOp op, const ArrayView& x, bool lanes, void* y, std
   if (planes == 0) return;
   if (indices) check_pool_offsets(shape, x.dtype);
   const bool mean = op == PoolOp::avg;
-  const Subnormals mode = mean ? Subnormals::flush : Subnormals::keep;
+  const Subnormals mode = mean ? subnormals_of(x.dtype) : Subnormals::keep;
   const PoolKernel& kernel =
       choose_pool_kernel(mean ? "global_avg_pool" : "global_max_pool", lanes ? PoolFamily::lane : PoolFamily::plane,
                          x.dtype, active_isa_mask());

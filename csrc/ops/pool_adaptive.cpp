@@ -1,13 +1,12 @@
 // Adaptive pooling: one bin is the whole plane, bins of one size are windows, and the others have kernels of their own.
 #include <algorithm>
 
+#include "core/arithmetic.h"
 #include "ops/pool.h"
 #include "ops/pool_tasks.h"
 
 namespace fastconv {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The most inputs that `count` neighbouring of `bins` bins of an axis of `size` span.
 std::int64_t widest_span(std::int64_t size, std::int64_t bins, std::int64_t count) {
@@ -44,7 +43,7 @@ void adaptive_pool_forward(PoolOp op, const ArrayView& x, const PoolShape& sizes
   if (bins_are_windows(shape)) return pool_forward(op, x, shape, lanes, y, indices);
   if (indices) check_pool_offsets(shape, x.dtype);
   const bool mean = op == PoolOp::avg;
-  const Subnormals mode = mean ? Subnormals::flush : Subnormals::keep;
+  const Subnormals mode = mean ? subnormals_of(x.dtype) : Subnormals::keep;
   const PoolAxis& width = shape.axis[2];
   const bool by_channel = !lanes && width.kernel > kPoolLongestReach;
   const PoolFamily family = lanes || by_channel ? PoolFamily::lane : PoolFamily::plane;
@@ -82,17 +81,19 @@ void adaptive_avg_pool_backward(const ArrayView& grad_output, const PoolShape& s
   std::int64_t covers = 0;  // bytes of the lists of bins that hold an input
   for (const PoolAxis& axis : shape.axis) covers += (axis.out / axis.in + 2) * 16 + 128;
   if (by_channel) {
-    run_pool_by_channel(kernel, task, Subnormals::flush, inputs, grad_output.dtype, width.out / width.in, covers);
+    run_pool_by_channel(kernel, task, subnormals_of(grad_output.dtype), inputs, grad_output.dtype, width.out / width.in,
+                        covers);
   } else if (lanes) {
-    run_pool_tasks(kernel, task, Subnormals::flush, shape.batch * inputs, total / inputs + 1, 1, 1, covers);
+    run_pool_tasks(kernel, task, subnormals_of(grad_output.dtype), shape.batch * inputs, total / inputs + 1, 1, 1,
+                   covers);
   } else {
     const std::int64_t segment = bins_per_segment(width.out, width.in);
     const std::int64_t span = widest_span(width.out, width.in, segment);
     const std::int64_t item = static_cast<std::int64_t>(dtype_size(grad_output.dtype));
     const std::int64_t scratch = 3 * (span + kPoolSlack) * item + covers + 64 * 4;
     const std::int64_t rows = shape.batch * shape.channels * inputs / width.in;
-    run_pool_tasks(kernel, task, Subnormals::flush, rows, total / shape.channels * width.in / inputs + 1, width.in,
-                   segment, scratch);
+    run_pool_tasks(kernel, task, subnormals_of(grad_output.dtype), rows, total / shape.channels * width.in / inputs + 1,
+                   width.in, segment, scratch);
   }
 }
 

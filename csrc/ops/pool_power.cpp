@@ -21,7 +21,7 @@ void power_pool_forward(double exponent, bool mean, const ArrayView& x, const Po
   if (shape.batch == 0 || shape.channels == 0) return;
   PoolTask task = make_pool_task(x, shape, y, nullptr);
   task.power = make_power(shape, exponent, mean);
-  run_pool_windows(exponent == 2 ? "square_pool" : "power_pool", task, x.dtype, lanes, Subnormals::flush);
+  run_pool_windows(exponent == 2 ? "square_pool" : "power_pool", task, x.dtype, lanes, subnormals_of(x.dtype));
 }
 
 void power_pool_backward(double exponent, bool mean, const ArrayView& grad_output, const ArrayView& x,

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "core/arithmetic.h"
 #include "cpu/parallel.h"
 #include "ops/pool.h"
 
@@ -95,7 +96,7 @@ void scatter(const ArrayView& values, const View<const std::int64_t>& indices, s
       return view.data + n * view.stride[0] + c * view.stride[1];
     };
     if (lanes) {
-      const std::int64_t blocks = (channels + kChannelBlock - 1) / kChannelBlock;
+      const std::int64_t blocks = ceil_div(channels, kChannelBlock);
       parallel_for({batch * blocks, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
         const std::int64_t n = item / blocks, c = item % blocks * kChannelBlock;
         scatter_lanes<Put>(start(gradients, n, c), gradients, start(indices, n, c), indices, positions,
@@ -104,7 +105,7 @@ void scatter(const ArrayView& values, const View<const std::int64_t>& indices, s
       return;
     }
     const std::int64_t step = planes_per_item(planes, positions);
-    parallel_for({(planes + step - 1) / step, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
+    parallel_for({ceil_div(planes, step), nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
       const std::int64_t last = std::min(planes, (item + 1) * step);
       const auto g = [&](std::int64_t p) { return start(gradients, p / channels, p % channels); };
       const auto index = [&](std::int64_t p) { return start(indices, p / channels, p % channels); };
@@ -149,7 +150,7 @@ void max_unpool_backward(const ArrayView& grad_output, const View<const std::int
   const std::int64_t to[kRank] = {channels * places, lanes ? 1 : places, indices.shape[3] * indices.shape[4] * inner,
                                   indices.shape[4] * inner, inner};
   const std::int64_t item_planes = planes_per_item(planes, places);
-  const Work work{(planes + item_planes - 1) / item_planes, 2.0 * static_cast<double>(planes * places)};
+  const Work work{ceil_div(planes, item_planes), 2.0 * static_cast<double>(planes * places)};
   dispatch_dtype(grad_output.dtype, [&](auto zero) {
     using T = decltype(zero);
     parallel_for(work, Subnormals::keep, [&](std::int64_t item) {
@@ -201,7 +202,7 @@ void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positio
       return;
     }
     const std::int64_t step = planes_per_item(planes, positions);
-    parallel_for({(planes + step - 1) / step, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
+    parallel_for({ceil_div(planes, step), nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
       for (std::int64_t p = item * step; p < std::min(planes, (item + 1) * step); ++p)
         std::fill_n(out + p * positions, positions,
                     g[p / channels * gradients.stride[0] + p % channels * gradients.stride[1]] / count);

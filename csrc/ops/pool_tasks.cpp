@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "core/arithmetic.h"
 #include "cpu/workspace.h"
 
 namespace fastconv {
@@ -27,8 +28,6 @@ std::int64_t units_per_item(std::int64_t units, std::int64_t elements) {
   if (total <= kItemElements / 2) return units;  // too little to hand out
   return std::clamp<std::int64_t>(units / (4 * get_num_threads()), 1, by_size);
 }
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Bytes of the lists of windows that touch an input, in the backward pass.
 std::int64_t cover_bytes(const PoolShape& shape) {
@@ -149,18 +148,18 @@ void run_pool_windows_backward(const char* op, const PoolTask& task, Dtype dtype
   const PoolKernel& kernel = choose_pool_kernel(op, family, dtype, active_isa_mask());
   const auto item = static_cast<std::int64_t>(dtype_size(dtype));
   const std::int64_t total = (inputs + pool_outputs(shape)) * shape.channels, covers = cover_bytes(shape);
+  const Subnormals mode = subnormals_of(dtype);
   if (by_channel) {
-    run_pool_by_channel(kernel, task, Subnormals::flush, inputs, dtype, 2, covers);
+    run_pool_by_channel(kernel, task, mode, inputs, dtype, 2, covers);
   } else if (lanes) {
-    run_pool_tasks(kernel, task, Subnormals::flush, shape.batch * inputs, total / inputs, 1, 1, covers);
+    run_pool_tasks(kernel, task, mode, shape.batch * inputs, total / inputs, 1, 1, covers);
   } else {
     const std::int64_t segment = std::min(kPoolSegment, width.in);
     const std::int64_t quotients = segment / width.stride + 2, span = quotients + reach / width.stride + 1;
     const std::int64_t results = std::max(kPoolStrip, quotients * width.stride);
     const std::int64_t scratch = (kPoolStrip + 5 * span + results + 11 * kPoolSlack) * item + covers + 64 * 9;
     const std::int64_t rows = shape.batch * shape.channels * inputs / width.in;
-    run_pool_tasks(kernel, task, Subnormals::flush, rows, total / shape.channels * width.in / inputs, width.in, segment,
-                   scratch);
+    run_pool_tasks(kernel, task, mode, rows, total / shape.channels * width.in / inputs, width.in, segment, scratch);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/arithmetic.h"
 #include "cpu/eltwise/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
@@ -49,7 +50,7 @@ void for_distributions(const Strided* const (&arrays)[K], int axis, Subnormals m
   const std::int64_t block =
       as_rows ? std::max<std::int64_t>(1, kItem / count)
               : std::clamp<std::int64_t>(kItem / count / 16 * 16, 16, std::int64_t{kSoftmaxPositions});
-  const std::int64_t blocks = (inner + block - 1) / block;
+  const std::int64_t blocks = ceil_div(inner, block);
   parallel_for({outer * blocks, 2.0 * static_cast<double>(size)}, mode, [&](std::int64_t item) {
     const std::int64_t begin = item % blocks * block, positions = std::min(block, inner - begin);
     Matrix<S> matrix[K];
@@ -94,8 +95,6 @@ void for_distributions(const Strided* const (&arrays)[K], int axis, Subnormals m
   });
 }
 
-Subnormals mode_of(Dtype dtype) { return dtype == Dtype::f64 ? Subnormals::keep : Subnormals::flush; }
-
 struct Forward {
   const SoftmaxKernel& kernel;
   bool logarithm;
@@ -128,15 +127,15 @@ struct Backward {
 
 void softmax(Dtype dtype, const Strided& x, const Strided& y, int axis, bool logarithm) {
   const Forward body{choose_softmax(compute_dtype(dtype), active_isa_mask()), logarithm};
-  dispatch_storage(dtype,
-                   [&](auto zero) { for_distributions<decltype(zero), 2>({&x, &y}, axis, mode_of(dtype), body); });
+  dispatch_storage(
+      dtype, [&](auto zero) { for_distributions<decltype(zero), 2>({&x, &y}, axis, subnormals_of(dtype), body); });
 }
 
 void softmax_backward(Dtype dtype, const Strided& grad_output, const Strided& y, const Strided& grad_input, int axis,
                       bool logarithm) {
   const Backward body{choose_softmax(compute_dtype(dtype), active_isa_mask()), logarithm};
   dispatch_storage(dtype, [&](auto zero) {
-    for_distributions<decltype(zero), 3>({&y, &grad_output, &grad_input}, axis, mode_of(dtype), body);
+    for_distributions<decltype(zero), 3>({&y, &grad_output, &grad_input}, axis, subnormals_of(dtype), body);
   });
 }
 

@@ -5,10 +5,11 @@ Each error names the argument, what came and what was expected.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from fastconv import _core
 Array: TypeAlias = npt.NDArray[Any]
 Pads: TypeAlias = tuple[tuple[int, int], ...]
 Restore: TypeAlias = Callable[[Any], Any]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _CHANNELS_FIRST = {"channels_first", "NCL", "NCW", "NCHW", "NCDHW"}
@@ -30,6 +32,34 @@ def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless `condition` holds."""
     if not condition:
         raise ValueError(message)
+
+
+# What a cache may look up: at the top, where it tells types apart, and inside a tuple, where True and 1 are one key.
+_ATOMS: frozenset[type] = frozenset((int, str, bool, type(None)))
+_NESTED: frozenset[type] = frozenset((int, str))
+
+
+def _is_plain(items: tuple[Any, ...], atoms: frozenset[type]) -> bool:
+    for item in items:
+        kind = type(item)
+        if kind not in atoms and not (kind is tuple and _is_plain(item, _NESTED)):
+            return False
+    return True
+
+
+def cached(function: _Function) -> _Function:
+    """The function, with its latest results kept: checking a small call's arguments takes longer than its kernel.
+
+    Only ints, strs, bools, ``None`` and tuples of ints and strs are looked up. Other values may equal these and still
+    be refused, as ``2.0`` is.
+    """
+    kept = functools.lru_cache(maxsize=512, typed=True)(function)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return kept(*arguments) if _is_plain(arguments, _ATOMS) else function(*arguments)
+
+    return cast(_Function, call)
 
 
 def is_sixteen_bit(dtype: np.dtype[Any]) -> bool:

@@ -45,6 +45,7 @@ def transposed_output_size(
 def build_config() -> _BuildConfig: ...
 
 # bind_conv.cpp
+def most_padding(in_: int, padding_mode: str, /) -> int: ...
 def conv_forward(
     input: _Array,
     weight: _Array,

@@ -1,3 +1,4 @@
+#include "core/arithmetic.h"
 #include "cpu/conv/kernels.h"
 
 namespace fastconv {
@@ -46,9 +47,7 @@ constexpr auto always = [](const KernelInfo&) { return true; };
 
 const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   // Rows are listed widest first; a narrower one is better where it leaves fewer lanes idle.
-  const auto idle = [cols](const ConvKernel& row) {
-    return (cols + row.tile_cols - 1) / row.tile_cols * row.tile_cols;
-  };
+  const auto idle = [cols](const ConvKernel& row) { return ceil_div(cols, row.tile_cols) * row.tile_cols; };
   Isa best_isa = Isa::baseline;
   for (const ConvKernel* row : conv_rows())
     if (row->dtype == dtype && (mask & isa_bit(row->isa)) && row->isa > best_isa) best_isa = row->isa;

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import _check, _runtime
+from fastconv import _check, _core, _runtime
 from fastconv._check import Array, Pads
 
 _ACTIVATIONS = {"relu": 0.0, "leaky_relu": 0.01, "elu": 1.0, "sigmoid": 0.0, "tanh": 0.0}  # with their parameter
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -52,25 +50,6 @@ class Shaped:
     @property
     def ndim(self) -> int:
         return len(self.shape)
-
-
-def _plain(value: object) -> bool:
-    kind = type(value)
-    return kind is int or kind is str or (kind is tuple and all(_plain(item) for item in value))  # type: ignore[attr-defined]
-
-
-def cached(function: _Function) -> _Function:
-    """The function, with its latest results kept: checking a small call's arguments takes longer than its kernel.
-
-    Only arguments of ints and strs are looked up: ``True`` and ``2.0``, which are refused, equal ``1`` and ``2``.
-    """
-    kept = functools.lru_cache(maxsize=512)(function)
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        return kept(*arguments) if _plain(arguments) else function(*arguments)
-
-    return cast(_Function, call)
 
 
 def batched(x: Array, n: int, name: str) -> tuple[Array, bool]:
@@ -123,7 +102,7 @@ def geometry(
     return Geometry(kernel, strides, pads, dilations, count, str(padding_mode), last)
 
 
-@cached
+@_check.cached
 def conv_geometry(
     n: int, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], *arguments: Any
 ) -> tuple[Geometry, tuple[int, ...], tuple[int, ...]]:
@@ -140,10 +119,10 @@ def _check_mode(padding_mode: object, pads: Pads, sizes: tuple[int, ...]) -> Non
     if padding_mode == "zeros":
         return
     for pair, size in zip(pads, sizes, strict=True):
-        most = {"reflect": size - 1, "circular": size}.get(str(padding_mode), 2**40 if size else 0)
+        most = _core.most_padding(size, str(padding_mode))
         _check.require(
-            max(pair) <= max(most, 0),
-            f"padding: got {pair} for a dimension of {size}, expected at most {max(most, 0)} with "
+            max(pair) <= most,
+            f"padding: got {pair} for a dimension of {size}, expected at most {most} with "
             f"padding_mode={padding_mode!r}",
         )
 

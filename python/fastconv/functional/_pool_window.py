@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from fastconv._check import (
     Restore,
     as_arrays,
     as_ndarray,
+    cached,
     channels,
     channels_last,
     flag,
@@ -91,22 +91,11 @@ def make_window(
     divisor_override: int | None = None,
 ) -> Any:
     """The checked window, as the engine takes it."""
-    numbers = (kernel_size, stride, padding, dilation, divisor_override)
-    if all(map(_is_plain, numbers)) and type(ceil_mode) is bool and type(count_include_pad) is bool:
-        return _plain_window(n, *numbers, ceil_mode, count_include_pad)
-    return _checked_window(n, sizes, *numbers, ceil_mode, count_include_pad)
-
-
-def _is_plain(value: object) -> bool:
-    """Whether equal values of this kind are the same argument: no bool or float that equals an int."""
-    kind = type(value)
-    return kind is int or value is None or (kind is tuple and all(type(item) is int for item in value))  # type: ignore[attr-defined]
-
-
-@functools.lru_cache(maxsize=256)
-def _plain_window(n: int, *arguments: Any) -> Any:
-    """The window of ints, which the input's sizes have no part in; checking one costs more than a small pool."""
-    return _checked_window(n, (0,) * n, *arguments)
+    # Only a word of padding depends on the input's sizes.
+    sizes = tuple(sizes) if isinstance(padding, str) else (0,) * n
+    return _checked_window(
+        n, sizes, kernel_size, stride, padding, dilation, divisor_override, ceil_mode, count_include_pad
+    )
 
 
 def _of_each_axis(value: Any) -> Any:
@@ -114,6 +103,7 @@ def _of_each_axis(value: Any) -> Any:
     return value[0] if isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], int) else value
 
 
+@cached
 def _checked_window(
     n: int,
     sizes: Sequence[int],

@@ -13,7 +13,6 @@ from fastconv.functional._conv_arguments import (
     Geometry,
     Shaped,
     batched,
-    cached,
     check_precision,
     checked_bias,
     checked_out,
@@ -35,7 +34,7 @@ def _only_zeros(padding_mode: object) -> None:
     )
 
 
-@cached
+@_check.cached
 def _transposed_geometry(
     n: int,
     x_shape: tuple[int, ...],
