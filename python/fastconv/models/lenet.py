@@ -1,13 +1,12 @@
-"""Known networks, as functions that build them."""
+"""LeNet-5."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import nn
+from .. import nn
+from ._options import Options
 
 __all__ = ["lenet5"]
 
@@ -53,20 +52,21 @@ def lenet5(
         raise ValueError(f"form: expected 'modern' or '1998', got {form!r}")
     activation, pool = (nn.ReLU, nn.MaxPool2d) if form == "modern" else (nn.Tanh, nn.AvgPool2d)
     name = activation.__name__.lower()
-    weighted: dict[str, Any] = {"data_format": data_format, "dtype": dtype, "rng": rng}
+    options = Options(data_format, dtype, rng)
+    weighted, layout = options.weighted, options.layout
     return nn.Sequential(
         {
             "conv1": nn.Conv2d(in_channels, 6, 5, padding=2, **weighted),
-            f"{name}1": activation(data_format=data_format),
-            "pool1": pool(2, data_format=data_format),
+            f"{name}1": activation(**layout),
+            "pool1": pool(2, **layout),
             "conv2": nn.Conv2d(6, 16, 5, **weighted),
-            f"{name}2": activation(data_format=data_format),
-            "pool2": pool(2, data_format=data_format),
-            "flatten": nn.Flatten(data_format=data_format),
+            f"{name}2": activation(**layout),
+            "pool2": pool(2, **layout),
+            "flatten": nn.Flatten(**layout),
             "fc1": nn.Linear(400, 120, **weighted),
-            f"{name}3": activation(data_format=data_format),
+            f"{name}3": activation(**layout),
             "fc2": nn.Linear(120, 84, **weighted),
-            f"{name}4": activation(data_format=data_format),
+            f"{name}4": activation(**layout),
             "fc3": nn.Linear(84, num_classes, **weighted),
         }
     )
