@@ -30,7 +30,7 @@ class Optimizer:
     params : iterable of Parameter
         For example ``module.parameters()``.
     lr : float
-        Learning rate. The attribute ``lr`` may be changed at any time, for a schedule.
+        Learning rate. The attribute ``lr`` may be changed at any time; the schedules of this module do so.
     """
 
     _hyper: ClassVar[tuple[str, ...]] = ("lr",)
@@ -52,6 +52,7 @@ class Optimizer:
         if len({id(parameter) for parameter in self.params}) != len(self.params):
             raise ValueError("params: a parameter is there more than once")
         self.lr = not_negative("lr", lr)
+        self.initial_lr: float | None = None  # the base rate of schedules, noted by the first of them
         self._state: list[State] = [{} for _ in self.params]
 
     def zero_grad(self) -> None:
