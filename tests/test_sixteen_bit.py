@@ -119,6 +119,83 @@ CALLS = {
 }
 
 
+def norm_calls(title, forward, backward, x, *parameters, **options):
+    """The calls of a norm whose forward pass takes ``(x, *parameters)`` and whose backward pass the statistics too."""
+
+    def both(g, x, *parameters):
+        y, *stats = forward(x, *parameters, return_stats=True, **options)
+        return (y, *backward(g, x, *stats, *parameters, **options))
+
+    return {
+        title: (lambda x, *parameters: forward(x, *parameters, **options), [x, *parameters]),
+        f"{title} backward": (both, [x, x, *parameters]),
+    }
+
+
+def batch(x, weight, *, return_stats=False, **options):
+    """Batch norm of the batch's own statistics."""
+    return F.batch_norm(x, None, None, weight, None, True, return_stats=return_stats, **options)
+
+
+def switch(x, mean_weight, var_weight, weight, *, return_stats=False, **options):
+    """Switch norm of the batch's own statistics."""
+    batch_only = (weight, None, None, None, True, 0.1, 1e-5)
+    return F.switch_norm(x, mean_weight, var_weight, *batch_only, return_stats=return_stats, **options)
+
+
+def switch_backward(g, x, mean, var, mean_weight, var_weight, weight, **options):
+    """The gradients of `switch`."""
+    return F.switch_norm_backward(g, x, mean, var, mean_weight, var_weight, weight, None, None, True, 1e-5, **options)
+
+
+def groups(x, weight, *, return_stats=False, **options):
+    """Group norm of groups of three channels."""
+    count = x.shape[-1 if options else 1] // 3
+    return F.group_norm(x, count, weight, return_stats=return_stats, **options)
+
+
+def rows(x, weight, *, return_stats=False):
+    """Layer norm over the axes that the weight has."""
+    return F.layer_norm(x, weight.shape, weight, return_stats=return_stats)
+
+
+def instances(x, weight, *, return_stats=False, **options):
+    """Instance norm of the input's own statistics."""
+    return F.instance_norm(x, None, None, weight, return_stats=return_stats, **options)
+
+
+CALLS |= norm_calls("batch_norm", batch, F.batch_norm_backward, (3, 6, 9, 11), (6,))
+CALLS |= norm_calls("batch_norm long", batch, F.batch_norm_backward, (2, 3, 17000), (3,))
+CALLS |= norm_calls("batch_norm last", batch, F.batch_norm_backward, (3, 9, 11, 6), (6,), **LAST)
+CALLS |= norm_calls("batch_norm wide last", batch, F.batch_norm_backward, (2, 9, 11, 300), (300,), **LAST)
+CALLS |= norm_calls("batch_norm rows", batch, F.batch_norm_backward, (33, 35), (35,))
+CALLS |= norm_calls("group_norm", groups, F.group_norm_backward, (3, 6, 5, 7), (6,))
+CALLS |= norm_calls("group_norm last", groups, F.group_norm_backward, (3, 5, 7, 6), (6,), **LAST)
+CALLS |= norm_calls("group_norm rows", groups, F.group_norm_backward, (5, 33), (33,))
+CALLS |= norm_calls("instance_norm", instances, F.instance_norm_backward, (3, 5, 4, 6, 7), (5,))
+CALLS |= norm_calls("instance_norm last", instances, F.instance_norm_backward, (3, 40, 5), (5,), **LAST)
+CALLS |= norm_calls("layer_norm", rows, F.layer_norm_backward, (5, 33), (33,))
+CALLS |= norm_calls("layer_norm two axes", rows, F.layer_norm_backward, (5, 9, 11), (9, 11))
+CALLS |= norm_calls("layer_norm long", rows, F.layer_norm_backward, (3, 17000), (17000,))
+CALLS |= norm_calls("switch_norm", switch, switch_backward, (3, 5, 6, 7), (3,), (3,), (5,))
+CALLS |= norm_calls("switch_norm last", switch, switch_backward, (3, 6, 7, 5), (3,), (3,), (5,), **LAST)
+CALLS |= {
+    "batch_norm eval": (
+        lambda x, m, v, w, b: F.batch_norm(x, m, np.abs(v), w, b),
+        [(3, 6, 9, 11), (6,), (6,), (6,), (6,)],
+    ),
+    "batch_norm eval backward": (
+        lambda g, x, m, v, w: F.batch_norm_backward(g, x, m, np.abs(v), w, False),
+        [(3, 6, 9), (3, 6, 9), (6,), (6,), (6,)],
+    ),
+    "batch_norm of a view": (
+        lambda x, w: batch(x[:, ::2, ::-1, 1:], w),
+        [(3, 6, 9, 11), (3,)],
+    ),
+    "layer_norm of a view": (lambda x, w, b: F.layer_norm(x.T[::-1], 5, w, b), [(5, 33), (5,), (5,)]),
+}
+
+
 def results(value):
     """The arrays of a call's result."""
     return [array for array in value if array is not None] if isinstance(value, tuple) else [value]
@@ -158,6 +235,27 @@ def test_rounding(isa, dtype):
         expected = parts[0].astype(np.float32) + parts[1].astype(np.float32)
         y = F.conv1d(np.stack(parts)[np.newaxis], np.ones((1, 2, 1), dtype))[0, 0].astype(np.float32)
         np.testing.assert_array_equal(y, expected.astype(dtype).astype(np.float32))
+
+
+def test_statistics_stay_wide():
+    """Statistics of 16-bit data are float32, so that a gradient is that of the norm, and running ones may be."""
+    for dtype in DTYPES:
+        x = normal(4, 3, 50).astype(dtype) + dtype.type(30)
+        mean, var = np.zeros(3, dtype), np.ones(3, dtype)
+        wide_mean, wide_var = mean.astype(np.float32), var.astype(np.float32)
+        y, *stats = F.batch_norm(x, mean, var, training=True, return_stats=True)
+        F.batch_norm(x, wide_mean, wide_var, training=True)
+        assert [y.dtype, *(stat.dtype for stat in stats)] == [dtype, np.float32, np.float32]
+        np.testing.assert_allclose(stats[0], x.astype(np.float32).mean((0, 2)), rtol=1e-6)
+        tolerance.assert_same_bits(mean.view(np.uint16), wide_mean.astype(dtype).view(np.uint16))
+        tolerance.assert_same_bits(var.view(np.uint16), wide_var.astype(dtype).view(np.uint16))
+        evaluated = F.batch_norm(x, wide_mean, wide_var)
+        expected = F.batch_norm(x.astype(np.float32), wide_mean, wide_var).astype(dtype)
+        tolerance.assert_same_bits(evaluated.view(np.uint16), expected.view(np.uint16))
+        with pytest.raises(TypeError, match="running_mean: dtype float64 differs"):
+            F.batch_norm(x, wide_mean.astype(np.float64), wide_var)
+        with pytest.raises(TypeError, match="weight: dtype float32 differs"):
+            F.batch_norm(x, mean, var, wide_mean)
 
 
 def test_dtypes_are_not_mixed():

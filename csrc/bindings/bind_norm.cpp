@@ -41,12 +41,12 @@ std::vector<double> numbers(const py::array& array, const char* name, std::int64
   if (view.shape[1] != columns || (both && view.shape[0] != rows)) fail(std::string(name) + ": wrong shape");
   std::vector<double> values;
   values.reserve(static_cast<std::size_t>(view.size()));
-  dispatch_dtype(view.dtype, [&](auto zero) {
+  dispatch_storage(view.dtype, [&](auto zero) {
     using T = decltype(zero);
     for (std::int64_t n = 0; n < view.shape[0]; ++n)
       for (std::int64_t c = 0; c < columns; ++c)
         values.push_back(
-            static_cast<double>(static_cast<const T*>(view.data)[n * view.stride[0] + c * view.stride[1]]));
+            static_cast<double>(widen(static_cast<const T*>(view.data)[n * view.stride[0] + c * view.stride[1]])));
   });
   return values;
 }
@@ -69,10 +69,10 @@ std::vector<double> statistics_of(const py::array& array, const char* name, cons
 
 py::array filled(Dtype dtype, const std::vector<py::ssize_t>& shape, const std::vector<double>& values) {
   py::array result = new_array(dtype, shape);
-  dispatch_dtype(dtype, [&](auto zero) {
+  dispatch_storage(dtype, [&](auto zero) {
     using T = decltype(zero);
     auto* data = static_cast<T*>(result.mutable_data());
-    for (std::size_t c = 0; c < values.size(); ++c) data[c] = static_cast<T>(values[c]);
+    for (std::size_t c = 0; c < values.size(); ++c) data[c] = narrow(static_cast<Compute<T>>(values[c]), T{});
   });
   return result;
 }

@@ -8,12 +8,14 @@
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
 #include "ops/norm.h"
+#include "ops/rounded_writes.h"
 
 namespace fastconv {
 namespace {
 
 constexpr std::int64_t kItem = 16384;          // values of one work item, about
 constexpr std::int64_t kBlock = 4096;          // values of a row that are summed together
+constexpr std::int64_t kPart = 4 * kBlock;     // values of a row of 16-bit data that are widened together
 constexpr std::int64_t kColumns = 1024;        // columns of a weight gradient's item
 constexpr std::int64_t kRows = kLayerRows;     // its rows that are read together
 constexpr std::int64_t kMaxChunks = 64;        // parts of the rows whose gradients are kept apart
@@ -40,40 +42,81 @@ Strided in_c_order(const std::vector<std::int64_t>& shape) {
   return order;
 }
 
-template <class T>
-const T* weights_of(const void* values, const LayerNorm& p, std::int64_t row) {
-  return values ? static_cast<const T*>(values) + row % p.groups * p.length : nullptr;
+// The values of a row that are read together: all of them, unless they are widened first.
+template <class S>
+std::int64_t part_of(const LayerNorm& p) {
+  return is_wide<S> ? p.length : std::min(p.length, kPart);
 }
+
+// Weights or biases, null where there are none. Rows with the same ones have 16-bit ones widened once.
+template <class S>
+class Weights {
+ public:
+  Weights(const void* values, const LayerNorm& p)
+      : values_(static_cast<const S*>(values)), problem_(p), buffer_(values && !is_wide<S> ? part_of<S>(p) : 0) {}
+
+  // The `count` of a row from `begin` on, which is where a part begins.
+  const Compute<S>* of(std::int64_t row, std::int64_t begin, std::int64_t count) {
+    const std::int64_t at = row % problem_.groups * problem_.length + begin;
+    if (!values_) return nullptr;
+    if constexpr (is_wide<S>) {
+      return values_ + at;
+    } else {
+      if (at != held_) widen_run(values_ + at, buffer_.data(), count);
+      held_ = at;
+      return buffer_;
+    }
+  }
+
+ private:
+  const S* values_;
+  const LayerNorm& problem_;
+  Workspace<Compute<S>> buffer_;
+  std::int64_t held_ = -1;
+};
 
 }  // namespace
 
 void layer_norm(const LayerNorm& p, const Strided& x, const Strided& y, const void* bias, double eps, double* mean,
                 double* variance) {
-  const LayerNormKernel& kernel = choose_layer_norm(p.dtype, active_isa_mask());
+  const LayerNormKernel& kernel = choose_layer_norm(compute_dtype(p.dtype), active_isa_mask());
   if (p.length == 0) {
     std::fill_n(mean, p.rows * p.groups, std::numeric_limits<double>::quiet_NaN());
     std::fill_n(variance, p.rows * p.groups, std::numeric_limits<double>::quiet_NaN());
     return;
   }
   const LoopNest<2> nest({&x, &y}, 1);
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    const std::int64_t part = part_of<S>(p);
     for_rows(p, [&](std::int64_t begin, std::int64_t end) {
-      Workspace<T> buffer(in_place(nest, 0, p.length) ? 0 : p.length);
+      Workspace<T> buffer(is_wide<S> && in_place(nest, 0, p.length) ? 0 : part);
+      Weights<S> weights(p.weight, p), biases(bias, p);
       for (std::int64_t row = begin; row < end; ++row) {
-        const T* values = nest.run(0, static_cast<const T*>(x.data), row * p.length, p.length, buffer.data());
+        const std::int64_t at = row * p.length;
+        const auto read = [&](std::int64_t i, std::int64_t count) {
+          return nest.run(0, static_cast<const S*>(x.data), at + i, count, buffer.data());
+        };
         double sum = 0, squares = 0;
+        const T* values = nullptr;  // of the latest part
         for (std::int64_t i = 0; i < p.length; i += kBlock) {
           const std::int64_t some = std::min(kBlock, p.length - i);
+          if (i % part == 0) values = read(i, std::min(part, p.length - i));
           double more_sum, more_squares;
-          kernel.moments(values + i, 0, 1, some, &more_sum, &more_squares);
+          kernel.moments(values + i % part, 0, 1, some, &more_sum, &more_squares);
           merge_moments(static_cast<double>(i), sum, squares, static_cast<double>(some), more_sum, more_squares);
         }
         mean[row] = sum / static_cast<double>(p.length);
         variance[row] = squares / static_cast<double>(p.length);
-        kernel.forward(values, static_cast<T*>(y.data) + row * p.length, p.length, mean[row],
-                       1 / std::sqrt(variance[row] + eps), weights_of<T>(p.weight, p, row),
-                       weights_of<T>(bias, p, row));
+        const double inverse = 1 / std::sqrt(variance[row] + eps);
+        for (std::int64_t i = 0; i < p.length; i += part) {
+          const std::int64_t some = std::min(part, p.length - i);
+          if (part < p.length) values = read(i, some);
+          write_runs(static_cast<S*>(y.data) + at + i, 0, 1, some, [&](T* out, std::int64_t) {
+            kernel.forward(values, out, some, mean[row], inverse, weights.of(row, i, some), biases.of(row, i, some));
+          });
+        }
       }
     });
   });
@@ -81,29 +124,44 @@ void layer_norm(const LayerNorm& p, const Strided& x, const Strided& y, const vo
 
 void layer_norm_backward_input(const LayerNorm& p, const Strided& grad_output, const Strided& x,
                                const Strided& grad_input, const double* mean, const double* invstd) {
-  const LayerNormKernel& kernel = choose_layer_norm(p.dtype, active_isa_mask());
+  const LayerNormKernel& kernel = choose_layer_norm(compute_dtype(p.dtype), active_isa_mask());
   if (p.length == 0) return;
   const LoopNest<3> nest({&grad_output, &x, &grad_input}, 2);
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    const std::int64_t part = part_of<S>(p);
     for_rows(p, [&](std::int64_t begin, std::int64_t end) {
-      Workspace<T> buffer(in_place(nest, 0, p.length) && in_place(nest, 1, p.length) ? 0 : 2 * p.length);
+      const bool direct = is_wide<S> && in_place(nest, 0, p.length) && in_place(nest, 1, p.length);
+      Workspace<T> buffer(direct ? 0 : 2 * part);
+      Weights<S> weights(p.weight, p);
       for (std::int64_t row = begin; row < end; ++row) {
         const std::int64_t at = row * p.length;
-        const T* g = nest.run(0, static_cast<const T*>(grad_output.data), at, p.length, buffer.data());
-        const T* values = nest.run(1, static_cast<const T*>(x.data), at, p.length, buffer + p.length);
-        const T* weight = weights_of<T>(p.weight, p, row);
+        const T *g = nullptr, *values = nullptr, *weight = nullptr;  // of the latest part
+        const auto read = [&](std::int64_t i, std::int64_t count) {
+          g = nest.run(0, static_cast<const S*>(grad_output.data), at + i, count, buffer.data());
+          values = nest.run(1, static_cast<const S*>(x.data), at + i, count, buffer + part);
+          weight = weights.of(row, i, count);
+        };
         double sum = 0, dot = 0;
         for (std::int64_t i = 0; i < p.length; i += kBlock) {
+          const std::int64_t from = i % part;
+          if (from == 0) read(i, std::min(part, p.length - i));
           double more_sum, more_dot;
-          kernel.products(g + i, values + i, weight ? weight + i : nullptr, std::min(kBlock, p.length - i), mean[row],
-                          &more_sum, &more_dot);
+          kernel.products(g + from, values + from, weight ? weight + from : nullptr, std::min(kBlock, p.length - i),
+                          mean[row], &more_sum, &more_dot);
           sum += more_sum;
           dot += more_dot;
         }
         const double inverse = invstd[row], count = static_cast<double>(p.length);
-        kernel.backward(g, values, weight, static_cast<T*>(grad_input.data) + at, p.length, mean[row], inverse,
-                        -inverse * inverse * inverse * dot / count, -inverse * sum / count);
+        for (std::int64_t i = 0; i < p.length; i += part) {
+          const std::int64_t some = std::min(part, p.length - i);
+          if (part < p.length) read(i, some);
+          write_runs(static_cast<S*>(grad_input.data) + at + i, 0, 1, some, [&](T* out, std::int64_t) {
+            kernel.backward(g, values, weight, out, some, mean[row], inverse,
+                            -inverse * inverse * inverse * dot / count, -inverse * sum / count);
+          });
+        }
       }
     });
   });
@@ -111,7 +169,7 @@ void layer_norm_backward_input(const LayerNorm& p, const Strided& grad_output, c
 
 void layer_norm_backward_weight(const LayerNorm& p, const Strided& grad_output, const Strided& x, const double* mean,
                                 const double* invstd, double* grad_weight, double* grad_bias) {
-  const LayerNormKernel& kernel = choose_layer_norm(p.dtype, active_isa_mask());
+  const LayerNormKernel& kernel = choose_layer_norm(compute_dtype(p.dtype), active_isa_mask());
   const std::int64_t width = p.groups * p.length;
   std::fill_n(grad_weight, width, 0.0);
   std::fill_n(grad_bias, width, 0.0);
@@ -123,8 +181,9 @@ void layer_norm_backward_weight(const LayerNorm& p, const Strided& grad_output, 
   const std::int64_t chunks = ceil_div(p.rows, chunk), columns = std::min(kColumns, p.length),
                      cuts = ceil_div(p.length, columns);
   Workspace<double> parts(2 * chunks * width);
-  dispatch_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch_storage(p.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
     const Work work{chunks * p.groups * cuts, static_cast<double>(p.rows * width)};
     parallel_for(work, subnormals_of(p.dtype), [&](std::int64_t item) {
       const std::int64_t part = item / cuts / p.groups, group = item / cuts % p.groups, c = item % cuts * columns;
@@ -141,8 +200,8 @@ void layer_norm_backward_weight(const LayerNorm& p, const Strided& grad_output, 
         double means[kRows], inverses[kRows];
         for (std::int64_t r = 0; r < count; ++r) {
           const std::int64_t row = (begin + r) * p.groups + group, at = row * p.length + c;
-          gradients[r] = nest.run(0, static_cast<const T*>(grad_output.data), at, some, buffer + 2 * r * some);
-          values[r] = nest.run(1, static_cast<const T*>(x.data), at, some, buffer + (2 * r + 1) * some);
+          gradients[r] = nest.run(0, static_cast<const S*>(grad_output.data), at, some, buffer + 2 * r * some);
+          values[r] = nest.run(1, static_cast<const S*>(x.data), at, some, buffer + (2 * r + 1) * some);
           means[r] = mean[row];
           inverses[r] = invstd[row];
         }

@@ -10,6 +10,7 @@
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
 #include "ops/channel_image.h"
+#include "ops/rounded_writes.h"
 
 namespace fastconv {
 namespace {
@@ -38,8 +39,8 @@ struct Sums {
 };
 
 // How many problems of their own a batch has, each with a set of sums and coefficients for every channel.
-template <class T>
-std::int64_t sets_of(const ChannelImage<T>& x, Scope scope) {
+template <class S>
+std::int64_t sets_of(const ChannelImage<S>& x, Scope scope) {
   return scope == Scope::sample ? x.samples() : 1;
 }
 
@@ -58,10 +59,11 @@ struct Merge {
 };
 
 // Sum and squared deviations.
-template <class T>
+template <class S>
 struct Moments {
+  using T = Compute<S>;
   const BatchNormKernel& kernel;
-  const ChannelImage<T>& x;
+  const ChannelImage<S>& x;
 
   // The positions [begin, begin + length) of channel c of `count` samples from n on, which belong to `set`.
   void planes(std::int64_t /*set*/, std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin,
@@ -92,11 +94,12 @@ struct Moments {
 };
 
 // Plain sums: of grad_output, and of its products with x - mean.
-template <class T>
+template <class S>
 struct Products {
+  using T = Compute<S>;
   const BatchNormKernel& kernel;
-  const ChannelImage<T>& x;
-  const ChannelImage<T>& grad_output;
+  const ChannelImage<S>& x;
+  const ChannelImage<S>& grad_output;
   const double* mean;           // C entries a set
   const double* repeated_mean;  // the same for several rows at once
 
@@ -252,29 +255,29 @@ struct Maps {
 };
 
 // Calls body(input runs, output, its stride, count, length, coefficients) over fixed pieces of a dense result.
-template <class T, int K, class Body>
-void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayout layout, Scope scope,
+template <class S, int K, class Body>
+void transform(const ChannelImage<S>* const (&inputs)[K], S* result, ChannelLayout layout, Scope scope,
                const Maps& maps, Dtype dtype, Body&& body) {
-  const ChannelImage<T>& x = *inputs[0];
+  using T = Compute<S>;
+  const ChannelImage<S>& x = *inputs[0];
   const std::int64_t channels = x.channels(), positions = x.positions();
   if (x.rows() == 0 || channels == 0) return;
   const std::int64_t sets = sets_of(x, scope);
   const std::int64_t at_once = layout == ChannelLayout::rows ? rows_at_once(channels) : 1;
   const auto values = [&](const double* numbers) { return repeated<T>(numbers, sets, channels, at_once); };
   const Affine<T> affine{values(maps.mean), values(maps.scale), values(maps.shift), values(maps.slope)};
-  using Run = typename ChannelImage<T>::Run;
+  using Run = typename ChannelImage<S>::Run;
   if (layout == ChannelLayout::rows) {
     const std::int64_t rows = x.rows() / sets;
     const std::int64_t some = std::max<std::int64_t>(1, kItem / (channels * at_once)) * at_once;
     const std::int64_t chunks = ceil_div(rows, some);
     bool direct = true;
-    for (const ChannelImage<T>* input : inputs) direct &= input->rows_in_place(channels<256, rows> x.positions());
+    for (const ChannelImage<S>* input : inputs) direct &= input->rows_in_place(channels<256, rows> x.positions());
     parallel_for({sets * chunks, 0.5 * static_cast<double>(x.rows() * channels)}, subnormals_of(dtype),
                  [&](std::int64_t item) {
                    const std::int64_t set = item / chunks, row = set * rows + item % chunks * some;
                    const std::int64_t count = std::min(some, (set + 1) * rows - row), whole = count / at_once;
                    Workspace<T> buffer(direct ? 0 : K * count * channels);
-                   T* out = result + row * channels;
                    Run tall[K], rest[K];
                    for (int k = 0; k < K; ++k) {
                      const Run run =
@@ -283,8 +286,10 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
                      rest[k] = {run.data + whole * at_once * run.stride, run.stride};
                    }
                    const NormCoefficients own = affine.from(set * channels * at_once);
-                   body(tall, out, channels * at_once, whole, channels * at_once, own);
-                   body(rest, out + whole * at_once * channels, channels, count - whole * at_once, channels, own);
+                   write_runs(result + row * channels, 0, 1, count * channels, [&](T* out, std::int64_t) {
+                     body(tall, out, channels * at_once, whole, channels * at_once, own);
+                     body(rest, out + whole * at_once * channels, channels, count - whole * at_once, channels, own);
+                   });
                  });
     return;
   }
@@ -296,7 +301,7 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
                  if (some <= 0) return;
                  const std::int64_t last = std::min(planes, (item / pieces + 1) * together);
                  bool direct = true;
-                 for (const ChannelImage<T>* input : inputs) direct &= input->planes_in_place();
+                 for (const ChannelImage<S>* input : inputs) direct &= input->planes_in_place();
                  Workspace<T> buffer(direct ? 0 : K * together * some);
                  for (std::int64_t plane = item / pieces * together; plane < last;) {
                    const std::int64_t n = plane / channels, c = plane % channels,
@@ -304,8 +309,9 @@ void transform(const ChannelImage<T>* const (&inputs)[K], T* result, ChannelLayo
                    Run runs[K];
                    for (int k = 0; k < K; ++k)
                      runs[k] = inputs[k]->channel_planes(n, c, count, begin, some, buffer + k * together * some);
-                   body(runs, result + plane * positions + begin, positions, count, some,
-                        affine.from(scope == Scope::sample ? plane : c));
+                   const NormCoefficients own = affine.from(scope == Scope::sample ? plane : c);
+                   write_runs(result + plane * positions + begin, positions, count, some,
+                              [&](T* out, std::int64_t stride) { body(runs, out, stride, count, some, own); });
                    plane += count;
                  }
                });
@@ -325,11 +331,11 @@ void merge_moments(double count, double& sum, double& squares, double more, doub
 }
 
 void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, double* mean, double* squares) {
-  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
-  dispatch_dtype(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const ChannelImage<T> image(x.as<T>());
-    reduce<T>(Moments<T>{kernel, image}, x.dtype, layout, scope, mean, squares);
+  const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
+  dispatch_storage(x.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    const ChannelImage<S> image(x.as<S>());
+    reduce<Compute<S>>(Moments<S>{kernel, image}, x.dtype, layout, scope, mean, squares);
     const double count = static_cast<double>(image.rows()) / static_cast<double>(sets_of(image, scope));
     for (std::int64_t i = 0; i < entries(x, scope) && count > 0; ++i) mean[i] /= count;
   });
@@ -337,17 +343,18 @@ void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, doub
 
 void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope, const double* mean,
                const double* scale, const double* shift) {
-  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
-  dispatch_dtype(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const ChannelImage<T> image(x.as<T>());
+  const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
+  dispatch_storage(x.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    const ChannelImage<S> image(x.as<S>());
     // What the mean loses by rounding to the data's dtype goes into the shift.
     std::vector<double> shifts(shift, shift + entries(x, scope));
     for (std::size_t i = 0; i < shifts.size(); ++i) {
       const double lost = mean[i] - static_cast<double>(static_cast<T>(mean[i]));
       if (std::isfinite(lost) && lost != 0) shifts[i] -= lost * scale[i];
     }
-    transform<T, 1>({&image}, static_cast<T*>(y.data), layout, scope, {mean, scale, shifts.data(), nullptr}, x.dtype,
+    transform<S, 1>({&image}, static_cast<S*>(y.data), layout, scope, {mean, scale, shifts.data(), nullptr}, x.dtype,
                     [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
                         const NormCoefficients& coefficients) {
                       const auto function = layout == ChannelLayout::planes ? kernel.plane_forward : kernel.row_forward;
@@ -358,26 +365,27 @@ void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Sco
 
 void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, Scope scope,
                       const double* mean, double* sum, double* dot) {
-  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
-  dispatch_dtype(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const ChannelImage<T> image(x.as<T>()), gradient(grad_output.as<T>());
+  const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
+  dispatch_storage(x.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    const ChannelImage<S> image(x.as<S>()), gradient(grad_output.as<S>());
     const std::vector<double> means =
         repeated<double>(layout == ChannelLayout::rows ? mean : nullptr, sets_of(image, scope), image.channels(),
                          rows_at_once(image.channels()));
-    reduce<T>(Products<T>{kernel, image, gradient, mean, means.data()}, x.dtype, layout, scope, sum, dot);
+    reduce<Compute<S>>(Products<S>{kernel, image, gradient, mean, means.data()}, x.dtype, layout, scope, sum, dot);
   });
 }
 
 void normalise_backward(const ArrayView& grad_output, const ArrayView& x, const ArrayView& grad_input,
                         ChannelLayout layout, Scope scope, const double* mean, const double* scale, const double* slope,
                         const double* shift) {
-  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
-  dispatch_dtype(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const ChannelImage<T> image(x.as<T>()), gradient(grad_output.as<T>());
-    transform<T, 2>(
-        {&gradient, &image}, static_cast<T*>(grad_input.data), layout, scope, {mean, scale, shift, slope}, x.dtype,
+  const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
+  dispatch_storage(x.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    const ChannelImage<S> image(x.as<S>()), gradient(grad_output.as<S>());
+    transform<S, 2>(
+        {&gradient, &image}, static_cast<S*>(grad_input.data), layout, scope, {mean, scale, shift, slope}, x.dtype,
         [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
             const NormCoefficients& coefficients) {
           const auto function = layout == ChannelLayout::planes ? kernel.plane_backward : kernel.row_backward;

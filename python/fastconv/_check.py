@@ -133,6 +133,8 @@ def in_steps(array: Array) -> Array:
 
 _OPTIONAL = {"bias", "out", "pos_weight", "running_mean", "running_var", "weight"}
 _WRITTEN = {"out", "running_mean", "running_var"}
+# What may be float32 beside 16-bit data: statistics lose too much in 16 bits.
+_STATISTICS = {"invstd", "mean", "running_mean", "running_var", "var"}
 
 
 def present(**named: object) -> None:
@@ -144,6 +146,8 @@ def present(**named: object) -> None:
 
 def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
     """Check that the arrays of one call are of one dtype, float32 or float64 (or a 16-bit one).
+
+    Of a call on 16-bit data the statistics may be float32.
 
     Parameters
     ----------
@@ -184,7 +188,9 @@ def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
             )
         if first is None:
             first = (name, array.dtype)
-        elif array.dtype != first[1]:
+        elif array.dtype != first[1] and not (
+            name in _STATISTICS and is_sixteen_bit(first[1]) and array.dtype == _DTYPES[0]
+        ):
             raise TypeError(
                 f"{name}: dtype {array.dtype} differs from {first[0]}'s {first[1]}; all arrays of one call share a "
                 f"dtype, cast with {name}.astype(numpy.{first[1]})"

@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv import _core
-from fastconv._check import Array, as_arrays, channels, channels_last, flag, in_steps, mask, number, require, same_shape
+from fastconv._check import (
+    Array,
+    as_arrays,
+    channels,
+    channels_last,
+    flag,
+    in_steps,
+    is_sixteen_bit,
+    mask,
+    number,
+    require,
+    same_shape,
+)
 
 __all__ = ["NormGradients", "batch_norm", "batch_norm_backward"]
 
@@ -44,16 +56,26 @@ def inverse_deviation(var: Array, eps: float) -> Array:
 
 
 def rounded(stat: Array, dtype: Any) -> Array:
-    """A statistic in the data's dtype."""
+    """float64 numbers in the data's dtype; in a 16-bit one as those of float32 are rounded to it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.array(stat, dtype)
+        return np.array(stat, statistics_dtype(dtype)).astype(dtype, copy=False)
+
+
+def statistics_dtype(dtype: Any) -> Any:
+    """The dtype of the statistics of data: float32 for 16-bit data, else the data's own."""
+    return np.dtype(np.float32) if is_sixteen_bit(dtype) else dtype
+
+
+def statistics(dtype: Any, *stats: Array) -> tuple[Array, ...]:
+    """Statistics in the dtype that they have for data of `dtype`."""
+    return tuple(rounded(stat, statistics_dtype(dtype)) for stat in stats)
 
 
 def update_running(running: tuple[Array, Array], batch: tuple[Array, Array], momentum: float) -> None:
     """``new = (1 - momentum) * old + momentum * batch``, in place, of mean and variance."""
     with np.errstate(invalid="ignore", over="ignore"):
         for old, new in zip(running, batch, strict=True):
-            old[...] = (1 - momentum) * old.astype(np.float64) + momentum * new
+            old[...] = rounded((1 - momentum) * old.astype(np.float64) + momentum * new, old.dtype)
 
 
 def check_running(mean: Array | None, var: Array | None, needed: str | None, update: bool) -> None:
@@ -105,7 +127,7 @@ def batch_norm(
     ----------
     x : array
         ``(N, C)``, or ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last) with one to three
-        spatial dimensions; float32 or float64.
+        spatial dimensions; float32, float64, float16 or bfloat16.
     running_mean, running_var : array or None
         ``(C,)``; may be ``None`` in training.
     weight, bias : array, optional
@@ -130,7 +152,7 @@ def batch_norm(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, one value a channel in training, or no running statistics otherwise.
 
@@ -144,7 +166,7 @@ def batch_norm(
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     require(eps >= 0, f"eps: got {eps}, expected at least 0")
     array, mean, var, scale, shift, restore = as_arrays(
-        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        sixteen_bit=True, x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     count = _check_batch(array, last)
     check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
@@ -165,7 +187,7 @@ def batch_norm(
     _core.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
     if not flag(return_stats, "return_stats"):
         return restore(y)
-    return (restore(y), restore(rounded(batch_mean, array.dtype)), restore(rounded(invstd, array.dtype)))
+    return (restore(y), *map(restore, statistics(array.dtype, batch_mean, invstd)))
 
 
 def batch_norm_backward(
@@ -209,7 +231,7 @@ def batch_norm_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit.
     """
@@ -217,7 +239,7 @@ def batch_norm_backward(
     training = flag(training, "training")
     wanted = mask(output_mask)
     array, gradient, center, scale, factor, restore = as_arrays(
-        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
+        sixteen_bit=True, x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
     count = _check_batch(array, last)
     same_shape(gradient, array.shape, "grad_output")

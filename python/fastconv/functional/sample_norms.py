@@ -18,7 +18,7 @@ from fastconv.functional.norm import (
     check_running,
     inverse_deviation,
     result_like,
-    rounded,
+    statistics,
     update_running,
 )
 
@@ -33,10 +33,10 @@ __all__ = [
 
 
 def _with_stats(y: Array, mean: Array, invstd: Array, dtype: Any, restore: Any, wanted: object) -> Any:
-    """``y``, or with the statistics in the data's dtype."""
+    """``y``, or with the statistics."""
     if not flag(wanted, "return_stats"):
         return restore(y)
-    return (restore(y), restore(rounded(mean, dtype)), restore(rounded(invstd, dtype)))
+    return (restore(y), *map(restore, statistics(dtype, mean, invstd)))
 
 
 # --- rows: layer norm, and group norm without positions --------------------------------------------------------------
@@ -92,7 +92,7 @@ def layer_norm(
     Parameters
     ----------
     x : array
-        ``(*leading, *normalized_shape)``; float32 or float64.
+        ``(*leading, *normalized_shape)``; float32, float64, float16 or bfloat16.
     normalized_shape : int or sequence of ints
         The sizes of the last axes.
     weight, bias : array, optional
@@ -113,7 +113,7 @@ def layer_norm(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit.
 
@@ -123,7 +123,7 @@ def layer_norm(
     """
     channels_last(data_format)
     eps = number(eps, "eps")
-    array, scale, shift, restore = as_arrays(x=x, weight=weight, bias=bias)
+    array, scale, shift, restore = as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
     shape = _normalized_shape(normalized_shape, array)
     for name, each in {"weight": scale, "bias": shift}.items():
         if each is not None:
@@ -172,14 +172,14 @@ def layer_norm_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit.
     """
     channels_last(data_format)
     wanted = mask(output_mask)
     array, gradient, center, scale, factor, restore = as_arrays(
-        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
+        sixteen_bit=True, x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
     same_shape(gradient, array.shape, "grad_output")
     require(
@@ -252,7 +252,7 @@ def group_norm(
     ----------
     x : array
         ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last), any number of spatial
-        dimensions, also none; float32 or float64.
+        dimensions, also none; float32, float64, float16 or bfloat16.
     num_groups : int
         Divides the number of channels.
     weight, bias : array, optional
@@ -273,7 +273,7 @@ def group_norm(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, or one value in all.
 
@@ -283,7 +283,7 @@ def group_norm(
     """
     last = channels_last(data_format)
     eps = number(eps, "eps")
-    array, scale, shift, restore = as_arrays(x=x, weight=weight, bias=bias)
+    array, scale, shift, restore = as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
     count, groups = _groups(array, last, num_groups)
     check_channels(count, weight=scale, bias=shift)
     require(
@@ -336,14 +336,14 @@ def group_norm_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit.
     """
     last = channels_last(data_format)
     wanted = mask(output_mask)
     array, gradient, center, scale, factor, restore = as_arrays(
-        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
+        sixteen_bit=True, x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
     require(center.ndim == 2 and center.shape[1] > 0, f"mean: got shape {center.shape}, expected (N, num_groups)")
     count, groups = _groups(array, last, center.shape[1])
@@ -385,7 +385,7 @@ def instance_norm(
     ----------
     x : array
         ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last) with one to three spatial
-        dimensions; float32 or float64.
+        dimensions; float32, float64, float16 or bfloat16.
     running_mean, running_var : array or None
         ``(C,)``; needed without `use_input_stats`.
     weight, bias : array, optional
@@ -410,7 +410,7 @@ def instance_norm(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, one position with `use_input_stats`, or no running statistics otherwise.
 
@@ -425,7 +425,7 @@ def instance_norm(
     last = channels_last(data_format)
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     array, mean, var, scale, shift, restore = as_arrays(
-        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        sixteen_bit=True, x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     require(3 <= array.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
     count = channels(array, last)
@@ -483,7 +483,7 @@ def instance_norm_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit.
     """
@@ -491,7 +491,7 @@ def instance_norm_backward(
     if not flag(use_input_stats, "use_input_stats"):
         return batch_norm_backward(grad_output, x, mean, invstd, weight, False, **keywords)
     last = channels_last(data_format)
-    array, center, _ = as_arrays(x=x, mean=mean)
+    array, center, _ = as_arrays(sixteen_bit=True, x=x, mean=mean)
     require(3 <= array.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
     same_shape(center, (array.shape[0], channels(array, last)), "mean")
     return group_norm_backward(grad_output, x, mean, invstd, weight, **keywords)

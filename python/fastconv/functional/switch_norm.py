@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv import _core
 from fastconv._check import Array, as_arrays, channels, channels_last, flag, number, require, same_shape
-from fastconv.functional.norm import check_channels, check_running, result_like, rounded, update_running
+from fastconv.functional.norm import check_channels, check_running, result_like, rounded, statistics, update_running
 
 __all__ = ["SwitchNormGradients", "switch_norm", "switch_norm_backward"]
 
@@ -106,7 +106,7 @@ def switch_norm(
     ----------
     x : array
         ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last) with one to three spatial
-        dimensions; float32 or float64.
+        dimensions; float32, float64, float16 or bfloat16.
     mean_weight, var_weight : array
         ``(3,)``, for instance, layer and batch.
     weight, bias : array or None
@@ -133,7 +133,7 @@ def switch_norm(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, one value a channel in training, or no running statistics otherwise.
 
@@ -147,6 +147,7 @@ def switch_norm(
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     require(eps >= 0, f"eps: got {eps}, expected at least 0")
     array, of_mean, of_var, scale, shift, mean, var, restore = as_arrays(
+        sixteen_bit=True,
         x=x,
         mean_weight=mean_weight,
         var_weight=var_weight,
@@ -171,7 +172,7 @@ def switch_norm(
             update_running((mean, var), (mixture.means[2][0], unbiased), momentum)
     if not flag(return_stats, "return_stats"):
         return restore(y)
-    return (restore(y), restore(rounded(own_mean, array.dtype)), restore(rounded(own_var, array.dtype)))
+    return (restore(y), *map(restore, statistics(array.dtype, own_mean, own_var)))
 
 
 def _mask(output_mask: object) -> tuple[bool, ...]:
@@ -225,7 +226,7 @@ def switch_norm_backward(
     Raises
     ------
     TypeError
-        Not arrays of float32 or float64, or of two dtypes.
+        Not arrays of float32, float64, float16 or bfloat16, or of two dtypes.
     ValueError
         A shape that does not fit, or no running statistics where they were used.
     """
@@ -234,6 +235,7 @@ def switch_norm_backward(
     eps = number(eps, "eps")
     wanted = _mask(output_mask)
     array, gradient, own_mean, own_var, of_mean, of_var, factor, run_mean, run_var, restore = as_arrays(
+        sixteen_bit=True,
         x=x,
         grad_output=grad_output,
         mean=mean,
