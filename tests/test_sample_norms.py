@@ -272,7 +272,8 @@ def test_no_cancellation(isa):
         own = problems.to_format(x, data_format)
         _, m, invstd = F.group_norm(own, groups, eps=0, return_stats=True, data_format=data_format)
         _, mean, wanted = reference_norms.group_norm(x, groups, eps=0)
-        np.testing.assert_allclose(m, mean, rtol=3e-7)
+        # A mean near zero is as good as its distance in deviations.
+        assert (np.abs(m - mean) <= 3e-7 * np.abs(mean) + 2e-8 / wanted).all()
         np.testing.assert_allclose(invstd, wanted, rtol=3e-7)
     _, m, invstd = F.layer_norm(x, x.shape[1:], eps=0, return_stats=True)
     _, mean, wanted = reference_norms.layer_norm(x, x.shape[1:], eps=0)

@@ -57,8 +57,8 @@ class Weights {
 
   // The `count` of a row from `begin` on, which is where a part begins.
   const Compute<S>* of(std::int64_t row, std::int64_t begin, std::int64_t count) {
-    const std::int64_t at = row % problem_.groups * problem_.length + begin;
     if (!values_) return nullptr;
+    const std::int64_t at = (problem_.groups == 1 ? 0 : row % problem_.groups * problem_.length) + begin;
     if constexpr (is_wide<S>) {
       return values_ + at;
     } else {

@@ -1,6 +1,6 @@
 // Contract of the norms' kernels. For the norms of channels (batch, instance, group norm) a channel's values come in
 // one of two forms: planes (a channel's positions lie dense, one plane a sample) or rows (the channels of one position
-// lie dense). Sums are kept in float64 at every dtype.
+// lie dense). Sums of a few values are in their dtype, the sums of those in float64.
 #pragma once
 
 #include <cstdint>

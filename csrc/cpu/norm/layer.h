@@ -55,12 +55,12 @@ void layer_products(const void* g_, const void* x_, const void* weight_, int64_t
   const T* weight = static_cast<const T*>(weight_);
   Products<T> products(mean);
   if (weight) {
-    products.add(
-        x, count, [&](int64_t at) { return V::load(g + at) * V::load(weight + at); },
-        [&](int64_t at) { return static_cast<double>(g[at]) * static_cast<double>(weight[at]); });
+    products.add(x, count, [&](int64_t at, int lanes) __attribute__((always_inline)) {
+      return load_lanes<V>(g + at, lanes) * load_lanes<V>(weight + at, lanes);
+    });
   } else {
-    products.add(
-        x, count, [&](int64_t at) { return V::load(g + at); }, [&](int64_t at) { return static_cast<double>(g[at]); });
+    products.add(x, count,
+                 [&](int64_t at, int lanes) __attribute__((always_inline)) { return load_lanes<V>(g + at, lanes); });
   }
   products.store(sum, dot);
 }
@@ -101,11 +101,6 @@ void layer_accumulate(const void* const* g, const void* const* x, int64_t rows, 
     const double lost = mean[r] - static_cast<double>(center[r]);
     rest[r] = lost - lost == 0 ? static_cast<T>(-lost * invstd[r]) : T(0);
   }
-  const auto widen = [](V value, double* to) {
-    T lanes[V::width];
-    value.store(lanes);
-    for (int i = 0; i < V::width; i += Wide::width) (Wide::load(to + i) + load_wide(lanes + i)).store(to + i);
-  };
   int64_t c = 0;
   for (; c + pair * V::width <= columns; c += pair * V::width) {
     V dots[pair], sums[pair];
@@ -120,8 +115,8 @@ void layer_accumulate(const void* const* g, const void* const* x, int64_t rows, 
         sums[k] = sums[k] + gradient;
       }
     for (int k = 0; k < pair; ++k) {
-      widen(dots[k], dot + c + k * V::width);
-      widen(sums[k], sum + c + k * V::width);
+      add_wide(dots[k], dot + c + k * V::width);
+      add_wide(sums[k], sum + c + k * V::width);
     }
   }
   for (; c < columns; ++c)

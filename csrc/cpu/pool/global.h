@@ -66,19 +66,6 @@ struct Planes {
   }
 };
 
-// Lane i gets the element of lane i ^ h, for h a power of two.
-template <int h, class T>
-FASTCONV_INLINE Reg<T> exchange(Reg<T> a) {
-  constexpr int W = Reg<T>::width;
-  if constexpr (W == 2) return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h)};
-  if constexpr (W == 4) return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h)};
-  if constexpr (W == 8)
-    return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h)};
-  if constexpr (W == 16)
-    return Reg<T>{__builtin_shufflevector(a.v, a.v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h, 8 ^ h,
-                                          9 ^ h, 10 ^ h, 11 ^ h, 12 ^ h, 13 ^ h, 14 ^ h, 15 ^ h)};
-}
-
 // A chunk reduced in four registers, then across their lanes by halves.
 template <class T, class Op>
 FASTCONV_INLINE T reduce_chunk(const T* p, Index count, const T* end) {
@@ -97,10 +84,10 @@ FASTCONV_INLINE T reduce_chunk(const T* p, Index count, const T* end) {
     acc[3] = Op::combine(acc[3], Reg<T>::select(lanes_before<T>(count - j), rest, identity));
   }
   Reg<T> all = Op::combine(Op::combine(acc[0], acc[1]), Op::combine(acc[2], acc[3]));
-  if constexpr (W > 8) all = Op::combine(all, exchange<8 % W, T>(all));
-  if constexpr (W > 4) all = Op::combine(all, exchange<4 % W, T>(all));
-  if constexpr (W > 2) all = Op::combine(all, exchange<2 % W, T>(all));
-  return Op::combine(all, exchange<1, T>(all)).v[0];
+  if constexpr (W > 8) all = Op::combine(all, all.template exchange<8 % W>());
+  if constexpr (W > 4) all = Op::combine(all, all.template exchange<4 % W>());
+  if constexpr (W > 2) all = Op::combine(all, all.template exchange<2 % W>());
+  return Op::combine(all, all.template exchange<1>()).v[0];
 }
 
 template <class T>

@@ -93,13 +93,24 @@ struct Vec {
   // The larger (smaller) one, NaN if either is NaN, as IEEE 754-2019 maximum.
   static FASTCONV_INLINE Vec max_nan(Vec a, Vec b) { return Vec{((a.v > b.v) | (a.v != a.v)) ? a.v : b.v}; }
   static FASTCONV_INLINE Vec min_nan(Vec a, Vec b) { return Vec{((a.v < b.v) | (a.v != a.v)) ? a.v : b.v}; }
+  // Lane i gets the element of lane i ^ h, for h a power of two.
+  template <int h>
+  FASTCONV_INLINE Vec exchange() const {
+    if constexpr (W == 2) return Vec{__builtin_shufflevector(v, v, 0 ^ h, 1 ^ h)};
+    if constexpr (W == 4) return Vec{__builtin_shufflevector(v, v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h)};
+    if constexpr (W == 8)
+      return Vec{__builtin_shufflevector(v, v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h)};
+    if constexpr (W == 16)
+      return Vec{__builtin_shufflevector(v, v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h, 8 ^ h, 9 ^ h,
+                                         10 ^ h, 11 ^ h, 12 ^ h, 13 ^ h, 14 ^ h, 15 ^ h)};
+  }
   // Lanes added in a fixed pairwise order.
   FASTCONV_INLINE T sum() const {
-    T lanes[W];
-    store(lanes);
-    for (int half = W / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
+    Vec all = *this;
+    if constexpr (W > 8) all = all + all.template exchange<8 % W>();
+    if constexpr (W > 4) all = all + all.template exchange<4 % W>();
+    if constexpr (W > 2) all = all + all.template exchange<2 % W>();
+    return (all + all.template exchange<1>()).v[0];
   }
 };
 

@@ -121,7 +121,7 @@ def batch_norm(
 
     In training the mean and the (biased) variance are the batch's, over all samples and positions, and the running
     arrays are updated in place by ``new = (1 - momentum) * old + momentum * batch``, the variance unbiased. Otherwise
-    they are the running arrays. Statistics are summed in float64 around block means.
+    they are the running arrays. Deviations from a block's centre are summed a few at a time, and these sums in float64.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ def layer_norm(
     """Normalise the last axes: ``y = (x - mean) / sqrt(var + eps) * weight + bias``.
 
     Mean and (biased) variance are over the axes that `normalized_shape` names, each index of the others for itself.
-    They are summed in float64 around block means.
+    Deviations from a block's centre are summed a few at a time, and these sums in float64.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def group_norm(
     """Normalise groups of channels of each sample: ``y = (x - mean) / sqrt(var + eps) * weight + bias``.
 
     Mean and (biased) variance are over the positions and the channels of a group, which are neighbours. They are
-    summed in float64 around block means, and do not depend on the other samples.
+    summed in float64 from sums of a few deviations, and do not depend on the other samples.
 
     Parameters
     ----------
