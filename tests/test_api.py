@@ -373,7 +373,9 @@ def test_rules_take_pytorchs_arguments(name):
     assert ours == theirs[: len(ours)]
 
 
-@pytest.mark.parametrize("name", ["cuda", "functional", "nn", "optim", "models", "testing", "visualize", "datasets"])
+@pytest.mark.parametrize(
+    "name", ["cuda", "functional", "nn", "optim", "models", "testing", "train", "visualize", "datasets"]
+)
 def test_submodules_come_with_the_package(name):
     assert getattr(fastconv, name) is importlib.import_module(f"fastconv.{name}")
     assert name in dir(fastconv)

@@ -14,7 +14,7 @@ import time
 import fastconv
 import numpy as np
 import pytest
-from fastconv import _cli, models, nn, visualize
+from fastconv import _cli, models, nn, optim, visualize
 from fastconv._cli import output, training
 from test_datasets import _idx
 
@@ -295,7 +295,12 @@ def test_distort_shifts_by_whole_pixels():
 
 
 def test_learning_rate_rises_and_falls():
-    rates = [training.learning_rate(step / 100, 0.5) for step in range(101)]
+    optimizer = optim.SGD([nn.Parameter(np.ones(1))], lr=0.5)
+    schedule = training.rise_and_fall(optimizer, 100)
+    rates = [optimizer.lr]
+    for _ in range(100):
+        schedule.step()
+        rates.append(optimizer.lr)
     assert max(rates) == pytest.approx(0.5)
     assert rates.index(max(rates)) == 15
     assert rates[0] > 0

@@ -1,7 +1,8 @@
 """fastconv: the convolution engine for people who work in NumPy.
 
 ``fastconv.functional`` (by habit ``F``) has the ops, forward and backward; ``fastconv.nn`` the layers;
-``fastconv.optim`` the update rules; ``fastconv.testing`` a gradient check.
+``fastconv.optim`` the update rules; ``fastconv.models`` known networks; ``fastconv.train`` the training loop;
+``fastconv.testing`` a gradient check.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from fastconv._runtime import (
 )
 
 if TYPE_CHECKING:
-    from fastconv import cuda, datasets, functional, models, nn, optim, testing, visualize
+    from fastconv import cuda, datasets, functional, models, nn, optim, testing, train, visualize
 
 # Loaded when first used, so that `import fastconv` costs little more than `import numpy`.
-_SUBMODULES = ("cuda", "datasets", "functional", "models", "nn", "optim", "testing", "visualize")
+_SUBMODULES = ("cuda", "datasets", "functional", "models", "nn", "optim", "testing", "train", "visualize")
 
 __all__ = [
     "__version__",
@@ -46,6 +47,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "testing",
+    "train",
     "visualize",
 ]
 

@@ -101,14 +101,8 @@ def feature_maps(module: Module, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
         format, or ``(N, features)``.
     """
     maps = _Maps(module)
-    modes = [(each, each.training, each._keeps_in_eval, each._remembered) for each in module.modules()]
-    try:
-        module.eval()
-        with observe(maps):
-            module(x)
-    finally:
-        for each, training, keeps, remembered in modes:
-            each.training, each._keeps_in_eval, each._remembered = training, keeps, remembered
+    with module.evaluating(), observe(maps):
+        module(x)
     return maps.maps
 
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__, get_isa, get_num_threads, set_num_threads, visualize
+from .. import __version__, get_isa, get_num_threads, nn, optim, set_num_threads, train, visualize
 from .. import functional as F
 from .._extras import require
 from ..datasets import DigitSplit, load_digits
 from ..models import lenet5
-from ..nn import Module
 from .output import whole_folder
-from .training import Epoch, Recipe, as_input, predict, train
+from .training import as_input, distort, rise_and_fall
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -32,7 +29,6 @@ _EPOCHS_SMALL, _EPOCHS_FULL = 40, 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    defaults = Recipe._field_defaults
     parser.add_argument(
         "--epochs",
         type=_positive(int),
@@ -42,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=_positive(int),
-        default=defaults["batch_size"],
+        default=32,
         metavar="N",
         help="digits a step (%(default)s)",
     )
     parser.add_argument(
         "--lr",
         type=_positive(float),
-        default=defaults["lr"],
+        default=2e-3,
         metavar="RATE",
         help="highest learning rate (%(default)s)",
     )
@@ -107,6 +103,7 @@ def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
     # Everything that may be missing is asked for before the training, not after it.
     metrics = require("sklearn.metrics", purpose="the demo", package="scikit-learn")
     require("matplotlib.figure", purpose="the demo")
+    require("tqdm", purpose="the demo")
     if arguments.threads is not None:
         set_num_threads(arguments.threads)
     digits = load_digits(seed=arguments.seed)
@@ -118,19 +115,35 @@ def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
     print(f"Data: {digits.source}: {len(digits.train_images):,} to learn from, {len(digits.test_images):,} held out")
     print(f"Network: LeNet-5, {parameters:,} parameters; fastconv {__version__} on {_engine()}", flush=True)
 
-    history: list[Epoch] = []
-    began = time.perf_counter()
-    recipe = Recipe(epochs, arguments.batch_size, arguments.lr)
-    for epoch in train(model, digits, recipe, rng, _progress(epochs)):
-        history.append(epoch)
+    def report(epoch: dict[str, float]) -> None:
         print(
-            f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}  loss {epoch.loss:.4f}  "
-            f"accuracy {epoch.accuracy * 100:5.2f} %  {epoch.rate:,.0f} digits/s",
+            f"epoch {epoch['epoch']:>{len(str(epochs))}}/{epochs}  loss {epoch['loss']:.4f}  "
+            f"accuracy {epoch['val_accuracy'] * 100:5.2f} %  {len(images) / epoch['seconds']:,.0f} digits/s",
             flush=True,
         )
+
+    images, test_images = as_input(digits.train_images), as_input(digits.test_images)
+    adam = optim.Adam(model.parameters(), lr=arguments.lr)
+    began = time.perf_counter()
+    history = train.fit(
+        model,
+        images,
+        digits.train_labels,
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        adam,
+        epochs=epochs,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        augment=lambda x, y, rng: (distort(x[:, 0], rng)[:, None], y),
+        schedule=rise_and_fall(adam, epochs * -(-len(images) // arguments.batch_size)),
+        schedule_each="batch",
+        validation=(test_images, digits.test_labels),
+        metrics={"accuracy": train.accuracy},
+        on_epoch=report,
+    )
     seconds = time.perf_counter() - began
 
-    logits = predict(model, as_input(digits.test_images))
+    logits = train.predict(model, test_images)
     matrix = metrics.confusion_matrix(digits.test_labels, logits.argmax(1), labels=range(10))
     wrong = int(matrix.sum() - np.trace(matrix))
     print(
@@ -147,20 +160,6 @@ def _engine() -> str:
     return f"{get_isa()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
-def _progress(epochs: int) -> Any:
-    """Return a function that puts a progress bar around an epoch's batches, if someone is looking."""
-    tqdm = require("tqdm", purpose="the demo").tqdm
-
-    def progress(batches: Iterable[Any], epoch: int) -> Iterable[Any]:
-        # disable=None: quiet unless the stream is a terminal.
-        bar: Iterable[Any] = tqdm(
-            batches, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False, disable=None, file=sys.stderr
-        )
-        return bar
-
-    return progress
-
-
 def _table(matrix: NDArray[np.integer[Any]]) -> str:
     """Return a confusion matrix as text, with dots for zeros."""
     width = max(3, len(str(matrix.max()))) + 1
@@ -172,11 +171,11 @@ def _table(matrix: NDArray[np.integer[Any]]) -> str:
 
 def _draw(
     folder: Path,
-    model: Module,
+    model: nn.Module,
     digits: DigitSplit,
     logits: NDArray[np.float32],
     matrix: NDArray[np.integer[Any]],
-    history: list[Epoch],
+    history: train.History,
 ) -> None:
     """Write the pictures."""
     layers = dict(model.named_modules())
@@ -189,15 +188,13 @@ def _draw(
         "filters-conv1.png": visualize.filters_figure(layers["conv1"], "Filters of the first convolution"),
         "filters-conv2.png": visualize.filters_figure(layers["conv2"], "Filters of the second convolution"),
         "feature-maps.png": visualize.feature_maps_figure(
-            model, as_input(digits.test_images[example : example + 1, None]), "What LeNet-5 makes of a digit"
+            model, as_input(digits.test_images[example : example + 1]), "What LeNet-5 makes of a digit"
         ),
         "misread.png": visualize.misread_figure(
             digits.test_images[wrong], digits.test_labels[wrong], read[wrong], confidence[wrong], len(read)
         ),
         "confusion.png": visualize.confusion_figure(matrix),
-        "training.png": visualize.training_figure(
-            [epoch.loss for epoch in history], [epoch.accuracy for epoch in history]
-        ),
+        "training.png": visualize.training_figure(history.column("loss"), history.column("val_accuracy")),
     }
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=150)

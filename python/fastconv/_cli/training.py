@@ -1,60 +1,39 @@
-"""How the demo teaches a network: distorted copies of the digits, a learning-rate schedule, one pass after another."""
+"""How the demo teaches a network: distorted copies of the digits, and a learning-rate schedule."""
 
 from __future__ import annotations
-
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import nn, optim
-from ..datasets import DigitSplit
+from .. import optim
 
-__all__ = ["Epoch", "Recipe", "distort", "learning_rate", "predict", "train"]
+__all__ = ["as_input", "distort", "rise_and_fall"]
 
 Images = NDArray[np.float32]
 
 
-class Recipe(NamedTuple):
-    """Settings of a training run."""
-
-    epochs: int
-    batch_size: int = 32
-    lr: float = 2e-3
-    """Highest learning rate of the schedule."""
-    label_smoothing: float = 0.1
-
-
-class Epoch(NamedTuple):
-    """What one pass over the digits gave."""
-
-    number: int
-    loss: float
-    """Mean over the pass, of distorted digits and with label smoothing."""
-    accuracy: float
-    """Share of the held-out digits that is read right, 0 to 1."""
-    rate: float
-    """Digits learnt from in a second."""
-
-
-def learning_rate(progress: float, highest: float, warmup: float = 0.15) -> float:
-    """Return the rate at a point of the training: a linear rise, then half a cosine down to 0.
+def rise_and_fall(optimizer: optim.Optimizer, steps: int, warmup: float = 0.15) -> optim.LRScheduler:
+    """Return a schedule for a training of so many batches: a linear rise to the base rate, then half a cosine down to
+    0.
 
     Parameters
     ----------
-    progress : float
-        Part of the training that is done, 0 to 1.
-    highest : float
-        The rate at the end of the rise.
+    optimizer : Optimizer
+        With the highest rate as its ``lr``.
+    steps : int
+        Batches of the whole training.
     warmup : float
         Part of the training that the rise takes.
     """
-    if progress < warmup:
-        return highest * max(progress / warmup, 1e-2)
-    return highest * 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))
+    rise = max(1, round(warmup * steps))
+    return optim.SequentialLR(
+        optimizer,
+        [
+            optim.LinearLR(optimizer, 0.01, total_iters=rise),
+            optim.CosineAnnealingLR(optimizer, max(1, steps - rise)),
+        ],
+        [rise],
+    )
 
 
 def distort(
@@ -130,55 +109,5 @@ def _spread(size: int) -> Images:
 
 
 def as_input(images: NDArray[np.uint8]) -> Images:
-    """Return images with ink of 1 on a background of 0."""
-    return images.astype(np.float32) / np.float32(255.0)
-
-
-def predict(model: nn.Module, images: Images, batch_size: int = 500) -> Images:
-    """Return a model's logits for ``(N, H, W)`` images, in evaluation mode."""
-    model.eval()
-    return np.concatenate([model(images[i : i + batch_size, None]) for i in range(0, len(images), batch_size)])
-
-
-def train(
-    model: nn.Module,
-    digits: DigitSplit,
-    recipe: Recipe,
-    rng: np.random.Generator,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]],
-) -> Iterator[Epoch]:
-    """Teach a model and yield what each epoch gave.
-
-    Parameters
-    ----------
-    model : Module
-        Maps ``(N, 1, H, W)`` to logits.
-    digits : DigitSplit
-        What to learn from and what to test on.
-    recipe : Recipe
-        Settings.
-    rng : numpy.random.Generator
-        Source of the order of the digits and of their distortions.
-    progress : callable
-        ``progress(iterable, epoch)`` wraps the batches of an epoch, to show how far it is.
-    """
-    images, test_images = as_input(digits.train_images), as_input(digits.test_images)
-    optimizer = optim.Adam(model.parameters(), lr=recipe.lr)
-    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    starts = range(0, len(images), recipe.batch_size)
-    done, steps = 0, recipe.epochs * len(starts)
-    for epoch in range(1, recipe.epochs + 1):
-        model.train()
-        order = rng.permutation(len(images))
-        total, began = 0.0, time.perf_counter()
-        for start in progress(starts, epoch):
-            chosen = order[start : start + recipe.batch_size]
-            optimizer.lr = learning_rate(done / steps, recipe.lr)
-            optimizer.zero_grad()
-            total += loss(model(distort(images[chosen], rng)[:, None]), digits.train_labels[chosen]) * len(chosen)
-            model.backward(loss.backward())
-            optimizer.step()
-            done += 1
-        seconds = time.perf_counter() - began
-        right = predict(model, test_images).argmax(1) == digits.test_labels
-        yield Epoch(epoch, total / len(images), float(right.mean()), len(images) / seconds)
+    """Return ``(N, H, W)`` images as a network's input, ``(N, 1, H, W)``, with ink of 1 on a background of 0."""
+    return images[:, None].astype(np.float32) / np.float32(255.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -169,6 +170,25 @@ class Module:
         for module in self.modules():
             module._keeps_in_eval = keep_for_backward
         return self
+
+    @contextmanager
+    def evaluating(self, *, keep_for_backward: bool = False) -> Iterator[Self]:
+        """Put this module and all below it in evaluation mode for a ``with`` block.
+
+        Afterwards each is in the mode in which it was, and ``backward`` belongs to the forward that was the latest
+        before.
+
+        Parameters
+        ----------
+        keep_for_backward : bool
+            As for `eval`.
+        """
+        modes = [(each, each.training, each._keeps_in_eval, each._remembered) for each in self.modules()]
+        try:
+            yield self.eval(keep_for_backward=keep_for_backward)
+        finally:
+            for each, training, keeps, remembered in modes:
+                each.training, each._keeps_in_eval, each._remembered = training, keeps, remembered
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

@@ -6,16 +6,14 @@ Neither format can hold code, so a file from a stranger cannot run any.
 from __future__ import annotations
 
 import os
-import secrets
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._extras import require
+from .._files import read_npz, widened, write_npz, write_whole
 from .module import IncompatibleKeys, Module
 
 __all__ = ["load", "save"]
@@ -63,9 +61,9 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
     if suffix == ".safetensors":
         # Zero-dimensional arrays too; state_dict gives contiguous copies, as the format needs.
         content = _safetensors("numpy").save(state)
-        _write(path, lambda file: file.write(content))
+        write_whole(path, lambda file: file.write(content))
     else:
-        _write(path, lambda file: _write_npz(file, state))
+        write_whole(path, lambda file: write_npz(file, state))
 
 
 def load(module: Module, path: str | os.PathLike[str], strict: bool = True) -> IncompatibleKeys:
@@ -95,7 +93,7 @@ def load(module: Module, path: str | os.PathLike[str], strict: bool = True) -> I
         If it is ``.safetensors`` and that package is not installed (an ``ImportError``).
     """
     path, suffix = _checked(path)
-    state = _read_safetensors(path) if suffix == ".safetensors" else _read_npz(path)
+    state = _read_safetensors(path) if suffix == ".safetensors" else read_npz(path)
     return module.load_state_dict(state, strict)
 
 
@@ -104,20 +102,6 @@ def _checked(path: str | os.PathLike[str]) -> tuple[Path, str]:
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {str(path)!r}")
     return path, path.suffix
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that its name never leads to a part of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _safetensors(submodule: str | None = None) -> Any:
@@ -136,36 +120,10 @@ def _read_safetensors(path: Path) -> State:
     for name, tensor in tensors:
         dtype, data = tensor["dtype"], bytes(tensor["data"])
         if dtype == "BF16":
-            array = _widened(np.frombuffer(data, "<u2"))
+            array = widened(np.frombuffer(data, "<u2"))
         elif dtype in _DTYPES:
             array = np.frombuffer(data, _DTYPES[dtype])
         else:
             raise ValueError(f"path: {name} in {str(path)!r} has dtype {dtype}, which NumPy does not have")
         state[name] = array.reshape(tensor["shape"])
     return state
-
-
-def _write_npz(file: IO[bytes], state: State) -> None:
-    """Write what ``numpy.savez`` does, for any names: it takes them as keywords."""
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in state.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-
-
-def _read_npz(path: Path) -> State:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with archive:
-            state = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path: {str(path)!r} is not a .npz file, or is damaged: {error}") from None
-    # NumPy's format does not know bfloat16 and writes its two bytes as such.
-    return {n: _widened(array.view("<u2")) if array.dtype == np.dtype("V2") else array for n, array in state.items()}
-
-
-def _widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return bfloat16 numbers, which are the upper halves of float32's, as these."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)

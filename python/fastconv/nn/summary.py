@@ -150,14 +150,8 @@ def summarize(module: Module, input_shape: Sequence[int]) -> Summary:
     recorder = _Recorder(
         {id(each): name for name, each in module.named_modules()}, {id(x): Field.of_input(max(len(shape) - 2, 0))}
     )
-    modes = [(each, each.training, each._keeps_in_eval, each._remembered) for each in module.modules()]
-    try:
-        module.eval()
-        with observe(recorder):
-            module(x)
-    finally:
-        for each, training, keeps, remembered in modes:
-            each.training, each._keeps_in_eval, each._remembered = training, keeps, remembered
+    with module.evaluating(), observe(recorder):
+        module(x)
     rows = tuple(
         row._replace(output_shape=(shape[0], *row.output_shape[1:]), multiply_adds=row.multiply_adds * shape[0])
         for row, _ in recorder.rows
