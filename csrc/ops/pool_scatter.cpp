@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::int64_t kItemElements = 1 << 15;
 constexpr std::int64_t kChannelBlock = 64;
+constexpr std::int64_t kCachedPlane = 1 << 17;  // bytes of a plane that is called to the second-level cache
 
 [[noreturn]] void refuse_index(std::int64_t index, std::int64_t positions) {
   fail("indices: got " + std::to_string(index) + ", expected flat spatial positions from 0 to " +
@@ -70,6 +71,65 @@ void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* ind
       const std::int64_t place = index[at_i + c * step_i];
       if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
       Put()(out[place * channels + c], g[at_g + c * step_g]);
+    }
+  });
+}
+
+// Where the flat positions of a (D, H, W) array lie: one step serves an array without gaps.
+class PlaceOffsets {
+ public:
+  template <class T>
+  explicit PlaceOffsets(const View<T>& view)
+      : height_(view.shape[3]), width_(view.shape[4]), step_{view.stride[2], view.stride[3], view.stride[4]} {
+    even_ = (height_ == 1 || step_[1] == width_ * step_[2]) &&
+            (view.shape[2] == 1 || step_[0] == width_ * height_ * step_[2]);
+  }
+  bool dense() const { return even_ && step_[2] == 1; }
+  std::int64_t operator()(std::int64_t place) const {
+    if (even_) return place * step_[2];
+    return place / (width_ * height_) * step_[0] + place / width_ % height_ * step_[1] + place % width_ * step_[2];
+  }
+
+ private:
+  std::int64_t height_, width_, step_[kSpatial];
+  bool even_;
+};
+
+// Calls for the elements [begin, end) of an array.
+template <class T>
+void prefetch(const T* array, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t i = begin; i < end; i += line) __builtin_prefetch(array + i, 0, 2);
+}
+
+// out[i] = g[index[i]], while the next plane is on its way: indices may come in any order, which no processor foresees.
+template <class T>
+void gather_plane(const T* g, const T* next, const std::int64_t* index, std::int64_t count, std::int64_t positions,
+                  T* out) {
+  constexpr std::int64_t block = 64;
+  const std::int64_t share = ceil_div(positions, ceil_div(count, block));
+  for (std::int64_t begin = 0, ahead = 0; begin < count; begin += block, ahead += share) {
+    if (next) prefetch(next, std::min(ahead, positions), std::min(ahead + share, positions));
+    const std::int64_t end = std::min(begin + block, count);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t place = index[i];
+      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+      out[i] = g[place];
+    }
+  }
+}
+
+// The same of `count` channels at each place, `step` apart.
+template <class T>
+void gather_lanes(const T* g, std::int64_t step, const PlaceOffsets& offsets, const std::int64_t* index,
+                  const View<const std::int64_t>& indices, const std::int64_t (&to)[kRank], std::int64_t positions,
+                  std::int64_t count, T* out) {
+  const std::int64_t step_i = indices.stride[1];
+  for_positions(indices.shape, indices.stride, to, [&](std::int64_t at, std::int64_t at_out) {
+    for (std::int64_t c = 0; c < count; ++c) {
+      const std::int64_t place = index[at + c * step_i];
+      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+      out[at_out + c] = g[offsets(place) + c * step];
     }
   });
 }
@@ -138,44 +198,46 @@ void max_unpool_backward(const ArrayView& grad_output, const View<const std::int
   if (planes == 0) return;
   std::int64_t places = 1;
   for (int i = 2; i < kRank; ++i) places *= indices.shape[i];
-  const std::int64_t height = grad_output.shape[3], width = grad_output.shape[4];
-  const std::int64_t positions = grad_output.shape[2] * height * width;
-  const auto& step = grad_output.stride;
-  // One step serves every position of an array without gaps; else its coordinates are found.
-  const bool even = step[3] == width * step[4] && step[2] == height * step[3];
-  const bool in_order = indices.stride[4] == 1 && indices.stride[3] == indices.shape[4] &&
-                        indices.stride[2] == indices.shape[3] * indices.shape[4];
+  const std::int64_t positions = grad_output.shape[2] * grad_output.shape[3] * grad_output.shape[4];
+  const bool in_order = PlaceOffsets(indices).dense();
   // Offsets of the result's elements by canonical axis: contiguous as (N, C, D, H, W) or (N, D, H, W, C).
   const std::int64_t inner = lanes ? channels : 1;
   const std::int64_t to[kRank] = {channels * places, lanes ? 1 : places, indices.shape[3] * indices.shape[4] * inner,
                                   indices.shape[4] * inner, inner};
-  const std::int64_t item_planes = planes_per_item(planes, places);
-  const Work work{ceil_div(planes, item_planes), 2.0 * static_cast<double>(planes * places)};
+  const double nanoseconds = 2.0 * static_cast<double>(planes * places);
   dispatch_dtype(grad_output.dtype, [&](auto zero) {
     using T = decltype(zero);
-    parallel_for(work, Subnormals::keep, [&](std::int64_t item) {
-      for (std::int64_t p = item * item_planes; p < std::min(planes, (item + 1) * item_planes); ++p) {
-        const std::int64_t n = p / channels, c = p % channels;
-        const T* const g = static_cast<const T*>(grad_output.data) + n * step[0] + c * step[1];
-        const std::int64_t* const index = indices.data + n * indices.stride[0] + c * indices.stride[1];
-        T* const out = static_cast<T*>(grad_input) + n * to[0] + c * to[1];
-        if (even && in_order && !lanes) {
-          for (std::int64_t i = 0; i < places; ++i) {
-            const std::int64_t place = index[i];
-            if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions))
-              refuse_index(place, positions);
-            out[i] = g[place * step[4]];
-          }
-          continue;
+    const View<const T> gradients = grad_output.as<const T>();
+    const PlaceOffsets offsets(gradients);
+    const bool dense = offsets.dense();
+    const auto start = [](const auto& view, std::int64_t n, std::int64_t c) {
+      return view.data + n * view.stride[0] + c * view.stride[1];
+    };
+    T* const out = static_cast<T*>(grad_input);
+    if (lanes) {
+      const std::int64_t blocks = ceil_div(channels, kChannelBlock);
+      parallel_for({batch * blocks, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
+        const std::int64_t n = item / blocks, c = item % blocks * kChannelBlock;
+        gather_lanes(start(gradients, n, c), gradients.stride[1], offsets, start(indices, n, c), indices, to, positions,
+                     std::min(kChannelBlock, channels - c), out + n * to[0] + c);
+      });
+      return;
+    }
+    const std::int64_t step = planes_per_item(planes, places);
+    const bool cached = positions * static_cast<std::int64_t>(sizeof(T)) <= kCachedPlane;
+    parallel_for({ceil_div(planes, step), nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
+      const std::int64_t last = std::min(planes, (item + 1) * step);
+      for (std::int64_t p = item * step; p < last; ++p) {
+        const T* const g = start(gradients, p / channels, p % channels);
+        const std::int64_t* const index = start(indices, p / channels, p % channels);
+        if (in_order && dense) {
+          if (cached && p == item * step) prefetch(g, 0, positions);
+          const T* const next =
+              cached && p + 1 < last ? start(gradients, (p + 1) / channels, (p + 1) % channels) : nullptr;
+          gather_plane(g, next, index, places, positions, out + p * places);
+        } else {
+          gather_lanes(g, 0, offsets, index, indices, to, positions, 1, out + p * places);
         }
-        for_positions(indices.shape, indices.stride, to, [&](std::int64_t at, std::int64_t at_out) {
-          const std::int64_t place = index[at];
-          if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions))
-            refuse_index(place, positions);
-          out[at_out] =
-              g[even ? place * step[4]
-                     : place / (width * height) * step[2] + place / width % height * step[3] + place % width * step[4]];
-        });
       }
     });
   });
