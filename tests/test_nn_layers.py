@@ -80,6 +80,21 @@ def test_layer_agrees_with_pytorch(case, dtype, data_format, training):
 
 
 @each_case
+def test_gradients_of_parameters_alone(case):
+    """backward_parameters() does to the parameters, bit for bit, what backward() does."""
+    x = np.random.default_rng(0).standard_normal(case.shape)
+    grads = []
+    for name in ("backward", "backward_parameters"):
+        layer = _same_network(case, np.float64, "channels_first")[0]
+        y = layer(x)
+        result = getattr(layer, name)(np.random.default_rng(1).standard_normal(y.shape))
+        assert (result is None) == (name == "backward_parameters")
+        grads.append([parameter.grad for parameter in layer.parameters()])
+    for one, other in zip(*grads, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@each_case
 def test_state_goes_both_ways(case):
     """Names, order, shapes and values of the state are PyTorch's, and PyTorch takes ours strictly."""
     ours, theirs = _same_network(case, np.float32, "channels_first")

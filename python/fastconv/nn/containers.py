@@ -90,6 +90,14 @@ class Sequential(_Container):
             grad_output = layer.backward(grad_output)
         return grad_output
 
+    def backward_parameters(self, grad_output: NDArray[Any]) -> None:
+        """Do the same but for the gradient of the first layer's input."""
+        for i, layer in reversed(list(enumerate(self))):
+            if i == 0:
+                layer.backward_parameters(grad_output)
+            else:
+                grad_output = layer.backward(grad_output)
+
 
 class Residual(_Container):
     """``branch(x) + shortcut(x)`` (He and others, 2016).

@@ -75,8 +75,20 @@ class _ConvBase(Layer):
                 raise ValueError(f"groups: {groups} does not divide {name}={channels}")
         return groups
 
-    def _output_mask(self) -> tuple[bool, bool, bool]:
-        return (True, True, self.bias is not None)
+    def _output_mask(self, input_too: bool) -> tuple[bool, bool, bool]:
+        return (input_too, True, self.bias is not None)
+
+    def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
+        """Add to the gradients of weight and bias, and return the input's if it is wanted."""
+        raise TypeError(f"{type(self).__name__} does not define its gradient")
+
+    def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
+        """Return the input's gradient; add to those of weight and bias."""
+        return self._propagate(grad_output, True)  # type: ignore[return-value]
+
+    def backward_parameters(self, grad_output: NDArray[Any]) -> None:
+        """Add to the gradients of weight and bias only."""
+        self._propagate(grad_output, False)
 
     def _bias_data(self) -> NDArray[Any] | None:
         return None if self.bias is None else self.bias.data
@@ -197,18 +209,17 @@ class _Conv(_ConvBase):
             y = _GRADIENT_FROM_INPUT[self.activation][0](y)
         return y
 
-    def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
-        """Return the input's gradient; add to those of weight and bias."""
+    def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
         x, result = self._recall()
         if self.activation in _GRADIENT_FROM_OUTPUT:
             grad_output = _GRADIENT_FROM_OUTPUT[self.activation](grad_output, result)
         elif self.activation is not None:
             grad_output = _GRADIENT_FROM_INPUT[self.activation][1](grad_output, result)
         grads = type(self)._backward(
-            grad_output, x, self.weight.data, output_mask=self._output_mask(), **self._keywords()
+            grad_output, x, self.weight.data, output_mask=self._output_mask(input_too), **self._keywords()
         )
         self._accumulate(self.weight, grads)
-        grad_input: NDArray[Any] = grads.input
+        grad_input: NDArray[Any] | None = grads.input
         return grad_input
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
@@ -315,14 +326,13 @@ class _ConvTranspose(_ConvBase):
         self._remember(x)
         return type(self)._forward(x, self.weight.data, self._bias_data(), **self._keywords())
 
-    def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
-        """Return the input's gradient; add to those of weight and bias."""
+    def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
         (x,) = self._recall()
         grads = type(self)._backward(
-            grad_output, x, self.weight.data, output_mask=self._output_mask(), **self._keywords()
+            grad_output, x, self.weight.data, output_mask=self._output_mask(input_too), **self._keywords()
         )
         self._accumulate(self.weight, grads)
-        grad_input: NDArray[Any] = grads.input
+        grad_input: NDArray[Any] | None = grads.input
         return grad_input
 
     def geometry(self) -> Geometry | None:
@@ -425,8 +435,8 @@ class _SeparableConv(_ConvBase):
             x, self.depthwise_weight.data, self.pointwise_weight.data, self._bias_data(), **self._keywords()
         )
 
-    def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
-        """Return the input's gradient; add to those of both weights and the bias."""
+    def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
+        # The gradient between the two steps is needed in any case, and the depthwise one's own is cheap.
         (x,) = self._recall()
         grads = type(self)._backward(
             grad_output, x, self.depthwise_weight.data, self.pointwise_weight.data, **self._keywords()
@@ -436,7 +446,7 @@ class _SeparableConv(_ConvBase):
         if self.bias is not None:
             self.bias.accumulate(grads.bias)
         grad_input: NDArray[Any] = grads.input
-        return grad_input
+        return grad_input if input_too else None
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Return those of the depthwise and the pointwise step."""

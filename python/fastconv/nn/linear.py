@@ -62,12 +62,20 @@ class Linear(Layer):
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient; add to those of weight and bias."""
+        return self._propagate(grad_output, True)  # type: ignore[return-value]
+
+    def backward_parameters(self, grad_output: NDArray[Any]) -> None:
+        """Add to the gradients of weight and bias only."""
+        self._propagate(grad_output, False)
+
+    def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
         (x,) = self._recall()
-        grads = F.linear_backward(grad_output, x, self.weight.data)
+        mask = (input_too, True, self.bias is not None)
+        grads = F.linear_backward(grad_output, x, self.weight.data, output_mask=mask)
         self.weight.accumulate(grads.weight)
         if self.bias is not None:
             self.bias.accumulate(grads.bias)
-        grad_input: NDArray[Any] = grads.input
+        grad_input: NDArray[Any] | None = grads.input
         return grad_input
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:

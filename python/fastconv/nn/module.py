@@ -77,6 +77,24 @@ class Module:
         """
         raise TypeError(f"{type(self).__name__} does not define backward(grad_output)")
 
+    def backward_parameters(self, grad_output: NDArray[Any]) -> None:
+        """Add to the parameters' gradients as ``backward`` does, but leave out the input's gradient where that saves
+        time.
+
+        For training, which has no use for the gradient of the images.
+
+        Parameters
+        ----------
+        grad_output : numpy.ndarray
+            As for `backward`.
+
+        Raises
+        ------
+        RuntimeError
+            As for `backward`.
+        """
+        self.backward(grad_output)
+
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
         for name in self._derived_names:
             getattr(self, name).refresh(self)

@@ -235,7 +235,7 @@ class _Training:
             for x, y in self.bars(batches, self.batch, len(self.batches), title):
                 self.optimizer.zero_grad()
                 value = self.loss(self.model(x), y)
-                self.model.backward(self.loss.backward())
+                self.model.backward_parameters(self.loss.backward())
                 self.optimizer.step()
                 if self.schedule is not None and self.schedule_each == "batch":
                     self.schedule.step()
