@@ -6,6 +6,7 @@ import numpy as np
 import problems
 import pytest
 import tolerance
+from conftest import runnable_kernels
 from fastconv._cli.problem import Problem
 from fastconv.testing import gradcheck
 from hypothesis import given, settings
@@ -67,3 +68,36 @@ def test_output_mask(isa):
         masked = F.linear_backward(g, x, w, output_mask=tuple(i == j for j in range(3)))
         assert [m is not None for m in masked] == [i == j for j in range(3)]
         tolerance.assert_same_bits(masked[i], full[i])
+
+
+@pytest.mark.parametrize("row", runnable_kernels("conv", "product", "transpose"), ids=lambda row: row["name"])
+def test_every_kernel(row, force_kernel):
+    """Rows, columns and depths one below, at and above what the kernel, or a way through the product, takes."""
+    rng = np.random.default_rng(4)
+    edge = row["tile"][1]
+    with force_kernel(row["name"]):
+        for rows in (1, 2, 4, 5, 8, 9, 16, 17, 97):
+            for c, k in ((edge - 1, edge), (2 * edge + 1, 3 * edge - 1), (321, edge + 1), (9, 130)):
+                problem = Problem("", "linear", rows, max(c, 1), k=k)
+                expected.check(expected.make_call(problem, np.dtype(row["dtype"]), rng), rng)
+
+
+@pytest.mark.parametrize("features", [(40, 33), (700, 20), (64, 128)])
+def test_bits_do_not_depend_on_the_rows_around(isa, features):
+    """A row gives the same bits alone, among a few and among many, in memory of any order."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((150, features[0])).astype("f")
+    w = rng.standard_normal((features[1], features[0])).astype("f")
+    grad = rng.standard_normal((150, features[1])).astype("f")
+    y, gx = F.linear(x, w), F.linear_backward(grad, x, w, output_mask=(True, False, False)).input
+    for rows in (slice(1), slice(3, 5), slice(0, 17), slice(0, 150, 3), slice(20, 120)):
+        for order in "CF":
+            some, grads = np.asarray(x[rows], order=order), np.asarray(grad[rows], order=order)
+            tolerance.assert_same_bits(F.linear(some, w), y[rows])
+            result = F.linear_backward(grads, some, w, output_mask=(True, False, False)).input
+            tolerance.assert_same_bits(result, gx[rows])
+    image = x.reshape(10, 15, 1, features[0])
+    weight = w[:, :, np.newaxis, np.newaxis]
+    for view in (image, image[::2], image[:, ::3], image[:, ::-1]):
+        result = F.conv2d(view, weight, data_format="channels_last")
+        tolerance.assert_same_bits(result.reshape(-1, features[1]), F.linear(view.reshape(-1, features[0]), w))

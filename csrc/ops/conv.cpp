@@ -6,6 +6,7 @@
 
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
+#include "ops/conv_matrices.h"
 
 namespace fastconv {
 
@@ -28,51 +29,6 @@ void check_conv(const ConvShape& shape, const ArrayView& input, const ArrayView&
     require(std::max(window.pad_before, window.pad_after) <= most_padding(input.extent(axis), window.mode),
             "padding: more than the input can fill");
   }
-}
-
-namespace {
-
-// The one step between the elements of a view's channels and positions, if they lie so; 0 if not.
-std::int64_t joint_step(const ArrayView& view) {
-  std::int64_t step = 0, inside = 1;
-  for (int i = kRank - 1; i >= 1; --i) {
-    if (view.shape[i] == 1) continue;
-    if (inside == 1) step = view.stride[i];
-    if (view.stride[i] != inside * step) return 0;
-    inside *= view.shape[i];
-  }
-  return inside == 1 ? 1 : step;
-}
-
-}  // namespace
-
-bool as_matrix_product(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
-                       MatrixProduct& product) {
-  if (shape.groups != 1 || input.size() == 0) return false;
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    const Window& window = shape.window[axis];
-    const bool whole = window.kernel == input.extent(axis) && (window.kernel == 1 || window.dilation == 1);
-    if (!whole || output.extent(axis) != 1 || window.pad_before != 0 || window.pad_after != 0) return false;
-  }
-  const std::int64_t input_step = joint_step(input), weight_step = joint_step(weight);
-  if (input_step == 0 || weight_step == 0) return false;
-  const auto matrix = [](const ArrayView& from, std::int64_t rows, std::int64_t step, std::int64_t samples) {
-    ArrayView view;
-    view.data = from.data;
-    view.dtype = from.dtype;
-    view.shape[1] = rows;
-    view.stride[1] = step;
-    view.shape[4] = samples;
-    view.stride[4] = from.stride[0];
-    return view;
-  };
-  const std::int64_t length = input.size() / input.shape[0];
-  product.input = matrix(input, length, input_step, input.shape[0]);
-  product.output = matrix(output, output.shape[1], output.stride[1], output.shape[0]);
-  product.weight = matrix(weight, length, weight_step, 1);
-  product.weight.shape[0] = weight.shape[0];
-  product.weight.stride[0] = weight.stride[0];
-  return true;
 }
 
 namespace {
@@ -102,6 +58,12 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
   return storage.data();
 }
 
+Finish finish_of(const Activation* activation, Dtype dtype) {
+  if (!activation) return {};
+  const ActivationKernel& kernel = choose_activation(compute_dtype(dtype), active_isa_mask());
+  return {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
+}
+
 // y from x over a set of phases, with the weight's axes of y's and x's channels.
 struct Gather {
   const ArrayView &x, &weight, &bias, &y;
@@ -120,10 +82,7 @@ void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
     problem.weight_x = g.weight.stride[g.x_axis];
     problem.weight_group = g.weight.stride[0] * (g.weight.shape[0] / g.groups);
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
-    if (activation) {
-      const ActivationKernel& kernel = choose_activation(compute_dtype(g.x.dtype), active_isa_mask());
-      problem.finish = {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
-    }
+    problem.finish = finish_of(activation, g.x.dtype);
     if (problem.y_shape.size() == 0) return;
     if (problem.x_channels == 1 && problem.y_channels <= 4)
       gather_depthwise(problem);
@@ -220,19 +179,33 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
 void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
                   const ArrayView& output, const Activation* activation) {
   check_conv(shape, input, weight, output);
-  MatrixProduct product;
-  if (as_matrix_product(shape, input, weight, output, product))
-    forward_inside(product.shape, product.input, product.weight, bias, product.output, activation);
-  else
+  ConvMatrices matrices;
+  if (!as_matrices(shape, input, weight, output, false, matrices)) {
     forward_inside(shape, input, weight, bias, output, activation);
+    return;
+  }
+  dispatch_storage(input.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    std::vector<Compute<S>> storage;
+    MatrixProduct<S> product = matrices.forward<S>(input, weight, output);
+    product.bias = wide_bias<S>(bias, storage);
+    product.finish = finish_of(activation, input.dtype);
+    multiply(product);
+  });
 }
+
 void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
                          const ArrayView& bias, const ArrayView& grad_input) {
   check_conv(shape, grad_input, weight, grad_output);
-  MatrixProduct product;
-  // A bias has one number a channel, not one a tap of it.
-  if (!bias && as_matrix_product(shape, grad_input, weight, grad_output, product)) {
-    backward_input_inside(product.shape, product.output, product.weight, {}, product.input);
+  ConvMatrices matrices;
+  if (as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices)) {
+    dispatch_storage(grad_input.dtype, [&](auto zero) {
+      using S = decltype(zero);
+      std::vector<Compute<S>> storage;
+      MatrixProduct<S> product = matrices.backward_input<S>(grad_output, weight, grad_input);
+      product.bias = wide_bias<S>(bias, storage);
+      multiply(product);
+    });
     return;
   }
   backward_input_inside(shape, grad_output, weight, bias, grad_input);

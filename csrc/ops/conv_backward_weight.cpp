@@ -11,6 +11,7 @@
 #include "cpu/workspace.h"
 #include "ops/conv.h"
 #include "ops/conv_gather.h"
+#include "ops/conv_matrices.h"
 #include "ops/conv_pack.h"
 
 namespace fastconv {
@@ -20,6 +21,7 @@ constexpr std::int64_t kBlockPositions = 224;
 constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;  // elements of one item's sums
 constexpr std::int64_t kStoredTogether = 16;
+constexpr std::int64_t kProductDepth = 512;  // a longer sum over positions is shared out among the threads
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 
 template <class S>
@@ -243,10 +245,10 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
                           const ArrayView& grad_weight) {
   check_conv(shape, input, grad_weight, grad_output);
   if (grad_weight.size() == 0) return;
-  MatrixProduct product;
-  if (as_matrix_product(shape, input, grad_weight, grad_output, product)) {
+  ConvMatrices matrices;
+  if (as_matrices(shape, input, grad_weight, grad_output, false, matrices) && matrices.rows <= kProductDepth) {
     dispatch_storage(input.dtype, [&](auto zero) {
-      WeightGradient<decltype(zero)>(product.shape, product.output, product.input, product.weight).run();
+      multiply(matrices.backward_weight<decltype(zero)>(grad_output, input, grad_weight));
     });
     return;
   }

@@ -11,23 +11,9 @@
 #include "cpu/parallel.h"
 #include "ops/conv.h"
 #include "ops/conv_plan.h"
+#include "ops/matmul.h"
 
 namespace fastconv {
-
-// A convolution whose one window is the whole input, as the product of two matrices: the taps join the channels, and
-// the samples become the positions of one row, which fill a kernel's tiles.
-struct MatrixProduct {
-  ConvShape shape;
-  ArrayView input, weight, output;
-};
-bool as_matrix_product(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
-                       MatrixProduct& product);
-
-// What happens to a result before it is stored: an elementwise map of cpu/eltwise, or nothing.
-struct Finish {
-  MapFunction map = nullptr;
-  double parameter = 0;
-};
 
 // S is the type of the arrays' elements; sums are of type Compute<S>.
 template <class S>

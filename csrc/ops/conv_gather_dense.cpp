@@ -10,8 +10,6 @@
 namespace fastconv {
 namespace {
 
-// Lengths of reduction that share one call of the kernel: the packed panel then stays in the first-level cache.
-constexpr std::int64_t kReductionBlock = 320;
 constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
 constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time

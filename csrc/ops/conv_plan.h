@@ -15,6 +15,9 @@
 
 namespace fastconv {
 
+// Lengths of reduction that share one call of a kernel: the packed panel then stays in the first-level cache.
+constexpr std::int64_t kReductionBlock = 320;
+
 struct Tap {
   std::int64_t index;   // in the weight
   std::int64_t offset;  // in the input

@@ -52,23 +52,65 @@ void gather_gemm(const void* erased) {
     }
 }
 
-// One stage of a transpose in registers: rows i and i + half, interleaved, become rows 2i and 2i + 1.
-template <class V>
-FASTCONV_INLINE void interleave(const V& a, const V& b, V& low, V& high) {
-  typename V::mask low_index, high_index;
-  for (int i = 0; i < V::width; ++i) {
-    low_index[i] = i / 2 + (i % 2) * V::width;
-    high_index[i] = V::width / 2 + i / 2 + (i % 2) * V::width;
+// A few rows of b side by side, along all columns: reads them in the order of memory, each once for all rows of a.
+template <class T, int Rows>
+void product(const void* erased) {
+  using V = Reg<T>;
+  const fastconv::ProductArgs<T>& args = *static_cast<const fastconv::ProductArgs<T>*>(erased);
+  constexpr int vectors = 2;
+  for (int64_t n = 0; n < args.columns; n += vectors * V::width) {
+    V acc[Rows][vectors];
+#pragma GCC unroll 4
+    for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v)
+        acc[m][v] = args.accumulate ? V::load(args.c + m * args.ldc + n + v * V::width) : V::zero();
+    const T* b = args.b + n;
+    for (int64_t k = 0; k < args.depth; ++k, b += args.ldb) {
+      V line[vectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) line[v] = V::load(b + v * V::width);
+#pragma GCC unroll 4
+      for (int m = 0; m < Rows; ++m) {
+        const V value = V::broadcast(args.a[m][k]);
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) acc[m][v] = V::fma(value, line[v], acc[m][v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) acc[m][v].store(args.c + m * args.ldc + n + v * V::width);
   }
-  low.v = __builtin_shuffle(a.v, b.v, low_index);
-  high.v = __builtin_shuffle(a.v, b.v, high_index);
+}
+
+// One stage of a transpose in registers: swaps the upper of each two neighbouring blocks of `Size` lanes of a with the
+// lower one of b. Blocks of half a register, of a quarter, ... and of one lane make a square's rows its columns.
+template <int Size, class V>
+FASTCONV_INLINE void swap_blocks(V& a, V& b) {
+  typename V::mask low, high;
+  for (int i = 0; i < V::width; ++i) {
+    low[i] = (i & Size) ? V::width + i - Size : i;
+    high[i] = (i & Size) ? V::width + i : i + Size;
+  }
+  const V first = a;
+  a.v = __builtin_shuffle(first.v, b.v, low);
+  b.v = __builtin_shuffle(first.v, b.v, high);
+}
+
+template <int Size, class V>
+FASTCONV_INLINE void transpose_square(V (&x)[V::width]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < V::width; ++r)
+    if (!(r & Size)) swap_blocks<Size>(x[r], x[r + Size]);
+  if constexpr (Size > 1) transpose_square<Size / 2>(x);
 }
 
 template <class T>
 void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void* target, int64_t ldd,
                const void* bias_values) {
   using V = Reg<T>;
-  constexpr int width = V::width, half = width / 2;
+  constexpr int width = V::width;
   const T* src = static_cast<const T*>(source);
   const T* bias = static_cast<const T*>(bias_values);
   T* dst = static_cast<T*>(target);
@@ -76,16 +118,10 @@ void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void
   for (; i + width <= rows; i += width) {
     int64_t j = 0;
     for (; j + width <= cols; j += width) {
-      V x[width], y[width];
+      V x[width];
 #pragma GCC unroll 16
       for (int r = 0; r < width; ++r) x[r] = V::load(src + (i + r) * lds + j);
-#pragma GCC unroll 4
-      for (int stage = 1; stage < width; stage *= 2) {
-#pragma GCC unroll 8
-        for (int r = 0; r < half; ++r) interleave(x[r], x[r + half], y[2 * r], y[2 * r + 1]);
-#pragma GCC unroll 16
-        for (int r = 0; r < width; ++r) x[r] = y[r];
-      }
+      transpose_square<width / 2>(x);
 #pragma GCC unroll 16
       for (int r = 0; r < width; ++r) {
         if (bias) x[r] = x[r] + V::broadcast(bias[j + r]);
@@ -98,6 +134,56 @@ void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void
   }
   for (; i < rows; ++i)
     for (int64_t j = 0; j < cols; ++j) dst[j * ldd + i] = bias ? src[i * lds + j] + bias[j] : src[i * lds + j];
+}
+
+// The same sum with b's columns contiguous: squares of b are transposed in registers. Two of them, so that one chain of
+// FMAs is not waited for.
+template <class T, int Rows>
+void turned_product(const void* erased) {
+  using V = Reg<T>;
+  const fastconv::ProductArgs<T>& args = *static_cast<const fastconv::ProductArgs<T>*>(erased);
+  constexpr int width = V::width, squares = 2;
+  const T* b[squares][width];  // past the last column: that one again
+  for (int64_t n = 0; n < squares * width; ++n)
+    b[n / width][n % width] = args.b + (n < args.columns ? n : args.columns - 1) * args.ldb;
+  V acc[Rows][squares];
+#pragma GCC unroll 4
+  for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 2
+    for (int s = 0; s < squares; ++s) acc[m][s] = V::zero();
+  const auto add_square = [&](int s, int64_t from) __attribute__((always_inline)) {
+    V x[width];
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r) x[r] = V::load(b[s][r] + from);
+    transpose_square<width / 2>(x);
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r)
+#pragma GCC unroll 4
+      for (int m = 0; m < Rows; ++m) acc[m][s] = V::fma(V::broadcast(args.a[m][from + r]), x[r], acc[m][s]);
+  };
+  // The second one comes a few lines later: where columns lie a power of two apart, the cache has no room for more of
+  // the same line of each.
+  const int64_t whole = args.depth / width * width, behind = whole < 8 * width ? whole : 8 * width;
+  int64_t k = 0;
+  for (; k < behind; k += width) add_square(0, k);
+  for (; k < whole; k += width) {
+    add_square(0, k);
+    add_square(1, k - behind);
+  }
+  for (k = whole - behind; k < whole; k += width) add_square(1, k);
+  for (; k < args.depth; ++k)
+    for (int s = 0; s < squares; ++s) {
+      T line[width];
+      for (int r = 0; r < width; ++r) line[r] = b[s][r][k];
+      for (int m = 0; m < Rows; ++m) acc[m][s] = V::fma(V::broadcast(args.a[m][k]), V::load(line), acc[m][s]);
+    }
+#pragma GCC unroll 4
+  for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 2
+    for (int s = 0; s < squares; ++s) {
+      T* c = args.c + m * args.ldc + s * width;
+      (args.accumulate ? V::load(c) + acc[m][s] : acc[m][s]).store(c);
+    }
 }
 
 }  // namespace
@@ -117,6 +203,8 @@ void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void
     }                                                                                                             \
   }
 
+#define FASTCONV_PRODUCTS(kernel, T) {kernel<T, 1>, kernel<T, 2>, kernel<T, 3>, kernel<T, 4>}
+
 // The tables that every ISA has alike.
 #define FASTCONV_CONV_COMMON_TABLES(isa, f32_lanes, f64_lanes)                                               \
   const DepthwiseKernel depthwise_kernels_##isa[] = {                                                        \
@@ -134,4 +222,13 @@ void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void
       {{"transpose", "transpose_f32_" #isa, Isa::isa, Dtype::f32, f32_lanes, f32_lanes}, transpose<float>},  \
       {{"transpose", "transpose_f64_" #isa, Isa::isa, Dtype::f64, f64_lanes, f64_lanes}, transpose<double>}, \
   };                                                                                                         \
-  const int transpose_kernel_count_##isa = 2;
+  const int transpose_kernel_count_##isa = 2;                                                                \
+  const ProductKernel product_kernels_##isa[] = {                                                            \
+      {{"product", "product_f32_" #isa, Isa::isa, Dtype::f32, 4, 2 * f32_lanes},                             \
+       FASTCONV_PRODUCTS(product, float),                                                                    \
+       FASTCONV_PRODUCTS(turned_product, float)},                                                            \
+      {{"product", "product_f64_" #isa, Isa::isa, Dtype::f64, 4, 2 * f64_lanes},                             \
+       FASTCONV_PRODUCTS(product, double),                                                                   \
+       FASTCONV_PRODUCTS(turned_product, double)},                                                           \
+  };                                                                                                         \
+  const int product_kernel_count_##isa = 2;

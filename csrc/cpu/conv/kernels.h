@@ -2,6 +2,7 @@
 //
 //   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
 //                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
+//   product      few rows:          c[m][n] (+)= sum over k of a[m][k] * b[k][n]
 //   window       depthwise:         y[i] = sum over taps t of x[offset[t] + i] * w[t]
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
@@ -95,13 +96,35 @@ struct TransposeKernel : KernelInfo {
               const void* bias);
 };
 
+// c[m][n] (+)= sum over k < depth of a[m][k] * b[k][n], along many columns; a sum goes on from what c holds.
+template <class T>
+struct ProductArgs {
+  const T* const* a;  // one pointer a row
+  std::int64_t depth;
+  const T* b;
+  std::int64_t ldb;
+  T* c;
+  std::int64_t ldc;
+  std::int64_t columns;  // of `run`: a multiple of tile_cols
+  bool accumulate;
+};
+
+// run[r - 1] computes r rows. `turned` takes b[n][k] at b + n * ldb + k, any columns up to tile_cols, and writes all of
+// tile_cols; its sum starts from zero and is then added to c, if at all.
+struct ProductKernel : KernelInfo {
+  void (*run[4])(const void* args);
+  void (*turned[4])(const void* args);
+};
+
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \
   extern const ConvKernel conv_kernels_##isa[];           \
   extern const int conv_kernel_count_##isa;               \
   extern const DepthwiseKernel depthwise_kernels_##isa[]; \
   extern const int depthwise_kernel_count_##isa;          \
   extern const TransposeKernel transpose_kernels_##isa[]; \
-  extern const int transpose_kernel_count_##isa;
+  extern const int transpose_kernel_count_##isa;          \
+  extern const ProductKernel product_kernels_##isa[];     \
+  extern const int product_kernel_count_##isa;
 FASTCONV_DECLARE_CONV_TABLES(baseline)
 #if FASTCONV_HAVE_AVX2
 FASTCONV_DECLARE_CONV_TABLES(avx2)
@@ -115,5 +138,6 @@ FASTCONV_DECLARE_CONV_TABLES(avx512)
 const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
 const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask);
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask);
+const ProductKernel& select_product(Dtype dtype, IsaMask mask);
 
 }  // namespace fastconv

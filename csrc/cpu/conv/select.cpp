@@ -30,12 +30,14 @@ void append(std::vector<const Row*>& rows, const Row* table, int count) {
 FASTCONV_ROWS(ConvKernel, conv)
 FASTCONV_ROWS(DepthwiseKernel, depthwise)
 FASTCONV_ROWS(TransposeKernel, transpose)
+FASTCONV_ROWS(ProductKernel, product)
 
 std::vector<KernelInfo> list() {
   std::vector<KernelInfo> rows;
   for (const auto* row : conv_rows()) rows.push_back(*row);
   for (const auto* row : depthwise_rows()) rows.push_back(*row);
   for (const auto* row : transpose_rows()) rows.push_back(*row);
+  for (const auto* row : product_rows()) rows.push_back(*row);
   return rows;
 }
 
@@ -64,6 +66,10 @@ const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask) {
 
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask) {
   return choose_kernel(transpose_rows(), dtype, mask, always);
+}
+
+const ProductKernel& select_product(Dtype dtype, IsaMask mask) {
+  return choose_kernel(product_rows(), dtype, mask, always);
 }
 
 }  // namespace fastconv

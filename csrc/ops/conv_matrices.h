@@ -1,0 +1,59 @@
+// Convolutions that are a product of matrices: one window as large as the input, whose taps join the channels, or
+// windows of one element over positions that lie in one line, as in a fully connected layer.
+#pragma once
+
+#include "ops/conv.h"
+#include "ops/matmul.h"
+
+namespace fastconv {
+
+// The sizes, and the steps of each array along the two that it has.
+struct ConvMatrices {
+  std::int64_t rows, inputs, outputs;
+  std::int64_t input_row, input_step;
+  std::int64_t weight_output, weight_input;
+  std::int64_t output_row, output_step;
+
+  template <class S>
+  MatrixProduct<S> forward(const ArrayView& input, const ArrayView& weight, const ArrayView& output) const {
+    return {rows,
+            outputs,
+            inputs,
+            {static_cast<const S*>(input.data), input_row, input_step},
+            {static_cast<const S*>(weight.data), weight_input, weight_output},
+            {static_cast<S*>(output.data), output_row, output_step},
+            nullptr,
+            {}};
+  }
+  template <class S>
+  MatrixProduct<S> backward_input(const ArrayView& grad_output, const ArrayView& weight,
+                                  const ArrayView& grad_input) const {
+    return {rows,
+            inputs,
+            outputs,
+            {static_cast<const S*>(grad_output.data), output_row, output_step},
+            {static_cast<const S*>(weight.data), weight_output, weight_input},
+            {static_cast<S*>(grad_input.data), input_row, input_step},
+            nullptr,
+            {}};
+  }
+  template <class S>
+  MatrixProduct<S> backward_weight(const ArrayView& grad_output, const ArrayView& input,
+                                   const ArrayView& grad_weight) const {
+    return {outputs,
+            inputs,
+            rows,
+            {static_cast<const S*>(grad_output.data), output_step, output_row},
+            {static_cast<const S*>(input.data), input_row, input_step},
+            {static_cast<S*>(grad_weight.data), weight_output, weight_input},
+            nullptr,
+            {}};
+  }
+};
+
+// Whether the convolution is such a product; a bias of the input gradient has a value a channel, which `biased` asks
+// for.
+bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
+                 bool biased, ConvMatrices& matrices);
+
+}  // namespace fastconv

@@ -1,0 +1,246 @@
+// Three ways through a product. Packed: blocks of rows by columns; b in panels of a tile's columns, made where they are
+// used, since one with few rows reads each number of b only a few times. Streamed, where b's rows are contiguous and
+// there are few rows or little depth: b as it is, a few of its rows at a time along all columns of a block. Turned,
+// where b's columns are contiguous and there are hardly any rows: b as it is, transposed in registers.
+#include "ops/matmul.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/arithmetic.h"
+#include "cpu/conv/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+#include "ops/conv_pack.h"
+#include "ops/conv_plan.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kRowBlock = 96, kColumnBlock = 128;
+constexpr std::int64_t kStreamedRows = 16;  // most rows of a product that is streamed
+constexpr std::int64_t kTurnedRows = 4;     // most rows of one whose b is transposed on the way
+constexpr std::int64_t kStreamedDepth = 8;  // rows of b that are read side by side
+constexpr std::int64_t kStreamedColumns = 512;
+
+template <class S>
+class Product {
+  using T = Compute<S>;
+
+ public:
+  explicit Product(const MatrixProduct<S>& product)
+      : p_(product), transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
+    depth_block_ = ceil_div(p_.depth, ceil_div(p_.depth, kReductionBlock));
+  }
+
+  void run() {
+    const bool stream =
+        is_wide<S> && p_.b.column == 1 && p_.c.column == 1 && (p_.rows <= kStreamedRows || p_.depth <= kStreamedDepth);
+    if (stream)
+      run_streamed();
+    else if (is_wide<S> && p_.b.row == 1 && p_.rows <= kTurnedRows)
+      run_turned();
+    else
+      run_packed();
+  }
+
+ private:
+  struct Block {
+    std::int64_t row, rows, column, columns;
+  };
+
+  // Calls body(block) for every block of at most rows x columns, whose columns are multiples of `unit`; smaller blocks
+  // of columns where there would be too few for the threads.
+  template <class Body>
+  void for_blocks(std::int64_t rows, std::int64_t columns, std::int64_t unit, Body&& body) {
+    const std::int64_t row_blocks = ceil_div(p_.rows, rows), threads = get_num_threads();
+    const std::int64_t height = ceil_div(p_.rows, row_blocks);
+    while (columns > unit && row_blocks * ceil_div(p_.columns, columns) < 4 * threads)
+      columns = ceil_div(columns / 2, unit) * unit;
+    const std::int64_t column_blocks = ceil_div(p_.columns, columns);
+    // Each number of b costs a few nanoseconds to fetch or pack, besides what is done with it.
+    const double steps = static_cast<double>(p_.columns) * static_cast<double>(p_.depth);
+    const double nanoseconds = steps * (0.1 * static_cast<double>(row_blocks) +
+                                        static_cast<double>(p_.rows) * static_cast<double>(sizeof(T)) / 64.0);
+    parallel_for({row_blocks * column_blocks, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
+      const std::int64_t row = item / column_blocks * height, column = item % column_blocks * columns;
+      body(Block{row, std::min(height, p_.rows - row), column, std::min(columns, p_.columns - column)});
+    });
+  }
+
+  // The rows of a block of a, their numbers side by side: in place where they lie so, else packed.
+  void list_rows(const Block& block, std::int64_t k0, std::int64_t depth, T* packed, const T** rows) const {
+    const Matrix<const S>& a = p_.a;
+    if constexpr (is_wide<S>) {
+      if (a.column == 1) {
+        for (std::int64_t m = 0; m < block.rows; ++m) rows[m] = a.at(block.row + m, k0);
+        return;
+      }
+    }
+    if (a.row == 1) {
+      widen_transposed(transpose_, depth, block.rows, a.at(block.row, k0), a.column, packed, depth);
+    } else {
+      for (std::int64_t m = 0; m < block.rows; ++m)
+        for (std::int64_t k = 0; k < depth; ++k) packed[m * depth + k] = widen(*a.at(block.row + m, k0 + k));
+    }
+    for (std::int64_t m = 0; m < block.rows; ++m) rows[m] = packed + m * depth;
+  }
+
+  void run_packed() {
+    const ConvKernel& kernel = select_conv(DtypeOf<T>::value, p_.columns, active_isa_mask());
+    const std::int64_t cols = kernel.tile_cols;
+    const std::int64_t span = std::max<std::int64_t>(1, kColumnBlock / cols) * cols;
+    for_blocks(kRowBlock, span, cols, [&](const Block& block) {
+      const std::int64_t panels = ceil_div(block.columns, cols), ldc = panels * cols;
+      const bool in_place = is_wide<S> && p_.a.column == 1;
+      Workspace<T> result(block.rows * ldc), packed(panels * depth_block_ * cols);
+      Workspace<T> turned(in_place ? 0 : block.rows * depth_block_);
+      std::vector<const T*> rows(static_cast<std::size_t>(block.rows));
+      for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
+        const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
+        list_rows(block, k0, depth, turned, rows.data());
+        pack_panels(block, k0, depth, cols, panels, packed);
+        const Segment all{0, 0, depth};
+        for (std::int64_t i = 0; i < panels; ++i)
+          for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
+            const GemmArgs<T> args{
+                rows.data() + m, packed + i * depth * cols, &all, 1, result + m * ldc + i * cols, ldc, k0 > 0};
+            kernel.gemm[std::min<std::int64_t>(kernel.tile_rows, block.rows - m) - 1](&args);
+          }
+      }
+      const T* bias = p_.bias ? p_.bias + block.column : nullptr;
+      if (p_.finish.map) {
+        finish(result, ldc, block, bias);
+        bias = nullptr;
+      }
+      store_run<S>(transpose_, result, ldc, block.rows, block.columns, bias, p_.c.at(block.row, block.column), p_.c.row,
+                   p_.c.column);
+    });
+  }
+
+  // Panel i at i * depth * cols: [depth][column], zero columns past the last.
+  void pack_panels(const Block& block, std::int64_t k0, std::int64_t depth, std::int64_t cols, std::int64_t panels,
+                   T* packed) const {
+    const Matrix<const S>& b = p_.b;
+    for (std::int64_t k = 0; b.column == 1 && k < depth; ++k) {  // along b's rows, through all panels
+      const S* row = b.at(k0 + k, block.column);
+      for (std::int64_t i = 0; i < panels; ++i)
+        widen_run(row + i * cols, packed + (i * depth + k) * cols, std::min(cols, block.columns - i * cols));
+    }
+    for (std::int64_t i = 0; i < panels; ++i) {
+      const std::int64_t n0 = block.column + i * cols, live = std::min(cols, block.columns - i * cols);
+      T* panel = packed + i * depth * cols;
+      for (std::int64_t k = 0; live < cols && k < depth; ++k)
+        std::fill(panel + k * cols + live, panel + (k + 1) * cols, T(0));
+      if (b.column == 1) continue;
+      if (b.row == 1) {
+        widen_transposed(transpose_, live, depth, b.at(k0, n0), b.column, panel, cols);
+      } else {
+        for (std::int64_t k = 0; k < depth; ++k)
+          for (std::int64_t n = 0; n < live; ++n) panel[k * cols + n] = widen(*b.at(k0 + k, n0 + n));
+      }
+    }
+  }
+
+  // The bias and the map, on a block of results.
+  void finish(T* result, std::int64_t ldc, const Block& block, const T* bias) const {
+    for (std::int64_t m = 0; m < block.rows; ++m) {
+      T* row = result + m * ldc;
+      for (std::int64_t n = 0; bias && n < block.columns; ++n) row[n] += bias[n];
+      if (p_.finish.map) p_.finish.map(row, nullptr, row, block.columns, p_.finish.parameter);
+    }
+  }
+
+  void run_streamed() {
+    if constexpr (is_wide<S>) {
+      const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
+      for_blocks(kRowBlock, kStreamedColumns, 64, [&](const Block& block) {
+        const std::int64_t whole = block.columns / kernel.tile_cols * kernel.tile_cols, tail = block.columns - whole;
+        Workspace<T> turned(p_.a.column == 1 ? 0 : block.rows * depth_block_);
+        Workspace<T> sums(p_.depth > depth_block_ ? block.rows * block.columns : 0);
+        Workspace<T> last(kStreamedDepth * kernel.tile_cols), last_sums(block.rows * kernel.tile_cols);
+        std::vector<const T*> rows(static_cast<std::size_t>(block.rows)), at(rows.size());
+        T* const c = p_.c.at(block.row, block.column);
+        for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
+          const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
+          list_rows(block, k0, depth, turned, rows.data());
+          // The first block of the depth is summed where it belongs; others are added to it.
+          T* const to = k0 == 0 ? c : sums.data();
+          const std::int64_t ld = k0 == 0 ? p_.c.row : block.columns;
+          for (std::int64_t k = 0; k < depth; k += kStreamedDepth) {
+            const std::int64_t steps = std::min(kStreamedDepth, depth - k);
+            const T* const b = p_.b.at(k0 + k, block.column);
+            for (std::int64_t m = 0; m < block.rows; ++m) at[m] = rows[m] + k;
+            for (std::int64_t s = 0; s < steps && tail > 0; ++s) {
+              T* const line = last + s * kernel.tile_cols;
+              std::fill(std::copy_n(b + s * p_.b.row + whole, tail, line), line + kernel.tile_cols, T(0));
+            }
+            for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
+              const auto run = kernel.run[std::min<std::int64_t>(kernel.tile_rows, block.rows - m) - 1];
+              const ProductArgs<T> args{at.data() + m, steps, b, p_.b.row, to + m * ld, ld, whole, k > 0};
+              if (whole > 0) run(&args);
+              const ProductArgs<T> rest{
+                  at.data() + m,    steps, last, kernel.tile_cols, last_sums + m * kernel.tile_cols, kernel.tile_cols,
+                  kernel.tile_cols, k > 0};
+              if (tail > 0) run(&rest);
+            }
+          }
+          for (std::int64_t m = 0; m < block.rows; ++m) {
+            std::copy_n(last_sums + m * kernel.tile_cols, tail, to + m * ld + whole);
+            for (std::int64_t n = 0; k0 > 0 && n < block.columns; ++n) c[m * p_.c.row + n] += sums[m * ld + n];
+          }
+        }
+        finish(c, p_.c.row, block, p_.bias ? p_.bias + block.column : nullptr);
+      });
+    }
+  }
+
+  void run_turned() {
+    if constexpr (is_wide<S>) {
+      const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
+      const std::int64_t cols = kernel.tile_cols;
+      for_blocks(kTurnedRows, kColumnBlock, cols, [&](const Block& block) {
+        const std::int64_t ldc = ceil_div(block.columns, cols) * cols;
+        Workspace<T> result(block.rows * ldc), turned(p_.a.column == 1 ? 0 : block.rows * p_.depth);
+        const T* rows[kTurnedRows];
+        list_rows(block, 0, p_.depth, turned, rows);
+        const auto run = kernel.turned[block.rows - 1];
+        for (std::int64_t n = 0; n < block.columns; n += cols)
+          for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
+            const T* at[kTurnedRows];
+            for (std::int64_t m = 0; m < block.rows; ++m) at[m] = rows[m] + k0;
+            const ProductArgs<T> args{at,
+                                      std::min(depth_block_, p_.depth - k0),
+                                      p_.b.at(k0, block.column + n),
+                                      p_.b.column,
+                                      result + n,
+                                      ldc,
+                                      std::min(cols, block.columns - n),
+                                      k0 > 0};
+            run(&args);
+          }
+        finish(result, ldc, block, p_.bias ? p_.bias + block.column : nullptr);
+        store_run<S>(transpose_, result, ldc, block.rows, block.columns, nullptr, p_.c.at(block.row, block.column),
+                     p_.c.row, p_.c.column);
+      });
+    }
+  }
+
+  const MatrixProduct<S>& p_;
+  const TransposeKernel& transpose_;
+  std::int64_t depth_block_ = 1;
+};
+
+}  // namespace
+
+template <class S>
+void multiply(const MatrixProduct<S>& product) {
+  Product<S>(product).run();
+}
+
+template void multiply<float>(const MatrixProduct<float>&);
+template void multiply<double>(const MatrixProduct<double>&);
+template void multiply<Float16>(const MatrixProduct<Float16>&);
+template void multiply<BFloat16>(const MatrixProduct<BFloat16>&);
+
+}  // namespace fastconv
