@@ -42,17 +42,18 @@ void global_pool_forward(PoolOp op, const ArrayView& x, bool lanes, void* y, std
   const Subnormals mode = mean ? subnormals_of(x.dtype) : Subnormals::keep;
   const PoolKernel& kernel =
       choose_pool_kernel(mean ? "global_avg_pool" : "global_max_pool", lanes ? PoolFamily::lane : PoolFamily::plane,
-                         x.dtype, active_isa_mask());
+                         compute_dtype(x.dtype), active_isa_mask());
   const PoolTask task = make_pool_task(x, shape, y, indices);
-  const std::int64_t item = static_cast<std::int64_t>(dtype_size(x.dtype));
+  const PoolData data{x.dtype, PoolReach::whole};
+  const std::int64_t item = static_cast<std::int64_t>(dtype_size(compute_dtype(x.dtype)));
   if (!lanes) {
-    run_pool_tasks(kernel, task, mode, planes, inputs, 1, 1, kPoolChunk * item);
+    run_pool_tasks(kernel, task, data, mode, planes, inputs, 1, 1, kPoolChunk * item);
   } else if (mean) {
     const std::int64_t block = std::min<std::int64_t>(shape.channels, kPoolChunk / 4);
-    run_pool_tasks(kernel, task, mode, shape.batch, inputs * block, shape.channels, block,
+    run_pool_tasks(kernel, task, data, mode, shape.batch, inputs * block, shape.channels, block,
                    (block + kPoolSlack) * (8 + item) + 128);
   } else {
-    run_pool_tasks(kernel, task, mode, shape.batch, inputs * shape.channels, 1, 1, 0);
+    run_pool_tasks(kernel, task, data, mode, shape.batch, inputs * shape.channels, shape.channels, shape.channels, 0);
   }
 }
 

@@ -47,21 +47,22 @@ void adaptive_pool_forward(PoolOp op, const ArrayView& x, const PoolShape& sizes
   const PoolAxis& width = shape.axis[2];
   const bool by_channel = !lanes && width.kernel > kPoolLongestReach;
   const PoolFamily family = lanes || by_channel ? PoolFamily::lane : PoolFamily::plane;
-  const PoolKernel& kernel =
-      choose_pool_kernel(mean ? "adaptive_avg_pool" : "adaptive_max_pool", family, x.dtype, active_isa_mask());
+  const PoolKernel& kernel = choose_pool_kernel(mean ? "adaptive_avg_pool" : "adaptive_max_pool", family,
+                                                compute_dtype(x.dtype), active_isa_mask());
+  const PoolData data{x.dtype, PoolReach::bins};
   const PoolTask task = make_pool_task(x, shape, y, indices);
   const std::int64_t outputs = pool_outputs(shape), total = (pool_inputs(shape) + outputs) * shape.channels;
   if (by_channel) {
-    run_pool_by_channel(kernel, task, mode, outputs, x.dtype, width.kernel, 0);
+    run_pool_by_channel(kernel, task, data, mode, outputs, width.kernel, 0);
   } else if (lanes) {
-    run_pool_tasks(kernel, task, mode, shape.batch * outputs, total / outputs + 1, 1, 1, 0);
+    run_pool_tasks(kernel, task, data, mode, shape.batch * outputs, total / outputs + 1, 1, 1, 0);
   } else {
     const std::int64_t segment = bins_per_segment(width.in, width.out);
     const std::int64_t span = widest_span(width.in, width.out, segment);
-    const std::int64_t item = static_cast<std::int64_t>(dtype_size(x.dtype));
+    const std::int64_t item = static_cast<std::int64_t>(dtype_size(compute_dtype(x.dtype)));
     const std::int64_t scratch = 3 * (span + kPoolSlack) * item + 16 * segment + 64 * 4;
     const std::int64_t rows = shape.batch * shape.channels * outputs / width.out;
-    run_pool_tasks(kernel, task, mode, rows, total / shape.channels * width.out / outputs + 1, width.out, segment,
+    run_pool_tasks(kernel, task, data, mode, rows, total / shape.channels * width.out / outputs + 1, width.out, segment,
                    scratch);
   }
 }
@@ -75,25 +76,25 @@ void adaptive_avg_pool_backward(const ArrayView& grad_output, const PoolShape& s
   const bool by_channel = !lanes && width.out / width.in > kPoolLongestReach;
   const PoolFamily family = lanes || by_channel ? PoolFamily::lane : PoolFamily::plane;
   const PoolKernel& kernel =
-      choose_pool_kernel("adaptive_avg_pool_backward", family, grad_output.dtype, active_isa_mask());
+      choose_pool_kernel("adaptive_avg_pool_backward", family, compute_dtype(grad_output.dtype), active_isa_mask());
+  const PoolData data{grad_output.dtype, PoolReach::bin_covers};
   const PoolTask task = make_pool_task(grad_output, shape, grad_input, nullptr);
   const std::int64_t inputs = pool_inputs(shape), total = (inputs + pool_outputs(shape)) * shape.channels;
   std::int64_t covers = 0;  // bytes of the lists of bins that hold an input
   for (const PoolAxis& axis : shape.axis) covers += (axis.out / axis.in + 2) * 16 + 128;
   if (by_channel) {
-    run_pool_by_channel(kernel, task, subnormals_of(grad_output.dtype), inputs, grad_output.dtype, width.out / width.in,
-                        covers);
+    run_pool_by_channel(kernel, task, data, subnormals_of(grad_output.dtype), inputs, width.out / width.in, covers);
   } else if (lanes) {
-    run_pool_tasks(kernel, task, subnormals_of(grad_output.dtype), shape.batch * inputs, total / inputs + 1, 1, 1,
+    run_pool_tasks(kernel, task, data, subnormals_of(grad_output.dtype), shape.batch * inputs, total / inputs + 1, 1, 1,
                    covers);
   } else {
     const std::int64_t segment = bins_per_segment(width.out, width.in);
     const std::int64_t span = widest_span(width.out, width.in, segment);
-    const std::int64_t item = static_cast<std::int64_t>(dtype_size(grad_output.dtype));
+    const std::int64_t item = static_cast<std::int64_t>(dtype_size(compute_dtype(grad_output.dtype)));
     const std::int64_t scratch = 3 * (span + kPoolSlack) * item + covers + 64 * 4;
     const std::int64_t rows = shape.batch * shape.channels * inputs / width.in;
-    run_pool_tasks(kernel, task, subnormals_of(grad_output.dtype), rows, total / shape.channels * width.in / inputs + 1,
-                   width.in, segment, scratch);
+    run_pool_tasks(kernel, task, data, subnormals_of(grad_output.dtype), rows,
+                   total / shape.channels * width.in / inputs + 1, width.in, segment, scratch);
   }
 }
 

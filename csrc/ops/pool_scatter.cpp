@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "core/arithmetic.h"
 #include "cpu/parallel.h"
+#include "cpu/workspace.h"
 #include "ops/pool.h"
 
 namespace fastconv {
@@ -14,6 +16,7 @@ namespace {
 constexpr std::int64_t kItemElements = 1 << 15;
 constexpr std::int64_t kChannelBlock = 64;
 constexpr std::int64_t kCachedPlane = 1 << 17;  // bytes of a plane that is called to the second-level cache
+constexpr std::int64_t kWideSums = 1 << 20;     // float32 sums that 16-bit gradients are added up in at a time
 
 [[noreturn]] void refuse_index(std::int64_t index, std::int64_t positions) {
   fail("indices: got " + std::to_string(index) + ", expected flat spatial positions from 0 to " +
@@ -142,14 +145,43 @@ std::int64_t planes_per_item(std::int64_t planes, std::int64_t positions) {
                                   std::max(least, planes / (4 * threads)));
 }
 
+// Adds the values of `count` channels that are side by side in the result up in float32, and rounds once: for a stretch
+// of the positions after the other where not all have room. `out` is the first channel's first position.
+template <class S>
+void scatter_wide(const S* g, const View<S>& gradients, const std::int64_t* index,
+                  const View<const std::int64_t>& indices, std::int64_t positions, std::int64_t count,
+                  std::int64_t out_step, S* out) {
+  const std::int64_t step_g = gradients.stride[1], step_i = indices.stride[1];
+  const std::int64_t most = std::clamp<std::int64_t>(kWideSums / count, 1, std::max<std::int64_t>(1, positions));
+  Workspace<float> sums(most * count);
+  for (std::int64_t first = 0; first == 0 || first < positions; first += most) {
+    const std::int64_t some = std::min(most, positions - first);
+    std::fill_n(sums.data(), some * count, 0.0F);
+    for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
+      for (std::int64_t c = 0; c < count; ++c) {
+        const std::int64_t place = index[at_i + c * step_i];
+        if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+        if (static_cast<std::uint64_t>(place - first) < static_cast<std::uint64_t>(some))
+          sums[(place - first) * count + c] += widen(g[at_g + c * step_g]);
+      }
+    });
+    if (count == out_step) {
+      narrow_run(sums.data(), out + first * count, some * count);
+    } else {
+      for (std::int64_t p = 0; p < some; ++p) narrow_run(sums + p * count, out + (first + p) * out_step, count);
+    }
+  }
+}
+
 template <class Put>
 void scatter(const ArrayView& values, const View<const std::int64_t>& indices, std::int64_t positions, bool lanes,
              void* result) {
   const std::int64_t batch = values.shape[0], channels = values.shape[1], planes = batch * channels;
   if (planes == 0) return;
   const double nanoseconds = static_cast<double>(planes * positions);
-  dispatch_dtype(values.dtype, [&](auto zero) {
+  dispatch_storage(values.dtype, [&](auto zero) {
     using T = decltype(zero);
+    constexpr bool wide_sums = !is_wide<T> && std::is_same_v<Put, Add>;
     const View<T> gradients = values.as<T>();
     T* const out = static_cast<T*>(result);
     const auto start = [](const auto& view, std::int64_t n, std::int64_t c) {
@@ -159,8 +191,13 @@ void scatter(const ArrayView& values, const View<const std::int64_t>& indices, s
       const std::int64_t blocks = ceil_div(channels, kChannelBlock);
       parallel_for({batch * blocks, nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
         const std::int64_t n = item / blocks, c = item % blocks * kChannelBlock;
-        scatter_lanes<Put>(start(gradients, n, c), gradients, start(indices, n, c), indices, positions,
-                           std::min(kChannelBlock, channels - c), out + n * positions * channels + c);
+        const std::int64_t some = std::min(kChannelBlock, channels - c);
+        T* const own = out + n * positions * channels + c;
+        if constexpr (wide_sums)
+          scatter_wide(start(gradients, n, c), gradients, start(indices, n, c), indices, positions, some, channels,
+                       own);
+        else
+          scatter_lanes<Put>(start(gradients, n, c), gradients, start(indices, n, c), indices, positions, some, own);
       });
       return;
     }
@@ -170,12 +207,16 @@ void scatter(const ArrayView& values, const View<const std::int64_t>& indices, s
       const auto g = [&](std::int64_t p) { return start(gradients, p / channels, p % channels); };
       const auto index = [&](std::int64_t p) { return start(indices, p / channels, p % channels); };
       std::int64_t p = item * step;
-      for (; p + 4 <= last; p += 4)
-        scatter_planes<4, Put, T>({g(p), g(p + 1), g(p + 2), g(p + 3)}, gradients,
-                                  {index(p), index(p + 1), index(p + 2), index(p + 3)}, indices, positions,
-                                  out + p * positions);
-      for (; p < last; ++p)
-        scatter_planes<1, Put, T>({g(p)}, gradients, {index(p)}, indices, positions, out + p * positions);
+      if constexpr (wide_sums) {
+        for (; p < last; ++p) scatter_wide(g(p), gradients, index(p), indices, positions, 1, 1, out + p * positions);
+      } else {
+        for (; p + 4 <= last; p += 4)
+          scatter_planes<4, Put, T>({g(p), g(p + 1), g(p + 2), g(p + 3)}, gradients,
+                                    {index(p), index(p + 1), index(p + 2), index(p + 3)}, indices, positions,
+                                    out + p * positions);
+        for (; p < last; ++p)
+          scatter_planes<1, Put, T>({g(p)}, gradients, {index(p)}, indices, positions, out + p * positions);
+      }
     });
   });
 }
@@ -205,7 +246,7 @@ void max_unpool_backward(const ArrayView& grad_output, const View<const std::int
   const std::int64_t to[kRank] = {channels * places, lanes ? 1 : places, indices.shape[3] * indices.shape[4] * inner,
                                   indices.shape[4] * inner, inner};
   const double nanoseconds = 2.0 * static_cast<double>(planes * places);
-  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+  dispatch_storage(grad_output.dtype, [&](auto zero) {
     using T = decltype(zero);
     const View<const T> gradients = grad_output.as<const T>();
     const PlaceOffsets offsets(gradients);
@@ -247,17 +288,19 @@ void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positio
   const std::int64_t batch = grad_output.shape[0], channels = grad_output.shape[1], planes = batch * channels;
   if (planes == 0) return;
   const double nanoseconds = 0.3 * static_cast<double>(planes * positions);
-  dispatch_dtype(grad_output.dtype, [&](auto zero) {
+  dispatch_storage(grad_output.dtype, [&](auto zero) {
     using T = decltype(zero);
     const View<T> gradients = grad_output.as<T>();
     const T* const g = gradients.data;
     T* const out = static_cast<T*>(grad_input);
-    const T count = static_cast<T>(positions);
+    const auto share = [positions](T gradient) {
+      return narrow(widen(gradient) / static_cast<Compute<T>>(positions), T{});
+    };
     if (lanes) {
       parallel_for({batch, nanoseconds}, Subnormals::keep, [&](std::int64_t n) {
         T* const first = out + n * positions * channels;
         for (std::int64_t c = 0; c < channels; ++c)
-          first[c] = g[n * gradients.stride[0] + c * gradients.stride[1]] / count;
+          first[c] = share(g[n * gradients.stride[0] + c * gradients.stride[1]]);
         for (std::int64_t p = 1; p < positions; ++p)
           std::memcpy(first + p * channels, first, static_cast<std::size_t>(channels) * sizeof(T));
       });
@@ -267,7 +310,7 @@ void global_avg_pool_backward(const ArrayView& grad_output, std::int64_t positio
     parallel_for({ceil_div(planes, step), nanoseconds}, Subnormals::keep, [&](std::int64_t item) {
       for (std::int64_t p = item * step; p < std::min(planes, (item + 1) * step); ++p)
         std::fill_n(out + p * positions, positions,
-                    g[p / channels * gradients.stride[0] + p % channels * gradients.stride[1]] / count);
+                    share(g[p / channels * gradients.stride[0] + p % channels * gradients.stride[1]]));
     });
   });
 }

@@ -63,12 +63,13 @@ void check_pool_offsets(const PoolShape& shape, Dtype dtype) {
   std::int64_t furthest = 0;
   for (const PoolAxis& axis : shape.axis) furthest = furthest * axis.in + std::min(axis.in, reach_of(axis));
   if (furthest >= std::int64_t{1} << 31)
-    fail("kernel_size: with indices of float32 arrays a window may span 2**31 positions, got " +
+    fail("kernel_size: with indices of float32 or 16-bit arrays a window may span 2**31 positions, got " +
          std::to_string(furthest));
 }
 
-void run_pool_tasks(const PoolKernel& kernel, const PoolTask& whole, Subnormals mode, std::int64_t units,
-                    std::int64_t elements, std::int64_t columns, std::int64_t segment, std::int64_t scratch) {
+void run_pool_tasks(const PoolKernel& kernel, const PoolTask& whole, const PoolData& data, Subnormals mode,
+                    std::int64_t units, std::int64_t elements, std::int64_t columns, std::int64_t segment,
+                    std::int64_t scratch) {
   const std::int64_t step = units_per_item(units, elements), segments = ceil_div(columns, segment);
   const Work work{ceil_div(units, step) * segments, 0.5 * static_cast<double>(units * elements)};
   parallel_for(work, mode, [&](std::int64_t item) {
@@ -79,24 +80,25 @@ void run_pool_tasks(const PoolKernel& kernel, const PoolTask& whole, Subnormals 
     task.last = std::min(units, task.first + step);
     task.col_first = item % segments * segment;
     task.col_last = std::min(columns, task.col_first + segment);
-    kernel.run(task);
+    run_pool_kernel(kernel, task, data);
   });
 }
 
-void run_pool_by_channel(const PoolKernel& kernel, const PoolTask& whole, Subnormals mode, std::int64_t per_plane,
-                         Dtype dtype, std::int64_t elements, std::int64_t scratch) {
+void run_pool_by_channel(const PoolKernel& kernel, const PoolTask& whole, const PoolData& data, Subnormals mode,
+                         std::int64_t per_plane, std::int64_t elements, std::int64_t scratch) {
   PoolShape single = *whole.shape;
   single.batch = single.channels = 1;
   const std::int64_t planes = whole.shape->batch * whole.shape->channels, channels = whole.shape->channels;
   const std::int64_t step = units_per_item(per_plane, elements), pieces = ceil_div(per_plane, step);
-  const auto item_size = static_cast<std::int64_t>(dtype_size(dtype));
+  const auto item_size = static_cast<std::int64_t>(dtype_size(data.dtype));
   const Work work{planes * pieces, 0.5 * static_cast<double>(planes * per_plane * elements)};
   parallel_for(work, mode, [&](std::int64_t item) {
     Workspace<char> workspace(scratch);
     const std::int64_t plane = item / pieces;
-    const auto plane_of = [&](const void* data, const std::int64_t* stride) -> const void* {
-      if (!data) return nullptr;
-      return static_cast<const char*>(data) + (plane / channels * stride[0] + plane % channels * stride[1]) * item_size;
+    const auto plane_of = [&](const void* array, const std::int64_t* stride) -> const void* {
+      if (!array) return nullptr;
+      return static_cast<const char*>(array) +
+             (plane / channels * stride[0] + plane % channels * stride[1]) * item_size;
     };
     PoolTask task = whole;
     task.shape = &single;
@@ -108,7 +110,7 @@ void run_pool_by_channel(const PoolKernel& kernel, const PoolTask& whole, Subnor
     if (whole.indices) task.indices = whole.indices + plane * per_plane;
     task.first = item % pieces * step;
     task.last = std::min(per_plane, task.first + step);
-    kernel.run(task);
+    run_pool_kernel(kernel, task, data);
   });
 }
 
@@ -118,13 +120,14 @@ void run_pool_windows(const char* op, const PoolTask& task, Dtype dtype, bool la
   const std::int64_t reach = reach_of(width);
   const bool by_channel = !lanes && reach > kPoolLongestReach;
   const PoolFamily family = lanes || by_channel ? PoolFamily::lane : PoolFamily::plane;
-  const PoolKernel& kernel = choose_pool_kernel(op, family, dtype, active_isa_mask());
-  const std::int64_t item = static_cast<std::int64_t>(dtype_size(dtype)), outputs = pool_outputs(shape);
+  const PoolData data{dtype, PoolReach::windows};
+  const PoolKernel& kernel = choose_pool_kernel(op, family, compute_dtype(dtype), active_isa_mask());
+  const std::int64_t item = static_cast<std::int64_t>(dtype_size(compute_dtype(dtype))), outputs = pool_outputs(shape);
   const std::int64_t total = (pool_inputs(shape) + outputs) * shape.channels;
   if (by_channel) {
-    run_pool_by_channel(kernel, task, mode, outputs, dtype, std::min(reach, width.in), 0);
+    run_pool_by_channel(kernel, task, data, mode, outputs, std::min(reach, width.in), 0);
   } else if (lanes) {
-    run_pool_tasks(kernel, task, mode, shape.batch * outputs, total / outputs, 1, 1, 0);
+    run_pool_tasks(kernel, task, data, mode, shape.batch * outputs, total / outputs, 1, 1, 0);
   } else {
     const std::int64_t segment = std::clamp<std::int64_t>((2 * kPoolSegment - reach) / width.stride, 1, width.out);
     const std::int64_t span = (segment - 1) * width.stride + reach;
@@ -135,7 +138,8 @@ void run_pool_windows(const char* op, const PoolTask& task, Dtype dtype, bool la
     const std::int64_t scratch =
         (columns + span + 2 * (columns / step) + split + 4 * segment + 16 * kPoolSlack) * item + 64 * 10;
     const std::int64_t rows = shape.batch * shape.channels * outputs / width.out;
-    run_pool_tasks(kernel, task, mode, rows, total / shape.channels * width.out / outputs, width.out, segment, scratch);
+    run_pool_tasks(kernel, task, data, mode, rows, total / shape.channels * width.out / outputs, width.out, segment,
+                   scratch);
   }
 }
 
@@ -145,21 +149,23 @@ void run_pool_windows_backward(const char* op, const PoolTask& task, Dtype dtype
   const std::int64_t reach = reach_of(width), inputs = pool_inputs(shape);
   const bool by_channel = !lanes && (reach > kPoolLongestReach || width.stride > kPoolLongestReach);
   const PoolFamily family = lanes || by_channel ? PoolFamily::lane : PoolFamily::plane;
-  const PoolKernel& kernel = choose_pool_kernel(op, family, dtype, active_isa_mask());
-  const auto item = static_cast<std::int64_t>(dtype_size(dtype));
+  const PoolData data{dtype, PoolReach::covers};
+  const PoolKernel& kernel = choose_pool_kernel(op, family, compute_dtype(dtype), active_isa_mask());
+  const auto item = static_cast<std::int64_t>(dtype_size(compute_dtype(dtype)));
   const std::int64_t total = (inputs + pool_outputs(shape)) * shape.channels, covers = cover_bytes(shape);
   const Subnormals mode = subnormals_of(dtype);
   if (by_channel) {
-    run_pool_by_channel(kernel, task, mode, inputs, dtype, 2, covers);
+    run_pool_by_channel(kernel, task, data, mode, inputs, 2, covers);
   } else if (lanes) {
-    run_pool_tasks(kernel, task, mode, shape.batch * inputs, total / inputs, 1, 1, covers);
+    run_pool_tasks(kernel, task, data, mode, shape.batch * inputs, total / inputs, 1, 1, covers);
   } else {
     const std::int64_t segment = std::min(kPoolSegment, width.in);
     const std::int64_t quotients = segment / width.stride + 2, span = quotients + reach / width.stride + 1;
     const std::int64_t results = std::max(kPoolStrip, quotients * width.stride);
     const std::int64_t scratch = (kPoolStrip + 5 * span + results + 11 * kPoolSlack) * item + covers + 64 * 9;
     const std::int64_t rows = shape.batch * shape.channels * inputs / width.in;
-    run_pool_tasks(kernel, task, mode, rows, total / shape.channels * width.in / inputs, width.in, segment, scratch);
+    run_pool_tasks(kernel, task, data, mode, rows, total / shape.channels * width.in / inputs, width.in, segment,
+                   scratch);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "core/pool_shape.h"
 #include "cpu/parallel.h"
 #include "cpu/pool/kernels.h"
+#include "ops/pool_boxes.h"
 
 namespace fastconv {
 
@@ -26,12 +27,13 @@ void check_pool_offsets(const PoolShape& shape, Dtype dtype);
 
 // Runs tasks over `units` rows or positions, of which each touches `elements`, in segments of `columns`, each with
 // `scratch` bytes.
-void run_pool_tasks(const PoolKernel& kernel, const PoolTask& whole, Subnormals mode, std::int64_t units,
-                    std::int64_t elements, std::int64_t columns, std::int64_t segment, std::int64_t scratch);
+void run_pool_tasks(const PoolKernel& kernel, const PoolTask& whole, const PoolData& data, Subnormals mode,
+                    std::int64_t units, std::int64_t elements, std::int64_t columns, std::int64_t segment,
+                    std::int64_t scratch);
 
 // The taps of very long windows, channel by channel: a lane task of one channel serves any strides.
-void run_pool_by_channel(const PoolKernel& kernel, const PoolTask& whole, Subnormals mode, std::int64_t per_plane,
-                         Dtype dtype, std::int64_t elements, std::int64_t scratch);
+void run_pool_by_channel(const PoolKernel& kernel, const PoolTask& whole, const PoolData& data, Subnormals mode,
+                         std::int64_t per_plane, std::int64_t elements, std::int64_t scratch);
 
 // The windows of a task by the kernels of `op`, forward and backward.
 void run_pool_windows(const char* op, const PoolTask& task, Dtype dtype, bool lanes, Subnormals mode);

@@ -144,15 +144,13 @@ def present(**named: object) -> None:
             raise TypeError(f"{name}: expected an array, got None")
 
 
-def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
-    """Check that the arrays of one call are of one dtype, float32 or float64 (or a 16-bit one).
+def as_arrays(**named: object) -> tuple[Any, ...]:
+    """Check that the arrays of one call are of one dtype, float32, float64, float16 or bfloat16.
 
     Of a call on 16-bit data the statistics may be float32.
 
     Parameters
     ----------
-    sixteen_bit
-        Whether the op takes float16 and bfloat16.
     **named
         The call's arrays by argument name; ``None`` stands for an absent optional one (a weight is optional to some
         ops: the others say so with :func:`present`).
@@ -179,11 +177,10 @@ def as_arrays(*, sixteen_bit: bool = False, **named: object) -> tuple[Any, ...]:
         present(**{name: value})
         tensor_came = tensor_came or _is_torch(value)
         array = as_ndarray(value, name, writes=name in _WRITTEN)
-        if array.dtype not in _DTYPES and not (sixteen_bit and is_sixteen_bit(array.dtype)):
+        if array.dtype not in _DTYPES and not is_sixteen_bit(array.dtype):
             advice = "float64" if array.dtype.kind in "c" else "float32"
             raise TypeError(
-                f"{name}: dtype {array.dtype} is not supported, expected float32 or float64"
-                f"{', float16 or bfloat16' if sixteen_bit else ''}; "
+                f"{name}: dtype {array.dtype} is not supported, expected float32, float64, float16 or bfloat16; "
                 f"cast it with {name}.astype(numpy.{advice})"
             )
         if first is None:

@@ -1,8 +1,9 @@
 """The ops, forward and backward, on arrays.
 
 Arrays are ``(N, C, *spatial)`` (``data_format="channels_first"``, the default) or ``(N, *spatial, C)``
-(``"channels_last"``), float32 or float64, of any strides. Every forward op with a gradient has a ``NAME_backward``
-that takes the output's gradient first.
+(``"channels_last"``), float32, float64, float16 or bfloat16 (of the package ml_dtypes), of any strides. 16-bit arrays
+are computed in float32 and rounded once. Every forward op with a gradient has a ``NAME_backward`` that takes the
+output's gradient first.
 """
 
 from fastconv.functional.activation import *  # noqa: F403

@@ -31,7 +31,7 @@ __all__ = [
 
 def _map(name: str, x: Any, data_format: object, parameter: float = 0.0) -> Any:
     channels_last(data_format)
-    array, restore = as_arrays(sixteen_bit=True, x=x)
+    array, restore = as_arrays(x=x)
     result = np.empty_like(array)
     _core.eltwise(name, array, None, result, parameter)
     return restore(result)
@@ -41,7 +41,7 @@ def _map_backward(
     name: str, grad_output: Any, saved: str, value: Any, data_format: object, parameter: float = 0.0
 ) -> Any:
     channels_last(data_format)
-    array, gradient, restore = as_arrays(sixteen_bit=True, **{saved: value}, grad_output=grad_output)
+    array, gradient, restore = as_arrays(**{saved: value}, grad_output=grad_output)
     same_shape(gradient, array.shape, "grad_output")
     result = np.empty_like(gradient)
     _core.eltwise(f"{name}_backward", gradient, array, result, parameter)
@@ -346,7 +346,7 @@ def _result(x: Array, axis: int) -> Array:
 
 def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
     channels_last(data_format)
-    array, restore = as_arrays(sixteen_bit=True, x=np.asarray(x) if isinstance(x, np.generic) else x)
+    array, restore = as_arrays(x=np.asarray(x) if isinstance(x, np.generic) else x)
     along = _axis(array, "x", axis)
     result = _result(array, along)
     _core.softmax(array, result, along, logarithm)
@@ -355,7 +355,7 @@ def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
 
 def _softmax_backward(grad_output: Any, y: Any, axis: object, data_format: object, logarithm: bool) -> Any:
     channels_last(data_format)
-    value, gradient, restore = as_arrays(sixteen_bit=True, y=y, grad_output=grad_output)
+    value, gradient, restore = as_arrays(y=y, grad_output=grad_output)
     along = _axis(value, "y", axis)
     same_shape(gradient, value.shape, "grad_output")
     result = _result(value, along)

@@ -90,7 +90,7 @@ def adaptive_avg_pool2d(x: Array, output_size: OutputSize, *, data_format: str =
     Parameters
     ----------
     x : ndarray
-        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     output_size : int or tuple of int or None
         The output's spatial size; one int serves all axes, ``None`` keeps an axis's size.
     data_format : {"channels_first", "channels_last"}
@@ -181,7 +181,7 @@ def adaptive_max_pool2d(
     Parameters
     ----------
     x : ndarray
-        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     output_size : int or tuple of int or None
         The output's spatial size; one int serves all axes, ``None`` keeps an axis's size.
     return_indices : bool

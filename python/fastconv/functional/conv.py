@@ -46,7 +46,7 @@ def make_conv(n: int) -> Callable[..., Any]:
     ) -> Any:
         given = out
         _check.present(weight=weight)
-        x, weight, bias, out, restore = _check.as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias, out=out)
+        x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
         x, unbatched = batched(x, n, "x")
         check_precision(precision)
         g, _, size = conv_geometry(
@@ -132,9 +132,7 @@ def make_conv_backward(n: int) -> Callable[..., Any]:
         precision: str | None = None,
     ) -> ConvGradients:
         _check.present(weight=weight)
-        grad_output, x, weight, restore = _check.as_arrays(
-            sixteen_bit=True, grad_output=grad_output, x=x, weight=weight
-        )
+        grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
         x, unbatched = batched(x, n, "x")
         if unbatched:
             grad_output = grad_output[np.newaxis]

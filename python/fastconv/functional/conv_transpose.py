@@ -90,7 +90,7 @@ def _transposed_forward(n: int) -> Callable[..., Any]:
     ) -> Any:
         given = out
         _check.present(weight=weight)
-        x, weight, bias, out, restore = _check.as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias, out=out)
+        x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
         x, unbatched = batched(x, n, "x")
         check_precision(precision)
         _only_zeros(padding_mode)
@@ -152,9 +152,7 @@ def _transposed_backward(n: int) -> Callable[..., Any]:
         precision: str | None = None,
     ) -> ConvGradients:
         _check.present(weight=weight)
-        grad_output, x, weight, restore = _check.as_arrays(
-            sixteen_bit=True, grad_output=grad_output, x=x, weight=weight
-        )
+        grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
         x, unbatched = batched(x, n, "x")
         if unbatched:
             grad_output = grad_output[np.newaxis]

@@ -62,7 +62,7 @@ def _apply(x: Array, keep: Array, p: float) -> Array:
 
 
 def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int = 0, last: bool = False) -> Any:
-    array, restore = as_arrays(sixteen_bit=True, x=x)
+    array, restore = as_arrays(x=x)
     probability, number_of_stream = _probability(p), _seed(seed)
     if n:
         layout = "(N, *spatial, C)" if last else "(N, C, *spatial)"
@@ -78,7 +78,7 @@ def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int 
 
 def _drop_backward(grad_output: Any, mask: Any, p: object, data_format: object) -> Any:
     channels_last(data_format)
-    gradient, restore = as_arrays(sixteen_bit=True, grad_output=grad_output)
+    gradient, restore = as_arrays(grad_output=grad_output)
     keep = np.asarray(mask)
     if keep.dtype != np.bool_:
         raise TypeError(f"mask: expected bool, got {keep.dtype}")

@@ -55,7 +55,7 @@ def linear(x: Any, weight: Any, bias: Any = None, *, data_format: str = "channel
     """
     _check.channels_last(data_format)
     _check.present(weight=weight)
-    x, weight, bias, restore = _check.as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
+    x, weight, bias, restore = _check.as_arrays(x=x, weight=weight, bias=bias)
     _features(x, weight)
     outputs = weight.shape[0]
     if bias is not None:
@@ -100,7 +100,7 @@ def linear_backward(
     """
     _check.channels_last(data_format)
     _check.present(weight=weight)
-    grad_output, x, weight, restore = _check.as_arrays(sixteen_bit=True, grad_output=grad_output, x=x, weight=weight)
+    grad_output, x, weight, restore = _check.as_arrays(grad_output=grad_output, x=x, weight=weight)
     _features(x, weight)
     _check.same_shape(grad_output, (*x.shape[:-1], weight.shape[0]), "grad_output")
     wanted = _check.mask(output_mask)

@@ -39,7 +39,7 @@ def _gradient_of(grad_output: Any, dtype: Any, shape: tuple[int, ...]) -> Array:
     """The loss's gradient as an array of the loss's shape; a plain number serves where the loss is one."""
     if isinstance(grad_output, int | float | np.number):
         grad_output = np.asarray(grad_output, dtype)
-    gradient, _ = as_arrays(sixteen_bit=True, grad_output=grad_output)
+    gradient, _ = as_arrays(grad_output=grad_output)
     require(gradient is not None, "grad_output: got None, expected an array")
     if gradient.dtype != dtype:
         raise TypeError(f"grad_output: dtype {gradient.dtype} differs from the input's {dtype}")
@@ -74,7 +74,7 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean", *, data_format: str =
     """
     channels_last(data_format)
     _check_reduction(reduction)
-    output, wanted, restore = as_arrays(sixteen_bit=True, y=y, target=target)
+    output, wanted, restore = as_arrays(y=y, target=target)
     same_shape(wanted, output.shape, "target")
     if reduction == "none":
         loss = np.empty_like(output)
@@ -115,7 +115,7 @@ def mse_loss_backward(
     """
     channels_last(data_format)
     _check_reduction(reduction)
-    output, wanted, restore = as_arrays(sixteen_bit=True, y=y, target=target)
+    output, wanted, restore = as_arrays(y=y, target=target)
     same_shape(wanted, output.shape, "target")
     gradient = _gradient_of(grad_output, output.dtype, output.shape if reduction == "none" else ())
     if reduction == "none":
@@ -157,9 +157,7 @@ def _binary_arrays(
     y: Any, target: Any, weight: Any, pos_weight: Any
 ) -> tuple[tuple[Array, Array, Array | None, Array | None], Any]:
     """The checked arrays of a binary cross entropy, weights broadcast to `y`'s shape, and what restores results."""
-    output, wanted, factor, positive, restore = as_arrays(
-        sixteen_bit=True, y=y, target=target, weight=weight, pos_weight=pos_weight
-    )
+    output, wanted, factor, positive, restore = as_arrays(y=y, target=target, weight=weight, pos_weight=pos_weight)
     same_shape(wanted, output.shape, "target")
     weights = _broadcast(factor, output.shape, "weight"), _broadcast(positive, output.shape, "pos_weight")
     return (output, wanted, *weights), restore
@@ -295,7 +293,7 @@ class _CrossEntropy:
         smoothing = number(label_smoothing, "label_smoothing")
         if not 0 <= smoothing <= 1:
             raise ValueError(f"label_smoothing: got {label_smoothing!r}, expected a number between 0 and 1")
-        values, weights, self.restore = as_arrays(sixteen_bit=True, logits=logits, weight=weight)
+        values, weights, self.restore = as_arrays(logits=logits, weight=weight)
         if values.ndim == 0:
             raise ValueError(f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
         given = as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")

@@ -129,7 +129,7 @@ def batch_norm(
         ``(N, C)``, or ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last) with one to three
         spatial dimensions; float32, float64, float16 or bfloat16.
     running_mean, running_var : array or None
-        ``(C,)``; may be ``None`` in training.
+        ``(C,)``; may be ``None`` in training, and float32 beside 16-bit data.
     weight, bias : array, optional
         ``(C,)``; 1 and 0 where absent.
     training : bool
@@ -147,7 +147,7 @@ def batch_norm(
     -------
     array, or (array, array, array)
         ``y`` of `x`'s shape and dtype; with `return_stats` also the ``mean`` and ``invstd = 1 / sqrt(var + eps)`` that
-        were used, ``(C,)``.
+        were used, ``(C,)``, float32 for 16-bit data.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def batch_norm(
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     require(eps >= 0, f"eps: got {eps}, expected at least 0")
     array, mean, var, scale, shift, restore = as_arrays(
-        sixteen_bit=True, x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     count = _check_batch(array, last)
     check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
@@ -212,7 +212,8 @@ def batch_norm_backward(
     grad_output, x : array
         The gradient of the output, and the input, of one shape.
     mean, invstd : array
-        ``(C,)``, as `batch_norm` returned them with ``return_stats=True``.
+        ``(C,)``, as `batch_norm` returned them with ``return_stats=True``; float32 beside 16-bit data, or
+        of its dtype.
     weight : array, optional
         ``(C,)``.
     training : bool
@@ -239,7 +240,7 @@ def batch_norm_backward(
     training = flag(training, "training")
     wanted = mask(output_mask)
     array, gradient, center, scale, factor, restore = as_arrays(
-        sixteen_bit=True, x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
+        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
     count = _check_batch(array, last)
     same_shape(gradient, array.shape, "grad_output")

@@ -85,7 +85,7 @@ def max_pool2d(
     Parameters
     ----------
     x : ndarray
-        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     kernel_size, stride, dilation : int or tuple of int
         The window's size, the distance between windows (the size unless given) and between a window's positions.
     padding : int, tuple of int, pairs of int or str
@@ -281,7 +281,7 @@ def avg_pool2d(
     Parameters
     ----------
     x : ndarray
-        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     kernel_size, stride, padding, ceil_mode, dilation
         As for `max_pool2d`; padding adds zeros.
     count_include_pad : bool
@@ -460,7 +460,8 @@ def global_avg_pool(x: Array, *, data_format: str = "channels_first") -> Array:
     Parameters
     ----------
     x : ndarray
-        ``(N, C, *spatial)`` or ``(N, *spatial, C)`` of one to three spatial axes, float32 or float64.
+        ``(N, C, *spatial)`` or ``(N, *spatial, C)`` of one to three spatial axes; float32, float64, float16 or
+        bfloat16.
     data_format : {"channels_first", "channels_last"}
         Where the channels are.
 
@@ -520,7 +521,8 @@ def global_max_pool(x: Array, *, return_indices: bool = False, data_format: str 
     Parameters
     ----------
     x : ndarray
-        ``(N, C, *spatial)`` or ``(N, *spatial, C)`` of one to three spatial axes, float32 or float64.
+        ``(N, C, *spatial)`` or ``(N, *spatial, C)`` of one to three spatial axes; float32, float64, float16 or
+        bfloat16.
     return_indices : bool
         Whether to return the places of the maxima as well.
     data_format : {"channels_first", "channels_last"}

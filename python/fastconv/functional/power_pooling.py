@@ -136,7 +136,7 @@ def rms_pool2d(
     Parameters
     ----------
     x : ndarray
-        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     kernel_size, stride, padding, ceil_mode, dilation
         As for `avg_pool2d`; padded positions count as zeros.
     data_format : {"channels_first", "channels_last"}
@@ -274,7 +274,7 @@ def lp_pool2d(
     Parameters
     ----------
     x : ndarray
-        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     norm_type : float
         The power p, not 0. Infinity gives the largest absolute value, minus infinity the smallest one.
     kernel_size, stride, ceil_mode, padding, dilation

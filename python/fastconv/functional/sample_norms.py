@@ -123,7 +123,7 @@ def layer_norm(
     """
     channels_last(data_format)
     eps = number(eps, "eps")
-    array, scale, shift, restore = as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
+    array, scale, shift, restore = as_arrays(x=x, weight=weight, bias=bias)
     shape = _normalized_shape(normalized_shape, array)
     for name, each in {"weight": scale, "bias": shift}.items():
         if each is not None:
@@ -179,7 +179,7 @@ def layer_norm_backward(
     channels_last(data_format)
     wanted = mask(output_mask)
     array, gradient, center, scale, factor, restore = as_arrays(
-        sixteen_bit=True, x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
+        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
     same_shape(gradient, array.shape, "grad_output")
     require(
@@ -283,7 +283,7 @@ def group_norm(
     """
     last = channels_last(data_format)
     eps = number(eps, "eps")
-    array, scale, shift, restore = as_arrays(sixteen_bit=True, x=x, weight=weight, bias=bias)
+    array, scale, shift, restore = as_arrays(x=x, weight=weight, bias=bias)
     count, groups = _groups(array, last, num_groups)
     check_channels(count, weight=scale, bias=shift)
     require(
@@ -343,7 +343,7 @@ def group_norm_backward(
     last = channels_last(data_format)
     wanted = mask(output_mask)
     array, gradient, center, scale, factor, restore = as_arrays(
-        sixteen_bit=True, x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
+        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
     require(center.ndim == 2 and center.shape[1] > 0, f"mean: got shape {center.shape}, expected (N, num_groups)")
     count, groups = _groups(array, last, center.shape[1])
@@ -425,7 +425,7 @@ def instance_norm(
     last = channels_last(data_format)
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     array, mean, var, scale, shift, restore = as_arrays(
-        sixteen_bit=True, x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     require(3 <= array.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
     count = channels(array, last)
@@ -491,7 +491,7 @@ def instance_norm_backward(
     if not flag(use_input_stats, "use_input_stats"):
         return batch_norm_backward(grad_output, x, mean, invstd, weight, False, **keywords)
     last = channels_last(data_format)
-    array, center, _ = as_arrays(sixteen_bit=True, x=x, mean=mean)
+    array, center, _ = as_arrays(x=x, mean=mean)
     require(3 <= array.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
     same_shape(center, (array.shape[0], channels(array, last)), "mean")
     return group_norm_backward(grad_output, x, mean, invstd, weight, **keywords)

@@ -27,7 +27,7 @@ class SeparableConvGradients(NamedTuple):
 def _separable_shapes(n: int, x: Any, depthwise_weight: Any, pointwise_weight: Any, data_format: str) -> int:
     """Check the two weights against each other; the number of groups of the depthwise step."""
     x, depthwise, pointwise, _ = _check.as_arrays(
-        sixteen_bit=True, x=x, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight
+        x=x, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight
     )
     last = _check.channels_last(data_format)
     channels = _check.channels(x if x.ndim == n + 2 else x[np.newaxis], last) if x.ndim in (n + 1, n + 2) else 0
@@ -48,7 +48,7 @@ def _separable_shapes(n: int, x: Any, depthwise_weight: Any, pointwise_weight: A
 
 def _wide(**named: Any) -> tuple[Any, ...]:
     """16-bit arrays as float32, so that what lies between the steps is not rounded; then what rounds a result."""
-    *arrays, restore = _check.as_arrays(sixteen_bit=True, **named)
+    *arrays, restore = _check.as_arrays(**named)
     dtype = arrays[0].dtype
     if not _check.is_sixteen_bit(dtype):
         return *named.values(), lambda result: result

@@ -147,7 +147,6 @@ def switch_norm(
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     require(eps >= 0, f"eps: got {eps}, expected at least 0")
     array, of_mean, of_var, scale, shift, mean, var, restore = as_arrays(
-        sixteen_bit=True,
         x=x,
         mean_weight=mean_weight,
         var_weight=var_weight,
@@ -235,7 +234,6 @@ def switch_norm_backward(
     eps = number(eps, "eps")
     wanted = _mask(output_mask)
     array, gradient, own_mean, own_var, of_mean, of_var, factor, run_mean, run_var, restore = as_arrays(
-        sixteen_bit=True,
         x=x,
         grad_output=grad_output,
         mean=mean,

@@ -146,7 +146,7 @@ def max_unpool2d(
     Parameters
     ----------
     x : ndarray
-        Values ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32 or float64.
+        Values ``(N, C, H, W)`` or ``(N, H, W, C)``, or the same without ``N``; float32, float64, float16 or bfloat16.
     indices : ndarray of int64
         The positions that `max_pool2d` returned, of `x`'s shape.
     kernel_size, stride, padding
