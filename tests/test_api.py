@@ -374,7 +374,7 @@ def test_rules_take_pytorchs_arguments(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["cuda", "functional", "nn", "optim", "models", "testing", "train", "visualize", "datasets"]
+    "name", ["cuda", "functional", "nn", "optim", "models", "testing", "train", "visualize", "datasets", "sklearn"]
 )
 def test_submodules_come_with_the_package(name):
     assert getattr(fastconv, name) is importlib.import_module(f"fastconv.{name}")

@@ -24,10 +24,10 @@ from fastconv._runtime import (
 )
 
 if TYPE_CHECKING:
-    from fastconv import cuda, datasets, functional, models, nn, optim, testing, train, visualize
+    from fastconv import cuda, datasets, functional, models, nn, optim, sklearn, testing, train, visualize
 
 # Loaded when first used, so that `import fastconv` costs little more than `import numpy`.
-_SUBMODULES = ("cuda", "datasets", "functional", "models", "nn", "optim", "testing", "train", "visualize")
+_SUBMODULES = ("cuda", "datasets", "functional", "models", "nn", "optim", "sklearn", "testing", "train", "visualize")
 
 __all__ = [
     "__version__",
@@ -46,6 +46,7 @@ __all__ = [
     "set_isa",
     "set_num_threads",
     "show_config",
+    "sklearn",
     "testing",
     "train",
     "visualize",

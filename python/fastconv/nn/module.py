@@ -288,6 +288,10 @@ class Module:
             np.copyto(state[name], value, casting="same_kind")
         return result
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds: all but what the latest forward left for its backward."""
+        return {name: value for name, value in vars(self).items() if name != "_remembered"}
+
     # ---- descriptions --------------------------------------------------------------------------------------------
 
     def summary(self, input_shape: Sequence[int]) -> Summary:
