@@ -331,14 +331,14 @@ def step(x: Any, *, data_format: str = "channels_first") -> Any:
 def _axis(x: Array, name: str, axis: object) -> int:
     if isinstance(axis, bool) or not isinstance(axis, Integral):
         raise TypeError(f"axis: expected an int, got {axis!r}")
-    require(x.ndim > 0, f"{name}: expected at least one dimension, got shape {x.shape}")
-    require(-x.ndim <= int(axis) < x.ndim, f"axis: got {axis}, expected -{x.ndim} to {x.ndim - 1} for shape {x.shape}")
-    return int(axis) % x.ndim
+    axes = max(x.ndim, 1)  # a single number counts as an axis of one entry, as in PyTorch
+    require(-axes <= int(axis) < axes, f"axis: got {axis}, expected -{axes} to {axes - 1} for {name}'s shape {x.shape}")
+    return int(axis) % axes
 
 
 def _result(x: Array, axis: int) -> Array:
     """An array like `x`, with the axis densest in memory where it is so in `x`."""
-    if x.strides[axis] != x.itemsize or x.flags.c_contiguous:
+    if x.flags.c_contiguous or x.strides[axis] != x.itemsize:
         return np.empty_like(x)
     shape = (*x.shape[:axis], *x.shape[axis + 1 :], x.shape[axis])
     return np.moveaxis(np.empty(shape, x.dtype), -1, axis)
@@ -349,7 +349,7 @@ def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
     array, restore = as_arrays(x=np.asarray(x) if isinstance(x, np.generic) else x)
     along = _axis(array, "x", axis)
     result = _result(array, along)
-    _core.softmax(array, result, along, logarithm)
+    _core.softmax(np.atleast_1d(array), np.atleast_1d(result), along, logarithm)
     return restore(result)
 
 
@@ -359,7 +359,8 @@ def _softmax_backward(grad_output: Any, y: Any, axis: object, data_format: objec
     along = _axis(value, "y", axis)
     same_shape(gradient, value.shape, "grad_output")
     result = _result(value, along)
-    _core.softmax_backward(gradient, value, result, along, logarithm)
+    lines = [np.atleast_1d(each) for each in (gradient, value, result)]
+    _core.softmax_backward(lines[0], lines[1], lines[2], along, logarithm)
     return restore(result)
 
 
@@ -369,7 +370,7 @@ def softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> Any:
     Parameters
     ----------
     x : array
-        At least one dimension, float32, float64, float16 or bfloat16.
+        Any shape, float32, float64, float16 or bfloat16; a single number counts as an axis of one entry.
     axis : int
         The axis whose entries become the probabilities of one distribution.
     data_format : str
@@ -423,7 +424,7 @@ def log_softmax(x: Any, axis: int, *, data_format: str = "channels_first") -> An
     Parameters
     ----------
     x : array
-        At least one dimension, float32, float64, float16 or bfloat16.
+        Any shape, float32, float64, float16 or bfloat16; a single number counts as an axis of one entry.
     axis : int
         The axis whose entries become the logarithms of one distribution's probabilities.
     data_format : str

@@ -66,9 +66,12 @@ def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int 
     probability, number_of_stream = _probability(p), _seed(seed)
     if n:
         layout = "(N, *spatial, C)" if last else "(N, C, *spatial)"
-        require(array.ndim == n + 2, f"x: expected {n + 2} dimensions {layout}, got shape {array.shape}")
-        unit = (1,) * n
-        noise = (array.shape[0], *unit, array.shape[-1]) if last else (*array.shape[:2], *unit)
+        require(
+            array.ndim in (n + 1, n + 2),
+            f"x: expected {n + 2} dimensions {layout}, or {n + 1} without N, got shape {array.shape}",
+        )
+        samples, unit = array.shape[: array.ndim - n - 1], (1,) * n
+        noise = (*samples, *unit, array.shape[-1]) if last else (*samples, array.shape[len(samples)], *unit)
     shape = _noise_shape(noise, array)
     if not flag(training, "training"):
         return restore(array.copy())
@@ -172,7 +175,7 @@ _CHANNELS = """Set whole channels of {n}-dimensional images to zero with probabi
     ----------
     x : array
         ``(N, C, *spatial)`` (channels first) or ``(N, *spatial, C)`` (channels last) with {n} spatial dimension(s),
-        float32, float64, float16 or bfloat16.
+        or one sample without N; float32, float64, float16 or bfloat16.
     p : float
         Probability of a zero, from 0 to 1; kept channels are scaled by ``1 / (1 - p)``.
     training : bool
@@ -221,7 +224,10 @@ def dropout3d(
 
 def _channels_backward(grad_output: Any, mask: Any, p: object, data_format: object, n: int) -> Any:
     gradient = _drop_backward(grad_output, mask, p, data_format)
-    require(gradient.ndim == n + 2, f"grad_output: expected {n + 2} dimensions, got shape {tuple(gradient.shape)}")
+    require(
+        gradient.ndim in (n + 1, n + 2),
+        f"grad_output: expected {n + 2} dimensions, or {n + 1} of one sample, got shape {tuple(gradient.shape)}",
+    )
     return gradient
 
 

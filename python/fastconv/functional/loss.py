@@ -314,6 +314,8 @@ class _CrossEntropy:
         self.dtype = values.dtype
         if given.dtype.kind == "f" or is_sixteen_bit(given.dtype):
             same_shape(given, expected, "target")
+            if ignored >= 0:
+                raise ValueError(f"ignore_index: got {ignored}, but a target of class probabilities has no index")
             if given.dtype != values.dtype:
                 raise TypeError(f"target: dtype {given.dtype} differs from logits' {values.dtype}; cast it")
             moved = np.moveaxis(given, -1, 1) if self.moves_classes else given

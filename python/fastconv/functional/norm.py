@@ -99,9 +99,12 @@ def check_channels(count: int, **named: Array | None) -> None:
             same_shape(each, (count,), name)
 
 
-def _check_batch(x: Array, last: bool) -> int:
+def _batch(x: Array) -> Array:
+    """The array with its channel axis, if it may be one of images; ``(0,)`` counts as no samples of no channels."""
+    if x.shape == (0,):
+        return x.reshape(0, 0)
     require(2 <= x.ndim <= 5, f"x: expected (N, C) or 1 to 3 spatial dimensions more, got shape {x.shape}")
-    return channels(x, last)
+    return x
 
 
 def batch_norm(
@@ -137,7 +140,7 @@ def batch_norm(
     momentum : float
         Weight of the batch in the running arrays.
     eps : float
-        Added to the variance, at least 0.
+        Added to the variance: at least 0, and in training more.
     return_stats : bool
         Whether to return the statistics, which `batch_norm_backward` needs.
     data_format : {"channels_first", "channels_last"}
@@ -165,10 +168,13 @@ def batch_norm(
     training = flag(training, "training")
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
     require(eps >= 0, f"eps: got {eps}, expected at least 0")
+    require(eps > 0 or not training, f"eps: got {eps}, expected more than 0 when training")
     array, mean, var, scale, shift, restore = as_arrays(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
-    count = _check_batch(array, last)
+    shape = array.shape
+    array = _batch(array)
+    count = channels(array, last)
     check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
     check_running(mean, var, None if training else "not training", training)
     y, rows = result_like(array, last)
@@ -185,6 +191,7 @@ def batch_norm(
         batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
     invstd = inverse_deviation(batch_var, eps)
     _core.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
+    y = y.reshape(shape)
     if not flag(return_stats, "return_stats"):
         return restore(y)
     return (restore(y), *map(restore, statistics(array.dtype, batch_mean, invstd)))
@@ -242,8 +249,10 @@ def batch_norm_backward(
     array, gradient, center, scale, factor, restore = as_arrays(
         x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
-    count = _check_batch(array, last)
     same_shape(gradient, array.shape, "grad_output")
+    shape = array.shape
+    array, gradient = _batch(array), _batch(gradient)
+    count = channels(array, last)
     check_channels(count, mean=center, invstd=scale, weight=factor)
     result, rows = result_like(array, last)
     grad_weight, grad_bias = _core.batch_norm_backward(
@@ -258,5 +267,5 @@ def batch_norm_backward(
         training and wanted[0],
         wanted[1] or wanted[2],
     )
-    gradients = (result, grad_weight, grad_bias)
+    gradients = (result.reshape(shape), grad_weight, grad_bias)
     return NormGradients(*(restore(g) if w else None for g, w in zip(gradients, wanted, strict=True)))

@@ -8,11 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import functional as F
+from .._check import as_ndarray
 from ._layout import check_data_format
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "Loss", "MSELoss"]
 
 _REDUCTIONS = ("mean", "sum", "none")
+
+
+def _dtype(y: Any) -> np.dtype[Any]:
+    """NumPy's dtype of an array or a tensor."""
+    return as_ndarray(y, "y").dtype
 
 
 class Loss:
@@ -26,7 +32,7 @@ class Loss:
         if reduction not in _REDUCTIONS:
             raise ValueError(f"reduction: expected one of {_REDUCTIONS}, got {reduction!r}")
         self.reduction = reduction
-        self._remembered: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+        self._remembered: tuple[Any, Any, tuple[int, ...]] | None = None
 
     def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
         raise TypeError(f"{type(self).__name__} does not define its value")
@@ -35,9 +41,9 @@ class Loss:
         raise TypeError(f"{type(self).__name__} does not define its gradient")
 
     def __call__(self, y: NDArray[Any], target: ArrayLike) -> Any:
-        target_array = np.asarray(target)
-        value = self._value(y, target_array)
-        self._remembered = (y, target_array, np.asarray(value))
+        known: Any = target if hasattr(target, "dtype") else np.asarray(target)  # an array or a tensor, or a list
+        value = self._value(y, known)
+        self._remembered = (y, known, np.shape(value))
         return value if self.reduction == "none" else float(value)
 
     def backward(self, grad_output: ArrayLike = 1.0) -> NDArray[Any]:
@@ -55,9 +61,9 @@ class Loss:
         """
         if self._remembered is None:
             raise RuntimeError(f"{type(self).__name__}.backward: there is no loss yet; call it on an output and target")
-        y, target, value = self._remembered
-        grad = np.ascontiguousarray(np.broadcast_to(np.asarray(grad_output, y.dtype), value.shape))
-        return self._gradient(grad.reshape(value.shape), y, target)
+        y, target, shape = self._remembered
+        given = np.asarray(grad_output, _dtype(y))
+        return self._gradient(np.array(np.broadcast_to(given, shape)), y, target)
 
 
 class CrossEntropyLoss(Loss):
@@ -99,7 +105,7 @@ class CrossEntropyLoss(Loss):
 
     def _keywords(self, y: NDArray[Any]) -> dict[str, Any]:
         return {
-            "weight": None if self.weight is None else self.weight.astype(y.dtype),
+            "weight": None if self.weight is None else self.weight.astype(_dtype(y)),
             "ignore_index": self.ignore_index,
             "reduction": self.reduction,
             "label_smoothing": self.label_smoothing,
@@ -160,9 +166,9 @@ class BCEWithLogitsLoss(Loss):
 
     def _keywords(self, y: NDArray[Any]) -> dict[str, Any]:
         return {
-            "weight": None if self.weight is None else self.weight.astype(y.dtype),
+            "weight": None if self.weight is None else self.weight.astype(_dtype(y)),
             "reduction": self.reduction,
-            "pos_weight": None if self.pos_weight is None else self.pos_weight.astype(y.dtype),
+            "pos_weight": None if self.pos_weight is None else self.pos_weight.astype(_dtype(y)),
         }
 
     def _value(self, y: NDArray[Any], target: NDArray[Any]) -> Any:
