@@ -4,10 +4,19 @@
 #include <cmath>
 #include <vector>
 
+#include "core/arithmetic.h"
+#include "cpu/norm/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kValues = 1 << 18;  // values of the samples that are taken together, about
+constexpr std::int64_t kValues = 1 << 18;   // values of the samples that are taken together, about
+constexpr std::int64_t kGroup = 1 << 16;    // values of a group that one thread takes as a whole
+constexpr std::int64_t kBlock = 4096;       // of these, how many are summed together
+constexpr std::int64_t kItem = 16384;       // values of one work item, about
+constexpr std::int64_t kEntries = 1 << 20;  // channels of samples whose sums are kept apart
 
 // Calls body(first sample, number of samples).
 template <class Body>
@@ -69,11 +78,153 @@ void for_groups(std::int64_t samples, std::int64_t groups, std::int64_t members,
       body(group, static_cast<std::size_t>(group * members), g * members);
 }
 
+// Groups that are one run of memory each, and short enough to stay in a cache between the passes over them.
+class Runs {
+ public:
+  // Whether all of these arrays are so; 16-bit ones are widened first.
+  static bool fit(ChannelLayout layout, std::int64_t groups, std::initializer_list<const ArrayView*> arrays) {
+    if (layout != ChannelLayout::planes) return false;
+    for (const ArrayView* x : arrays) {
+      ArrayView joined;
+      const std::int64_t values = x->size() / (x->shape[0] * groups);
+      if (compute_dtype(x->dtype) != x->dtype || values > kGroup || !join_planes(*x, groups, joined)) return false;
+    }
+    return true;
+  }
+
+  Runs(const ArrayView& x, std::int64_t groups)
+      : groups_(groups), members_(x.shape[1] / groups), positions_(x.size() / (x.shape[0] * x.shape[1])) {}
+
+  std::int64_t members() const { return members_; }
+  std::int64_t positions() const { return positions_; }
+  std::int64_t values() const { return members_ * positions_; }
+
+  // Calls body(group of all samples, its first channel) for those of the samples [first, first + count).
+  template <class Body>
+  void for_each(std::int64_t first, std::int64_t count, Dtype dtype, double nanoseconds, Body&& body) const {
+    const std::int64_t all = count * groups_, some = std::max<std::int64_t>(1, kItem / values());
+    parallel_for({ceil_div(all, some), nanoseconds * static_cast<double>(all * values())}, subnormals_of(dtype),
+                 [&](std::int64_t item) {
+                   for (std::int64_t i = item * some; i < std::min(all, (item + 1) * some); ++i)
+                     body(first * groups_ + i, i % groups_ * members_);
+                 });
+  }
+
+  // Where a group begins.
+  template <class T>
+  const T* begin(const ArrayView& x, std::int64_t group, std::int64_t channel) const {
+    return static_cast<const T*>(x.data) + group / groups_ * x.stride[0] + channel * positions_;
+  }
+
+ private:
+  std::int64_t groups_, members_, positions_;
+};
+
+template <class T>
+void run_moments(const BatchNormKernel& kernel, const T* x, std::int64_t values, double& mean, double& variance) {
+  double sum = 0, squares = 0;
+  for (std::int64_t i = 0; i < values; i += kBlock) {
+    const std::int64_t some = std::min(kBlock, values - i);
+    double more_sum, more_squares;
+    kernel.plane_moments(x + i, 0, 1, some, &more_sum, &more_squares);
+    merge_moments(static_cast<double>(i), sum, squares, static_cast<double>(some), more_sum, more_squares);
+  }
+  mean = sum / static_cast<double>(values);
+  variance = squares / static_cast<double>(values);
+}
+
+// Statistics and result of one group after the other.
+template <class T>
+void normalise_runs(const ArrayView& x, T* y, std::int64_t groups, double eps, const double* weight, const double* bias,
+                    double* mean, double* variance) {
+  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
+  const Runs runs(x, groups);
+  runs.for_each(0, x.shape[0], x.dtype, 0.6, [&](std::int64_t group, std::int64_t channel) {
+    const T* const from = runs.begin<T>(x, group, channel);
+    run_moments(kernel, from, runs.values(), mean[group], variance[group]);
+    const double inverse = 1 / std::sqrt(variance[group] + eps);
+    const T center = static_cast<T>(mean[group]);
+    const double lost = mean[group] - static_cast<double>(center);  // by rounding: it goes into the shift
+    const double kept = std::isfinite(lost) ? lost : 0;
+    const std::int64_t members = runs.members();
+    Workspace<T> numbers(3 * members);
+    T *const centers = numbers, *const scale = centers + members, *const shift = scale + members;
+    for (std::int64_t m = 0; m < members; ++m) {
+      const double factor = weight[channel + m] * inverse;
+      centers[m] = center;
+      scale[m] = static_cast<T>(factor);
+      shift[m] = static_cast<T>(kept != 0 ? bias[channel + m] - kept * factor : bias[channel + m]);
+    }
+    kernel.plane_forward(from, runs.positions(), y + group * runs.values(), runs.positions(), members, runs.positions(),
+                         {centers, scale, shift, nullptr});
+  });
+}
+
+// The gradients of the samples [first, first + count); `sum` and `dot` are of their channels.
+template <class T>
+void run_gradients(const Runs& runs, const ArrayView& grad_output, const ArrayView& x, T* grad_input,
+                   std::int64_t first, std::int64_t count, const double* mean, const double* invstd,
+                   const double* weight, double* sum, double* dot) {
+  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
+  const std::int64_t members = runs.members(), positions = runs.positions();
+  const auto values = static_cast<double>(runs.values());
+  runs.for_each(first, count, x.dtype, 1.0, [&](std::int64_t group, std::int64_t channel) {
+    const T* const g = runs.begin<T>(grad_output, group, channel);
+    const T* const from = runs.begin<T>(x, group, channel);
+    const std::int64_t at = group * members - first * x.shape[1];
+    kernel.group_products(g, positions, from, positions, members, positions, mean[group], sum + at, dot + at);
+    if (!grad_input) return;
+    double all_sum = 0, all_dot = 0;
+    for (std::int64_t m = 0; m < members; ++m) {
+      all_sum += weight[channel + m] * sum[at + m];
+      all_dot += weight[channel + m] * dot[at + m];
+    }
+    const double inverse = invstd[group];
+    Workspace<T> numbers(4 * members);
+    T *const centers = numbers, *const scale = centers + members, *const slope = scale + members,
+             *const shift = slope + members;
+    std::fill_n(centers, members, static_cast<T>(mean[group]));
+    std::fill_n(slope, members, static_cast<T>(-inverse * inverse * inverse * all_dot / values));
+    std::fill_n(shift, members, static_cast<T>(-inverse * all_sum / values));
+    for (std::int64_t m = 0; m < members; ++m) scale[m] = static_cast<T>(weight[channel + m] * inverse);
+    kernel.plane_backward(g, positions, from, positions, grad_input + group * runs.values(), positions, members,
+                          positions, {centers, scale, shift, slope});
+  });
+}
+
+template <class T>
+void backward_runs(const ArrayView& grad_output, const ArrayView& x, T* grad_input, std::int64_t groups,
+                   const double* mean, const double* invstd, const double* weight, double* grad_weight,
+                   double* grad_bias) {
+  const std::int64_t channels = x.shape[1], some = std::max<std::int64_t>(1, kEntries / channels);
+  const Runs runs(x, groups);
+  Workspace<double> sums(2 * std::min(some, x.shape[0]) * channels);
+  for (std::int64_t first = 0; first < x.shape[0]; first += some) {
+    const std::int64_t count = std::min(some, x.shape[0] - first);
+    double *const sum = sums, *const dot = sum + count * channels;
+    run_gradients(runs, grad_output, x, grad_input, first, count, mean, invstd, weight, sum, dot);
+    for_groups(count, groups, runs.members(), [&](std::int64_t group, std::size_t at, std::int64_t c) {
+      for (std::int64_t m = 0; m < runs.members(); ++m, ++at) {
+        grad_weight[c + m] += dot[at] * invstd[first * groups + group];
+        grad_bias[c + m] += sum[at];
+      }
+    });
+  }
+}
+
 }  // namespace
 
 void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, std::int64_t groups, double eps,
                 const double* weight, const double* bias, double* mean, double* variance) {
   const std::int64_t channels = x.shape[1];
+  if (x.size() == 0) return;
+  if (Runs::fit(layout, groups, {&x, &y})) {
+    dispatch_dtype(x.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      normalise_runs(x, static_cast<T*>(y.data), groups, eps, weight, bias, mean, variance);
+    });
+    return;
+  }
   for_samples(x, [&](std::int64_t first, std::int64_t count) {
     const ArrayView own = x.samples(first, count);
     double* own_mean = mean + first * groups;
@@ -99,6 +250,15 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
   const std::int64_t channels = x.shape[1], members = groups > 0 ? channels / groups : 0;
   std::fill_n(grad_weight, channels, 0.0);
   std::fill_n(grad_bias, channels, 0.0);
+  if (x.size() == 0) return;
+  if (Runs::fit(layout, groups, {&x, &grad_output})) {
+    dispatch_dtype(x.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      backward_runs(grad_output, x, static_cast<T*>(grad_input.data), groups, mean, invstd, weight, grad_weight,
+                    grad_bias);
+    });
+    return;
+  }
   for_samples(x, [&](std::int64_t first, std::int64_t count) {
     const ArrayView own = x.samples(first, count), g = grad_output.samples(first, count);
     const auto values = static_cast<double>(x.size() / x.shape[0] / groups);

@@ -57,6 +57,42 @@ void plane_products(const void* g_, int64_t g_stride, const void* x_, int64_t x_
   products.store(sum, dot);
 }
 
+// Planes of few registers need neither several partial sums nor chains: the planes after them fill the time that theirs
+// wait.
+template <class T>
+void group_products(const void* g_, int64_t g_stride, const void* x_, int64_t x_stride, int64_t planes, int64_t length,
+                    double mean, double* sum, double* dot) {
+  using V = Reg<T>;
+  const T center = static_cast<T>(mean);
+  const V middle = V::broadcast(center);
+  for (int64_t n = 0; n < planes; ++n) {
+    const T* g = static_cast<const T*>(g_) + n * g_stride;
+    const T* x = static_cast<const T*>(x_) + n * x_stride;
+    if (length > kChain * V::width) {
+      plane_products<T>(g, 0, x, 0, 1, length, mean, sum + n, dot + n);
+      continue;
+    }
+    V sums = V::zero(), dots = V::zero();
+    int64_t i = 0;
+    for (; i + V::width <= length; i += V::width) {
+      const V gradient = V::load(g + i);
+      sums = sums + gradient;
+      dots = V::fma(gradient, V::load(x + i) - middle, dots);
+    }
+    if (i < length) {
+      const int lanes = static_cast<int>(length - i);
+      const V gradient = load_lanes<V>(g + i, lanes);
+      sums = sums + gradient;
+      dots = V::fma(gradient, load_lanes<V>(x + i, lanes, center) - middle, dots);
+    }
+    WideSum<V> wide_sum, wide_dot;
+    wide_sum.add(sums);
+    wide_dot.add(dots);
+    sum[n] = wide_sum.sum();
+    dot[n] = with_mean(wide_dot.sum(), sum[n], mean, static_cast<double>(center));
+  }
+}
+
 // The affine maps of a register of values.
 template <class V>
 struct Coefficients {
@@ -199,6 +235,7 @@ constexpr BatchNormKernel batch_norm_row(const char* name, Isa isa) {
   return {{"batch_norm", name, isa, DtypeOf<T>::value, kUnroll, Reg<T>::width},
           plane_moments<T>,
           plane_products<T>,
+          group_products<T>,
           plane_forward<T>,
           plane_backward<T>,
           row_moments<T>,

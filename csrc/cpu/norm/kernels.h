@@ -26,6 +26,9 @@ struct BatchNormKernel : KernelInfo {
   // One channel: the sum of grad_output and the sum of grad_output * (x - mean).
   void (*plane_products)(const void* grad_output, std::int64_t g_stride, const void* x, std::int64_t x_stride,
                          std::int64_t planes, std::int64_t length, double mean, double* sum, double* dot);
+  // As many channels as planes, with one mean: the same sums of each.
+  void (*group_products)(const void* grad_output, std::int64_t g_stride, const void* x, std::int64_t x_stride,
+                         std::int64_t planes, std::int64_t length, double mean, double* sum, double* dot);
   // `planes` consecutive channels, one plane each; the coefficients start at the first of them.
   void (*plane_forward)(const void* x, std::int64_t x_stride, void* y, std::int64_t y_stride, std::int64_t planes,
                         std::int64_t length, const NormCoefficients& coefficients);
