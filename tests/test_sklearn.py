@@ -28,8 +28,8 @@ def one_thread():
 @parametrize_with_checks([ConvClassifier(), ConvRegressor()])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks(estimator, check):
-    """All of check_estimator; scikit-learn itself skips the one for array libraries, which a network of NumPy's is
-    none of.""" check(estimator)
+    """All of check_estimator. scikit-learn itself skips the check of array libraries: the networks take NumPy's
+    arrays.""" check(estimator)
 
 
 @pytest.fixture(scope="module")
