@@ -28,8 +28,8 @@ def one_thread():
 @parametrize_with_checks([ConvClassifier(), ConvRegressor()])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks(estimator, check):
-    """All of check_estimator. scikit-learn itself skips the check of array libraries: the networks take NumPy's
-    arrays.""" check(estimator)
+    """All of check_estimator. scikit-learn itself skips the check of array libraries: ours are of NumPy only."""
+    check(estimator)
 
 
 @pytest.fixture(scope="module")
