@@ -374,7 +374,21 @@ def test_rules_take_pytorchs_arguments(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["cuda", "functional", "nn", "optim", "models", "testing", "train", "visualize", "datasets", "sklearn"]
+    "name",
+    [
+        "cuda",
+        "functional",
+        "nn",
+        "optim",
+        "models",
+        "testing",
+        "train",
+        "visualize",
+        "datasets",
+        "sklearn",
+        "kernels",
+        "analysis",
+    ],
 )
 def test_submodules_come_with_the_package(name):
     assert getattr(fastconv, name) is importlib.import_module(f"fastconv.{name}")

@@ -125,6 +125,7 @@ def test_summaries(name, shape, output, multiply_adds):
     assert summary.rows[-1].output_shape == output
     assert multiply_adds in (None, summary.multiply_adds)
     assert all(row.name for row in summary.rows), "every layer has the name that the state gives it"
+    assert "-" not in summary._fields, "every layer's receptive field is known"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mini_xception", "conv_autoencoder", "galaxy_net"])

@@ -24,13 +24,40 @@ from fastconv._runtime import (
 )
 
 if TYPE_CHECKING:
-    from fastconv import cuda, datasets, functional, models, nn, optim, sklearn, testing, train, visualize
+    from fastconv import (
+        analysis,
+        cuda,
+        datasets,
+        functional,
+        kernels,
+        models,
+        nn,
+        optim,
+        sklearn,
+        testing,
+        train,
+        visualize,
+    )
 
 # Loaded when first used, so that `import fastconv` costs little more than `import numpy`.
-_SUBMODULES = ("cuda", "datasets", "functional", "models", "nn", "optim", "sklearn", "testing", "train", "visualize")
+_SUBMODULES = (
+    "analysis",
+    "cuda",
+    "datasets",
+    "functional",
+    "kernels",
+    "models",
+    "nn",
+    "optim",
+    "sklearn",
+    "testing",
+    "train",
+    "visualize",
+)
 
 __all__ = [
     "__version__",
+    "analysis",
     "available_isas",
     "cuda",
     "datasets",
@@ -39,6 +66,7 @@ __all__ = [
     "get_float32_precision",
     "get_isa",
     "get_num_threads",
+    "kernels",
     "models",
     "nn",
     "optim",

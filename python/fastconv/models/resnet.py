@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,27 +26,23 @@ class _Block(nn.Module):
     """
 
     def __init__(self, branch: Mapping[str, nn.Module], downsample: nn.Module | None, options: Options) -> None:
-        self._branch = tuple(branch.values())
-        for name, layer in branch.items():
-            setattr(self, name, layer)
-        self.downsample = downsample
-        self.relu = nn.ReLU(**options.layout)
+        self._sum = nn.Residual(nn.Sequential(branch), downsample)
+        self._relu = nn.ReLU(**options.layout)
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Iterate over ``(name, module)`` of the layers, in order."""
+        yield from self._sum.branch.named_children()
+        if self._sum.shortcut is not None:
+            yield "downsample", self._sum.shortcut
+        yield "relu", self._relu
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Add the branch's output to the shortcut's, and keep what is positive."""
-        y = x
-        for layer in self._branch:
-            y = layer(y)
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return self._relu(self._sum(x))
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the sum of both ways' gradients."""
-        grad = rest = self.relu.backward(grad_output)
-        for layer in reversed(self._branch):
-            grad = layer.backward(grad)
-        if self.downsample is not None:
-            rest = self.downsample.backward(rest)
-        return grad + rest  # type: ignore[no-any-return]
+        return self._sum.backward(self._relu.backward(grad_output))
 
 
 def _basic(channels: int, width: int, stride: int, options: Options) -> dict[str, nn.Module]:

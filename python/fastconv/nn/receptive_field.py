@@ -72,7 +72,10 @@ class Field(NamedTuple):
             tuple(max(a, b) for a, b in zip(self.jump, other.jump, strict=True)),
         )
 
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Whole input positions along each axis."""
+        return tuple(-(-size.numerator // size.denominator) for size in self.size)
+
     def __str__(self) -> str:
-        if self.whole:
-            return "all"
-        return " x ".join(str(-(-size.numerator // size.denominator)) for size in self.size)
+        return "all" if self.whole else " x ".join(map(str, self.positions))

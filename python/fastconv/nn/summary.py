@@ -43,6 +43,8 @@ class Summary:
     """Trained values of the network (a shared one counted once)."""
     multiply_adds: int
     """Multiply-adds of the network."""
+    receptive_field: Field | None = field(repr=False)
+    """What one of its outputs sees; ``None`` if that is unknown."""
     _fields: tuple[str, ...] = field(repr=False)
 
     def __str__(self) -> str:
@@ -115,7 +117,7 @@ class _Recorder:
             y.shape,
             sum(parameter.size for parameter in module.parameters()),
             module.multiply_adds(x.shape, y.shape),
-            None if seen is None or seen.whole else tuple(-(-s.numerator // s.denominator) for s in seen.size),
+            None if seen is None or seen.whole else seen.positions,
         )
 
 
@@ -151,7 +153,7 @@ def summarize(module: Module, input_shape: Sequence[int]) -> Summary:
         {id(each): name for name, each in module.named_modules()}, {id(x): Field.of_input(max(len(shape) - 2, 0))}
     )
     with module.evaluating(), observe(recorder):
-        module(x)
+        y = module(x)
     rows = tuple(
         row._replace(output_shape=(shape[0], *row.output_shape[1:]), multiply_adds=row.multiply_adds * shape[0])
         for row, _ in recorder.rows
@@ -160,5 +162,6 @@ def summarize(module: Module, input_shape: Sequence[int]) -> Summary:
         rows,
         sum(parameter.size for parameter in parameters),
         sum(row.multiply_adds for row in rows),
+        recorder.fields.get(id(y)),
         tuple(seen for _, seen in recorder.rows),
     )
