@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from fastconv import datasets
+from fastconv import datasets, models
 
 
 def _idx(array):
@@ -126,3 +126,140 @@ def test_a_missing_package_is_named(monkeypatch, missing, package):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf"needs the package '?{package}'?, .*pip install 'fastconv\[demo\]'"):
         datasets.load_digits()
+
+
+# ---- other sets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", ["fashion-mnist", "FashionMNIST/raw", "."])
+def test_fashion_mnist_on_disk(tmp_path, monkeypatch, below):
+    images, labels, test_images, _ = _write_mnist(tmp_path / below, compressed=True)
+    clothes = datasets.fashion_mnist(tmp_path)
+    np.testing.assert_array_equal(clothes.train_images, images)
+    np.testing.assert_array_equal(clothes.train_labels, labels)
+    np.testing.assert_array_equal(clothes.test_images, test_images)
+    assert len(clothes.classes) == 10
+    assert clothes.classes[9] == "ankle boot"
+    assert "Fashion-MNIST" in clothes.source
+
+
+def test_fashion_mnist_is_not_mistaken_for_digits(tmp_path, monkeypatch):
+    """FASTCONV_DATA itself holds the digits, whose files have the same names."""
+    monkeypatch.setenv("FASTCONV_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets.digits, "_DEBIAN_FASHION", str(tmp_path / "nowhere"))
+    _write_mnist(tmp_path)
+    with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist"):
+        datasets.fashion_mnist()
+    monkeypatch.setattr(datasets.digits, "_DEBIAN_FASHION", str(tmp_path / "debian"))
+    images, *_ = _write_mnist(tmp_path / "debian", compressed=True, train=7)
+    np.testing.assert_array_equal(datasets.fashion_mnist().train_images, images)
+
+
+def test_small_digits():
+    digits = datasets.digits_8x8(test_size=0.25, seed=1)
+    assert digits.train_images.shape == (1347, 8, 8)
+    assert digits.test_images.shape == (450, 8, 8)
+    assert digits.train_images.dtype == np.uint8
+    assert digits.train_images.max() == 255
+    held_out, kept = np.bincount(digits.test_labels), np.bincount(digits.train_labels)
+    np.testing.assert_allclose(held_out, 0.25 * (held_out + kept), atol=1, err_msg="stratified")
+
+
+def _write_cifar(folder, count=6):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    parts = []
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        records = [
+            bytes([label]) + image.transpose(2, 0, 1).tobytes() for label, image in zip(labels, images, strict=True)
+        ]
+        (folder / name).write_bytes(b"".join(records))
+        parts.append((images, labels))
+    return parts
+
+
+@pytest.mark.parametrize("below", [".", "cifar-10-batches-bin"])
+def test_cifar10_in_its_binary_form(tmp_path, monkeypatch, below):
+    parts = _write_cifar(tmp_path / below)
+    monkeypatch.setenv("FASTCONV_DATA", str(tmp_path))
+    for colours in (datasets.cifar10(), datasets.cifar10(tmp_path)):
+        np.testing.assert_array_equal(colours.train_images, np.concatenate([images for images, _ in parts[:5]]))
+        np.testing.assert_array_equal(colours.train_labels, np.concatenate([labels for _, labels in parts[:5]]))
+        np.testing.assert_array_equal(colours.test_images, parts[5][0])
+        assert colours.test_labels.dtype == np.int64
+        assert colours.classes[3] == "cat"
+
+
+def test_cifar10_that_is_not_there_or_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data_batch_1\.bin.* are not in .*cifar-10-binary\.tar\.gz"):
+        datasets.cifar10(tmp_path)
+    _write_cifar(tmp_path)
+    for content in (b"", b"\0" * 3072, b"\x0a" * 3073):
+        (tmp_path / "data_batch_3.bin").write_bytes(content)
+        with pytest.raises(ValueError, match=r"data_batch_3\.bin is no file of CIFAR-10"):
+            datasets.cifar10(tmp_path)
+
+
+def test_image_folder(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    pixels = {}
+    for name in ("dog/b.png", "cat/a.PNG", "dog/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pixels[name] = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+        image.fromarray(pixels[name]).save(tmp_path / name)
+    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    folder = datasets.image_folder(tmp_path)
+    assert folder.classes == ("cat", "dog")
+    assert folder.labels.tolist() == [0, 1, 1]
+    for path, picture in zip(folder.paths, folder.images, strict=True):
+        np.testing.assert_array_equal(picture, pixels[str(path.relative_to(tmp_path))])
+    image.fromarray(np.full((9, 4), 77, np.uint8)).save(tmp_path / "cat" / "grey.png")
+    with pytest.raises(ValueError, match=r"size: .*grey\.png has shape \(9, 4, 3\), .* has \(6, 5, 3\); give a size"):
+        datasets.image_folder(tmp_path)
+    resized = datasets.image_folder(tmp_path, size=(3, 4))
+    assert resized.images.shape == (4, 3, 4, 3)
+    np.testing.assert_array_equal(resized.images[1], 77)
+    (tmp_path / "dog" / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as a picture"):
+        datasets.image_folder(tmp_path, size=4)
+    with pytest.raises(FileNotFoundError, match="there are no pictures"):
+        datasets.image_folder(tmp_path / "cat")
+
+
+def test_galaxy_zoo(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    (tmp_path / "images_training_rev1").mkdir()
+    answers = rng.random((3, 37)).round(6)
+    columns = [f"Class{q}.{a}" for q, n in enumerate((3, 2, 2, 2, 4, 2, 3, 7, 3, 3, 6), 1) for a in range(1, n + 1)]
+    lines = [",".join(["GalaxyID", *columns])]
+    pixels = {}
+    for number, row in zip((100, 7, 55), answers, strict=True):
+        lines.append(",".join([str(number), *map(str, row)]))
+        smooth = rng.integers(0, 256, (53, 53, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        image.fromarray(smooth).save(tmp_path / "images_training_rev1" / f"{number}.jpg", quality=95)
+        with image.open(tmp_path / "images_training_rev1" / f"{number}.jpg") as picture:
+            pixels[number] = np.asarray(picture)
+    (tmp_path / "training_solutions_rev1.csv").write_text("\n".join(lines) + "\n")
+    whole = datasets.galaxy_zoo(tmp_path, reduced=False)
+    assert whole.ids.tolist() == [100, 7, 55]
+    assert whole.columns == tuple(columns)
+    np.testing.assert_allclose(whole.answers, answers, atol=1e-7)
+    np.testing.assert_array_equal(whole.images[1], pixels[7])
+    monkeypatch.setenv("FASTCONV_DATA", str(tmp_path))
+    few = datasets.galaxy_zoo(limit=2)
+    assert few.images.shape == (2, 69, 69, 3)
+    net = models.galaxy_net()
+    reduced = net["reduce"](net["crop"](np.moveaxis(whole.images[:2].astype("f"), -1, 1)))
+    np.testing.assert_allclose(np.moveaxis(few.images.astype("f"), -1, 1), reduced, atol=0.5 + 1e-3)
+    (tmp_path / "images_training_rev1" / "7.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"names galaxy 7, but there is no .*7\.jpg"):
+        datasets.galaxy_zoo(tmp_path)
+    (tmp_path / "training_solutions_rev1.csv").write_text("GalaxyID,Class1.1\n")
+    with pytest.raises(ValueError, match="is not the challenge's table"):
+        datasets.galaxy_zoo(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"Galaxy Zoo challenge, www\.kaggle\.com"):
+        datasets.galaxy_zoo(tmp_path / "images_training_rev1")

@@ -168,6 +168,7 @@ OPTIONAL = (
     "mlxtend",
     "tqdm",
     "scipy",
+    "PIL",
     "hypothesis",
     "pytest",
     "cupy",
@@ -179,7 +180,7 @@ def test_import_needs_numpy_alone():
     """``import fastconv`` and its submodules load no optional package."""
     code = (
         "import sys, fastconv, fastconv.functional, fastconv.nn, fastconv.optim, fastconv.models, fastconv.testing\n"
-        "import fastconv.train, fastconv.kernels, fastconv.analysis\n"
+        "import fastconv.train, fastconv.kernels, fastconv.analysis, fastconv.datasets\n"
         f"print([name for name in {OPTIONAL!r} if name in sys.modules])"
     )
     assert output_of(sys.executable, "-c", code).strip() == "[]"
