@@ -17,7 +17,7 @@ import tempfile
 import time
 
 import numpy as np
-from fastconv._cli.calls import make_arrays, passes_of
+from fastconv._cli.calls import dtype_by_name, make_arrays, passes_of
 from fastconv._cli.problem import OPS, parse_problems
 from fastconv._cli.timing import spread
 
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 FORMATS = ("channels_first", "channels_last")
 PASSES = ("forward", "backward", "backward_input", "backward_weight")
 
-RELATIVE_ERROR = {"float32": 1e-5, "float64": 1e-13}
+RELATIVE_ERROR = {"float32": 1e-5, "float64": 1e-13, "float16": 4e-3, "bfloat16": 3e-2}
 """How far an answer may be from PyTorch's in float64, in the relative Euclidean norm, before its row is refused."""
 
 
@@ -68,7 +68,7 @@ def formats_of(problem):
 
 def bytes_of(problem, name, output, dtype):
     """The bytes a pass must read and write: each array once."""
-    item = np.dtype(dtype).itemsize
+    item = dtype_by_name(dtype).itemsize
     x, y = int(np.prod(problem.x_shape)) * item, output.size * item
     if name == "forward":
         return x + y
@@ -94,12 +94,11 @@ def check(answer, truth, problem, dtype, what):
 
 def measure(problem, name, workers, folder, options):
     """One row: a dict of the samples of every library and format, checked first."""
-    paths = {}
+    paths, dtype = {}, dtype_by_name(options.dtype)
     for key, array in make_arrays(problem, "float64", np.random.default_rng(0)).items():
         paths[key] = str(folder / f"{key}.npy")
         # Both libraries and the float64 answer start from values that the dtype holds exactly.
-        rounded = array.astype(options.dtype).astype(np.float64) if array.dtype.kind == "f" else array
-        np.save(paths[key], rounded.astype(options.dtype) if array.dtype.kind == "f" else rounded)
+        np.save(paths[key], array.astype(dtype).astype(np.float64) if array.dtype.kind == "f" else array)
     request = {"problem": dataclasses.asdict(problem), "pass": name, "arrays": paths, "threads": options.threads}
     answer = str(folder / "answer.npy")
     request |= {"do": "prepare", "answer": answer}

@@ -101,7 +101,7 @@ def prepare(request, arrays):
         tensors[key] = arranged(tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
     def to_first(result):
-        return result.detach().contiguous().numpy()
+        return result.detach().to(torch.promote_types(dtype, torch.float32)).contiguous().numpy()
 
     def forward():
         with torch.inference_mode():

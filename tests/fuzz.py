@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import sys
 import warnings
@@ -24,6 +25,11 @@ EXTREMES = (0, -1, 1, 2, 3, 7, 2**31, 2**62, -(2**63), 2**63, 2**70, 1.5, "2", N
 NUMBERS = (0.0, -1.0, 0.5, 1.0, 2.0, 1e300, float("nan"), float("inf"), "x", None)
 WORDS = ("same", "valid", "full", "causal", "", "SAME", "mean", "channels_last", "NHWC", b"same", 3)
 DTYPES = (np.float32, np.float64, np.float16, np.int32, np.int64, np.bool_, np.complex64, object, ">f4", "S3")
+FLOATS = (*problems.DTYPES, np.float16)
+if importlib.util.find_spec("ml_dtypes"):
+    import ml_dtypes
+
+    DTYPES, FLOATS = (*DTYPES, ml_dtypes.bfloat16), (*FLOATS, ml_dtypes.bfloat16)
 
 SIZES = ("stride", "padding", "dilation", "output_padding", "kernel_size", "output_size")
 """Keyword arguments that take sizes; others take a number, a word, a flag or a shape."""
@@ -80,7 +86,7 @@ def damage_array(source, array):
     if kind == 2 and array.dtype.kind not in "SO":  # what such an array became before may not be a number
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return array.astype(source.choice(DTYPES))
+            return array.astype(source.choice(FLOATS if array.dtype.kind == "V" else DTYPES))
     if kind == 3 and array.ndim:
         axis = source.integer(0, array.ndim - 1)
         return np.take(array, range(source.integer(0, array.shape[axis])), axis=axis)
@@ -90,7 +96,7 @@ def damage_array(source, array):
         return array[0] if array.shape[0] else array[None]
     if kind == 6:
         return np.broadcast_to(array.reshape(-1)[:1].reshape((1,) * array.ndim), array.shape) if array.size else array
-    if kind == 7 and array.dtype.kind == "f":
+    if kind == 7 and array.dtype in FLOATS:
         damaged = np.array(array)
         damaged.reshape(-1)[: source.integer(0, 5)] = source.choice((np.nan, np.inf, -np.inf, 1e30, 1e-45))
         return damaged
@@ -118,7 +124,7 @@ def random_call(source):
     """``(op, call)``: a `Call` whose arrays and options may be damaged, and its output gradient."""
     op = source.choice(OPS)
     problem = random_problem(source, op)
-    dtype, data_format = source.choice(problems.DTYPES), source.choice(problems.FORMATS)
+    dtype, data_format = source.choice(FLOATS), source.choice(problems.FORMATS)
     view = source.choice(problems.VIEWS)
     call = expected.make_call(problem, dtype, source.rng, data_format, view, bool(source.integer(0, 1)))
     for _ in range(source.choice((0, 0, 1, 1, 2))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,26 @@ def test_steps_are_pytorchs(name, keywords, dtype):
         reference.step()
         _assert_same(ours, theirs, dtype, step + 1)
     assert all(parameter.data is array for parameter, array in zip(ours, arrays, strict=True)), "updates are in place"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(("name", "keywords"), RULES.values(), ids=RULES)
+def test_sixteen_bit_parameters_move_in_float32(name, keywords, dtype):
+    """Each step is float32's, rounded once; what is remembered is float32, and small squares do not vanish."""
+    rng = np.random.default_rng(0)
+    narrow = nn.Parameter(rng.standard_normal((4, 3)).astype(dtype))
+    wide = nn.Parameter(narrow.data.astype(np.float32))
+    rules = getattr(optim, name)([narrow], **keywords), getattr(optim, name)([wide], **keywords)
+    for _ in range(5):
+        narrow.grad = (1e-3 * rng.standard_normal((4, 3))).astype(dtype)
+        wide.data, wide.grad = narrow.data.astype(np.float32), narrow.grad.astype(np.float32)
+        for rule in rules:
+            rule.step()
+        assert narrow.data.dtype == dtype
+        np.testing.assert_array_equal(narrow.data.view(np.uint16), wide.data.astype(dtype).view(np.uint16))
+        rules[0].load_state_dict(rules[0].state_dict())
+    kept = rules[0].state_dict()["state"].get(0, {})
+    assert all(array.dtype == np.float32 for array in kept.values() if isinstance(array, np.ndarray))
 
 
 def test_l1_is_the_gradient_of_the_sum_of_magnitudes():

@@ -26,6 +26,11 @@ inline float float_of(std::uint32_t bits) {
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+// One of two values, without a branch where a float operation may lie behind one of them.
+inline std::uint32_t select(bool condition, std::uint32_t yes, std::uint32_t no) {
+  const std::uint32_t mask = 0U - static_cast<std::uint32_t>(condition);
+  return (yes & mask) | (no & ~mask);
+}
 }  // namespace half_detail
 
 template <class T>
@@ -36,12 +41,13 @@ inline float widen(BFloat16 value) { return half_detail::float_of(static_cast<st
 inline float widen(Float16 value) {
   using half_detail::bits_of;
   using half_detail::float_of;
+  using half_detail::select;
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
   const std::uint32_t magnitude = static_cast<std::uint32_t>(value.bits & 0x7fffU) << 13;
   // Exponents of 15 and -14 differ by 112 from float32's bias; infinity and NaN keep the largest exponent.
-  const std::uint32_t normal = magnitude + (magnitude >= 0x0f800000U ? 2U : 1U) * (112U << 23);
+  const std::uint32_t normal = magnitude + select(magnitude >= 0x0f800000U, 224U << 23, 112U << 23);
   const std::uint32_t subnormal = bits_of(float_of(magnitude + (113U << 23)) - float_of(113U << 23));
-  return float_of(sign | (magnitude < 0x00800000U ? subnormal : normal));
+  return float_of(sign | select(magnitude < 0x00800000U, subnormal, normal));
 }
 
 // narrow(value, like): the value in the type of `like`, rounded once.
@@ -58,13 +64,14 @@ inline BFloat16 narrow(float value, BFloat16) {
 inline Float16 narrow(float value, Float16) {
   using half_detail::bits_of;
   using half_detail::float_of;
+  using half_detail::select;
   const std::uint32_t bits = bits_of(value), sign = (bits >> 16) & 0x8000U, magnitude = bits & 0x7fffffffU;
   const std::uint32_t normal = (magnitude + 0xfffU + ((magnitude >> 13) & 1U) - (112U << 23)) >> 13;
   // Below 2^-14 the sum with 0.5 leaves the value, rounded to a multiple of 2^-24, in the fraction's low bits.
   const std::uint32_t subnormal = bits_of(float_of(magnitude) + 0.5F) - bits_of(0.5F);
-  const std::uint32_t large = magnitude > 0x7f800000U ? 0x7e00U : 0x7c00U;  // NaN, or infinity from 65520 on
-  const std::uint32_t finite = magnitude < (113U << 23) ? subnormal : normal;
-  return {static_cast<std::uint16_t>(sign | (magnitude >= 0x477ff000U ? large : finite))};
+  const std::uint32_t large = select(magnitude > 0x7f800000U, 0x7e00U, 0x7c00U);  // NaN, or infinity from 65520 on
+  const std::uint32_t finite = select(magnitude < (113U << 23), subnormal, normal);
+  return {static_cast<std::uint16_t>(sign | select(magnitude >= 0x477ff000U, large, finite))};
 }
 
 }  // namespace fastconv

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("problem", nargs="*", help="problem lines (default: a short list of common layers)")
     parser.add_argument("--shapes", type=pathlib.Path, help="a file of problem lines")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as configured)")
     parser.add_argument("--seconds", type=float, default=0.2, help="time for each figure (default: %(default)s)")
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from .. import get_isa, get_num_threads, set_num_threads
-    from .calls import IMAGES, Call, make_arrays, to_format
+    from .calls import IMAGES, Call, dtype_by_name, make_arrays, to_format
     from .problem import parse_problem, parse_problems
     from .timing import seconds_per_call
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"instruction set {get_isa()}, {get_num_threads()} threads, {arguments.dtype}; milliseconds, median")
     print(f"{'problem':<24} {'pass':<16} {'channels_first':>15} {'channels_last':>14} {'best GFLOP/s':>13}")
     for problem in problems or parse_problems(DEFAULT_PROBLEMS):
-        arrays = make_arrays(problem, arguments.dtype, np.random.default_rng(0))
+        arrays = make_arrays(problem, dtype_by_name(arguments.dtype), np.random.default_rng(0))
         formats = ("channels_first", "channels_last") if problem.size else ("channels_first",)
         calls, gradients = [], []
         for data_format in formats:

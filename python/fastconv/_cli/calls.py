@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._check import bfloat16
 from .problem import ADAPTIVE_POOLS, CONVOLUTIONS, GLOBAL_POOLS, LOSSES, NORMS, WINDOW_POOLS, Problem
 
 Array = NDArray[Any]
@@ -25,6 +26,11 @@ _NORM_ARGUMENTS = {
     "instance_norm": ("running_mean", "running_var", "weight", "bias"),
     "switch_norm": ("mean_weight", "var_weight", "weight", "bias", "running_mean", "running_var"),
 }
+
+
+def dtype_by_name(name: str) -> np.dtype[Any]:
+    """Return a dtype; bfloat16 needs the package ml_dtypes."""
+    return bfloat16("dtype") if name == "bfloat16" else np.dtype(name)
 
 
 def make_arrays(problem: Problem, dtype: DTypeLike, rng: np.random.Generator) -> dict[str, Array]:

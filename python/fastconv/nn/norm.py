@@ -82,10 +82,10 @@ class _ChannelNorm(_Norm):
         self.num_features = integer(num_features, "num_features", 1)
         self.eps = eps
         self.momentum = momentum
-        real = check_dtype(dtype)
+        wide = np.result_type(check_dtype(dtype), np.float32)  # in 16 bits a mean would stand still
         self._make_affine((num_features,), affine, bias, dtype)
-        self.register_buffer("running_mean", np.zeros(num_features, real) if track_running_stats else None)
-        self.register_buffer("running_var", np.ones(num_features, real) if track_running_stats else None)
+        self.register_buffer("running_mean", np.zeros(num_features, wide) if track_running_stats else None)
+        self.register_buffer("running_var", np.ones(num_features, wide) if track_running_stats else None)
 
     def _check(self, x: NDArray[Any], batched: bool = True) -> None:
         axis = channel_axis(self.data_format)
@@ -124,7 +124,7 @@ class _BatchNorm(_ChannelNorm):
     data_format : {"channels_first", "channels_last"}
         Input ``(N, C, *spatial)`` or ``(N, *spatial, C)``.
     dtype : dtype
-        Type of the parameters and running statistics.
+        Type of the parameters; running statistics are at least float32.
 
     Attributes
     ----------
@@ -226,7 +226,7 @@ class _InstanceNorm(_ChannelNorm):
     data_format : {"channels_first", "channels_last"}
         Input ``(N, C, *spatial)`` or ``(N, *spatial, C)``, or one sample without its first axis.
     dtype : dtype
-        Type of the parameters and running statistics.
+        Type of the parameters; running statistics are at least float32.
 
     Attributes
     ----------
@@ -325,7 +325,7 @@ class _SwitchNorm(_ChannelNorm):
     data_format : {"channels_first", "channels_last"}
         Input ``(N, C, *spatial)`` or ``(N, *spatial, C)``.
     dtype : dtype
-        Type of the parameters and running statistics.
+        Type of the parameters; running statistics are at least float32.
 
     Attributes
     ----------

@@ -66,7 +66,12 @@ class Optimizer:
             if parameter.grad is not None:
                 if self._counts_steps:
                     state["step"] = state.get("step", 0) + 1
-                self._update(parameter.data, self._penalised(parameter.data, parameter.grad), state)
+                # 16-bit parameters are worked on, and what is remembered kept, in float32: squares underflow in 16.
+                data = parameter.data.astype(_wide(parameter), copy=False)
+                grad = parameter.grad.astype(data.dtype, copy=False)
+                self._update(data, self._penalised(data, grad), state)
+                if data is not parameter.data:
+                    parameter.data[...] = data
 
     def _penalised(self, data: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return the gradient with that of the penalty on large weights added."""
@@ -104,7 +109,7 @@ class Optimizer:
         ----------
         state_dict : mapping
             From `state_dict`, or from PyTorch's optimizer of the same name with one group of parameters. Arrays are
-            copied and cast to the parameters' dtypes.
+            copied and cast to the parameters' dtypes, to float32 where those have 16 bits.
 
         Raises
         ------
@@ -160,10 +165,15 @@ class Optimizer:
                     array = as_array(value)
                     if array.shape != parameter.shape:
                         problems.append(f"{name} of state {i} has shape {array.shape}, expected {parameter.shape}")
-                    result[i][name] = np.array(array, parameter.dtype)
+                    result[i][name] = np.array(array, _wide(parameter))
             if self._counts_steps and kept and "step" not in kept:
                 problems.append(f"state {i} lacks 'step'")
         return result
+
+
+def _wide(parameter: Parameter) -> np.dtype[Any]:
+    """Return the dtype in which a parameter is changed."""
+    return np.result_type(parameter.dtype, np.float32)
 
 
 def buffer(state: State, name: str, like: NDArray[Any]) -> NDArray[Any]:
