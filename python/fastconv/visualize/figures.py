@@ -1,22 +1,18 @@
-"""Look inside a network: arrays of what it has learnt and sees, and matplotlib figures of them.
-
-Figures need matplotlib (``pip install 'fastconv[demo]'``), which is imported only when one is made; they belong to no
-window and no backend: save them with ``figure.savefig`` or show them in a notebook.
-"""
+"""Matplotlib figures of what a network has learnt, sees and does."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._extras import require
-from .nn._layout import channel_axis
-from .nn._trace import observe
-from .nn.module import Module
+from .._extras import require
+from ..nn.module import Module
+from .attribution import overlay
+from .inside import feature_maps, filters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "confusion_figure",
-    "feature_maps",
     "feature_maps_figure",
-    "filters",
     "filters_figure",
+    "heatmaps_figure",
     "misread_figure",
     "montage",
     "training_figure",
@@ -37,73 +32,6 @@ _INK = "#1f2933"
 _MUTED = "#66788a"
 _BLUE = "#2166ac"
 _RED = "#b2182b"
-
-
-def filters(layer: Module) -> NDArray[Any]:
-    """Return a convolution's filters, each scaled to lie between -1 and 1.
-
-    Parameters
-    ----------
-    layer : Module
-        One with a ``weight`` of at least three axes (or, separable, a ``depthwise_weight``).
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(C_out, C_in/groups, *kernel)``: positive entries look for ink, negative ones for its absence; every output
-        channel's filter is divided by its largest magnitude.
-
-    Raises
-    ------
-    TypeError
-        If the layer has no such weight.
-    """
-    parameter = getattr(layer, "depthwise_weight", None) or getattr(layer, "weight", None)
-    if parameter is None or parameter.data.ndim < 3:
-        raise TypeError(f"layer: expected a convolution, got {type(layer).__name__}")
-    weight: NDArray[Any] = parameter.data
-    largest = np.abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True)
-    scaled: NDArray[Any] = weight / np.where(largest == 0, 1, largest)
-    return scaled
-
-
-class _Maps:
-    """Keeps the outputs of the layers that have no layers in them."""
-
-    def __init__(self, module: Module) -> None:
-        self._names = {id(each): name for name, each in module.named_modules()}
-        self.maps: dict[str, NDArray[Any]] = {}
-
-    def enter(self, module: Module, x: NDArray[Any]) -> None:
-        pass
-
-    def leave(self, module: Module, x: NDArray[Any], y: NDArray[Any]) -> None:
-        if next(module.children(), None) is None:
-            name = self._names.get(id(module), type(module).__name__)
-            channels = channel_axis(getattr(module, "data_format", "channels_first"))
-            self.maps[name] = np.moveaxis(y, channels, 1) if y.ndim > 2 else y
-
-
-def feature_maps(module: Module, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return what every layer makes of an input, in evaluation mode.
-
-    Parameters
-    ----------
-    module : Module
-        A network. Its mode, and what it remembers of its latest forward, stay as they are.
-    x : numpy.ndarray
-        An input batch.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Outputs by the layers' dotted names, in the order of computation; ``(N, C, *spatial)`` whatever the data
-        format, or ``(N, features)``.
-    """
-    maps = _Maps(module)
-    with module.evaluating(), observe(maps):
-        module(x)
-    return maps.maps
 
 
 def montage(images: NDArray[Any], columns: int, gap: int = 1) -> NDArray[np.float64]:
@@ -342,4 +270,28 @@ def training_figure(losses: Sequence[float], accuracies: Sequence[float]) -> Fig
         axes.yaxis.label.set_color(_INK)
         axes.xaxis.label.set_color(_INK)
     below.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def heatmaps_figure(
+    image: NDArray[Any], heatmaps: Mapping[str, NDArray[Any]], title: str = "What the answer comes from", note: str = ""
+) -> Figure:
+    """Draw a picture, and each heatmap over it.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        ``(H, W)`` or ``(H, W, 3)``, from 0 to 1.
+    heatmaps : mapping of str to numpy.ndarray
+        Titles and ``(H, W)`` maps.
+    title, note : str
+        Heading and the line under it.
+    """
+    tiles = {"the picture": np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image}
+    tiles |= {name: overlay(image, heatmap) for name, heatmap in heatmaps.items()}
+    figure = _figure(max(6.5, 2.4 * len(tiles)), 2.6, title, note or "The brighter, the more it speaks for the answer.")
+    for axes, (name, tile) in zip(figure.subplots(1, len(tiles), squeeze=False)[0], tiles.items(), strict=True):
+        axes.imshow(tile, interpolation="nearest")
+        _bare(axes)
+        axes.set_title(name, fontsize=10, color=_INK)
     return figure
