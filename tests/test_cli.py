@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html.parser
+import json
 import os
 import pathlib
 import re
@@ -14,7 +17,7 @@ import time
 import fastconv
 import numpy as np
 import pytest
-from fastconv import _cli, models, nn, optim, visualize
+from fastconv import _cli, datasets, models, nn, optim, train, visualize
 from fastconv._cli import output, training
 from test_datasets import _idx
 
@@ -25,6 +28,7 @@ PICTURES = {
     "misread.png",
     "confusion.png",
     "training.png",
+    "heatmaps.png",
 }
 
 
@@ -112,10 +116,27 @@ def test_demo_from_beginning_to_end(few_digits, tmp_path, capsys):
     assert matrix.sum() == 60
     assert np.trace(matrix) == 60 - int(accuracy[2])
     assert str(target) in captured.out
-    assert {path.name for path in target.iterdir()} == PICTURES
-    for path in target.iterdir():
+    assert {path.name for path in target.iterdir()} == PICTURES | {"run.json", "model.npz"}
+    for path in map(target.joinpath, PICTURES):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert path.stat().st_size > 5000
+    model = models.lenet5()
+    nn.load(model, target / "model.npz")
+    digits = datasets.load_digits()
+    outputs = train.predict(model, training.as_input(digits.test_images))
+    assert 100 * train.accuracy(outputs, digits.test_labels) == pytest.approx(float(accuracy[1]), abs=0.01)
+
+    assert _cli.main(["report", str(target)]) == 0
+    assert str(target / "report.html") in capsys.readouterr().out
+    text = (target / "report.html").read_text()
+    assert f"<b>{accuracy[1]} %</b> of 60 held-out digits" in text
+    for name in PICTURES:
+        assert base64.b64encode((target / name).read_bytes()).decode() in text, name
+    assert "fastconv demo --epochs 6 --batch-size 20 --lr 0.01 --seed 0" in text
+    assert text.count("<tr><td>") == 6, "a row for each epoch"
+    assert "61,706" in text
+    assert not re.search(r"(src|href)=.(?!data:)|url\(|<script", text), "it needs nothing from elsewhere"
+    (target / "report.html").unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"data", "pictures"}, "nothing temporary is left"
 
 
@@ -175,6 +196,55 @@ def test_interrupted_demo_leaves_nothing(few_digits, tmp_path, number, there_bef
         assert [path.name for path in target.parent.iterdir()] == ["pictures"]
     else:
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+class _Tags(html.parser.HTMLParser):
+    """Checks that tags are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_report_of_a_record(tmp_path, capsys):
+    """What stands in the record stands on the page, escaped; what is missing is named."""
+    assert _cli.main(["report", str(tmp_path)]) == 1
+    assert "has no run.json; make a run first, for example: fastconv demo" in capsys.readouterr().err
+    epoch = {"epoch": 1, "loss": 0.5, "val_loss": 0.25, "val_accuracy": 0.75, "lr": 0.001}
+    record = {
+        "title": "a < b", "about": "x & y", "data": "<script>", "command": "fastconv 'demo'", "version": "9",
+        "engine": "e", "seconds": 3.2, "samples": 1234, "parameters": 56789, "history": [epoch],
+        "matrix": [[3, 1], [0, 4]], "summary": "a <table>",
+        "pictures": [{"file": "training.png", "title": "it's", "about": "<b>"}],
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert _cli.main(["report", str(tmp_path)]) == 1
+    assert "training.png" in capsys.readouterr().err
+    (tmp_path / "training.png").write_bytes(b"picture")
+    assert _cli.main(["report", str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    tags = _Tags()
+    tags.feed(text)
+    assert not tags.open
+    assert "script" not in tags.seen
+    assert "b" in tags.seen
+    for expected in (
+        "<h1>a &lt; b</h1>", "x &amp; y", "&lt;script&gt;", "87.50 %", "1,234", "56,789", "a &lt;table&gt;",
+        "&lt;b&gt;", "alt='it&#x27;s'", base64.b64encode(b"picture").decode(), "<td>75.00 %</td>",
+    ):  # fmt: skip
+        assert expected in text, expected
+    for content in ("{", "{}", "[]"):
+        (tmp_path / "run.json").write_text(content)
+        assert _cli.main(["report", str(tmp_path)]) == 1
+        assert "run.json is damaged" in capsys.readouterr().err
 
 
 def test_a_missing_command_is_left_out(monkeypatch, capsys):

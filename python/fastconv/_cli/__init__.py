@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "INTERRUPTED", "main"]
 COMMANDS = {
     "info": "print versions, instruction sets, threads and devices",
     "demo": "watch LeNet-5 learn handwritten digits",
+    "report": "write a page about a run of the demo",
     "bench": "measure speed",
 }
 """Names of the commands and what they do; a command whose module is not installed is left out."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from .._extras import require
 from ..datasets import DigitSplit, load_digits
 from ..models import lenet5
 from .output import whole_folder
+from .report import RECORD
 from .training import as_input, distort, rise_and_fall
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -84,19 +87,60 @@ def run(arguments: argparse.Namespace) -> int:
     with whole_folder(arguments.output) as folder:
         _train_and_draw(arguments, folder)
     print(f"Pictures in {arguments.output.absolute()}:")
-    for path, purpose in _PICTURES.items():
-        print(f"  {path:<22}{purpose}")
+    for picture in _PICTURES:
+        print(f"  {picture.file:<22}{picture.title}")
+    print(f"All on one page: fastconv report {shlex.quote(str(arguments.output))}")
     return 0
 
 
-_PICTURES = {
-    "filters-conv1.png": "filters of the first convolution",
-    "filters-conv2.png": "filters of the second convolution",
-    "feature-maps.png": "what each layer makes of a digit",
-    "misread.png": "wrongly read digits, with what was read and what they are",
-    "confusion.png": "confusion matrix",
-    "training.png": "loss and accuracy by epoch",
-}
+class _Picture(NamedTuple):
+    file: str
+    title: str
+    about: str
+
+
+_PICTURES = (
+    _Picture(
+        "training.png",
+        "Loss and accuracy by epoch",
+        "An epoch is once through all digits. The loss says how far the network's answers are from the right "
+        "ones; training changes the weights so that it falls. The digits that it learns from are shifted, turned "
+        "and bent anew each time; the accuracy is that on digits which it has never learned from.",
+    ),
+    _Picture(
+        "confusion.png",
+        "Confusion matrix",
+        "A row for each digit, a column for what it was read as. What is right is on the diagonal.",
+    ),
+    _Picture(
+        "misread.png",
+        "Wrongly read digits, with what was read and what they are",
+        "The surest mistakes come first. Some of these could be argued about.",
+    ),
+    _Picture(
+        "heatmaps.png",
+        "Where the network looks",
+        "Two ways to ask which part of a digit the answer comes from. Grad-CAM looks inside: where the second "
+        "convolution responds with what speaks for the answer. Occlusion looks from outside: how much of the "
+        "answer's probability is lost when a square of the picture is covered.",
+    ),
+    _Picture(
+        "filters-conv1.png",
+        "Filters of the first convolution",
+        "Each filter is a small pattern that slides over the picture and responds where it finds itself. Nobody "
+        "drew these: they began as random numbers.",
+    ),
+    _Picture(
+        "feature-maps.png",
+        "What each layer makes of a digit",
+        "From the picture to maps of strokes and corners, smaller and smaller, until only ten numbers are left.",
+    ),
+    _Picture(
+        "filters-conv2.png",
+        "Filters of the second convolution",
+        "Each of the 16 combines all six maps of the layer before.",
+    ),
+)
 
 
 def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
@@ -153,6 +197,25 @@ def _train_and_draw(arguments: argparse.Namespace, folder: Path) -> None:
     print("Confusion matrix, a row for each digit, a column for what it was read as:")
     print(_table(matrix), flush=True)
     _draw(folder, model, digits, logits, matrix, history)
+    record = {
+        "title": "LeNet-5 reads handwritten digits",
+        "about": "A convolutional network of 1998, with the activation and pooling of today, was trained on pictures "
+        "of handwritten digits. This page shows how well it reads, and what it has learned.",
+        "data": f"{digits.source}: {len(images):,} to learn from, {len(test_images):,} held out",
+        "command": f"fastconv demo --epochs {epochs} --batch-size {arguments.batch_size} --lr {arguments.lr:g} "
+        f"--seed {arguments.seed}",
+        "version": __version__,
+        "engine": _engine(),
+        "seconds": seconds,
+        "samples": len(images),
+        "parameters": parameters,
+        "history": list(history),
+        "matrix": matrix.tolist(),
+        "summary": str(model.summary((1, 1, 28, 28))),
+        "pictures": [picture._asdict() for picture in _PICTURES],
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1))
+    nn.save(model, folder / "model.npz")
 
 
 def _engine() -> str:
@@ -184,12 +247,16 @@ def _draw(
     confidence = F.softmax(logits, 1)[np.arange(len(read)), read]
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     example = int(np.flatnonzero((read == digits.test_labels) & (read == 5))[:1].sum())
+    image = as_input(digits.test_images[example : example + 1])
+    heat = {
+        "Grad-CAM": visualize.grad_cam(model, image, read[example])[0],
+        "occlusion": visualize.occlusion_map(model, image, read[example], size=5, stride=2)[0],
+    }
     figures = {
+        "heatmaps.png": visualize.heatmaps_figure(image[0, 0], heat, f"Why this is a {read[example]}"),
         "filters-conv1.png": visualize.filters_figure(layers["conv1"], "Filters of the first convolution"),
         "filters-conv2.png": visualize.filters_figure(layers["conv2"], "Filters of the second convolution"),
-        "feature-maps.png": visualize.feature_maps_figure(
-            model, as_input(digits.test_images[example : example + 1]), "What LeNet-5 makes of a digit"
-        ),
+        "feature-maps.png": visualize.feature_maps_figure(model, image, "What LeNet-5 makes of a digit"),
         "misread.png": visualize.misread_figure(
             digits.test_images[wrong], digits.test_labels[wrong], read[wrong], confidence[wrong], len(read)
         ),
