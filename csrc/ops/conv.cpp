@@ -64,6 +64,19 @@ Finish finish_of(const Activation* activation, Dtype dtype) {
   return {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
 }
 
+// A dense kernel's columns are output channels: with a few of them most lanes idle, and sums along rows are faster. So
+// they are along long rows where the sums are too short to keep a tile in registers.
+template <class S>
+bool has_few_outputs(const GatherProblem<S>& problem) {
+  constexpr std::int64_t kFew = 4, kFewTerms = 16, kShortRow = 4, kLongRow = 56, kMostTerms = 1 << 15;
+  if (problem.x_channels == 1 && problem.y_channels <= kFew) return true;
+  std::int64_t terms = problem.x_channels;
+  for (int axis = 0; axis < kSpatial; ++axis) terms *= static_cast<std::int64_t>(problem.phases[axis][0].taps.size());
+  const std::int64_t row = problem.phases[2][0].out_count;
+  if (terms == 0 || terms > kMostTerms || problem.x.stride[1] == 1) return false;
+  return problem.y_channels <= kFew ? row >= kShortRow * problem.y_channels : terms <= kFewTerms && row >= kLongRow;
+}
+
 // y from x over a set of phases, with the weight's axes of y's and x's channels.
 struct Gather {
   const ArrayView &x, &weight, &bias, &y;
@@ -84,7 +97,7 @@ void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
     problem.finish = finish_of(activation, g.x.dtype);
     if (problem.y_shape.size() == 0) return;
-    if (problem.x_channels == 1 && problem.y_channels <= 4)
+    if (has_few_outputs(problem))
       gather_depthwise(problem);
     else
       gather_dense(problem);
@@ -181,7 +194,9 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
   check_conv(shape, input, weight, output);
   ConvMatrices matrices;
   if (!as_matrices(shape, input, weight, output, false, matrices)) {
-    forward_inside(shape, input, weight, bias, output, activation);
+    ArrayView x = input, y = output;
+    join_positions(shape, x, y);
+    forward_inside(shape, x, weight, bias, y, activation);
     return;
   }
   dispatch_storage(input.dtype, [&](auto zero) {
@@ -208,7 +223,9 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
     });
     return;
   }
-  backward_input_inside(shape, grad_output, weight, bias, grad_input);
+  ArrayView gx = grad_input, gy = grad_output;
+  join_positions(shape, gx, gy);
+  backward_input_inside(shape, gy, weight, bias, gx);
   const bool repeats = std::any_of(shape.window, shape.window + kSpatial,
                                    [](const Window& window) { return window.mode != PadMode::zeros; });
   if (!repeats || grad_input.size() == 0 || grad_output.size() == 0) return;

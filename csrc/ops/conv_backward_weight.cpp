@@ -21,6 +21,8 @@ constexpr std::int64_t kBlockPositions = 224;
 constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;  // elements of one item's sums
 constexpr std::int64_t kStoredTogether = 16;
+constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
+constexpr std::int64_t kDepthwiseSamples = 8;
 constexpr std::int64_t kProductDepth = 512;  // a longer sum over positions is shared out among the threads
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 
@@ -241,6 +243,59 @@ class WeightGradient {
 
 }  // namespace
 
+namespace {
+
+// Every `step`-th element along an axis, from `first` on.
+template <class T>
+View<T> every(View<T> view, int axis, std::int64_t first, std::int64_t step) {
+  view.data += first * view.stride[axis];
+  view.shape[axis] /= step;
+  view.stride[axis] *= step;
+  return view;
+}
+
+// One channel of all samples as the channels of one sample.
+template <class T>
+View<T> samples_as_channels(View<T> view, std::int64_t channel) {
+  view.data += channel * view.stride[1];
+  view.shape[1] = view.shape[0];
+  view.stride[1] = view.stride[0];
+  view.shape[0] = 1;
+  return view;
+}
+
+// Few channels fill no register; samples do. Each sample's gradient, then their sum in order.
+template <class T>
+void backward_weight_by_sample(const ConvShape& shape, const View<const T>& gy, const View<const T>& x,
+                               const View<T>& dw) {
+  const std::int64_t samples = x.shape[0], taps = dw.extent(0) * dw.extent(1) * dw.extent(2);
+  Workspace<T> parts(samples * taps);
+  View<T> part = dw;
+  part.data = parts;
+  part.shape[0] = samples;
+  part.shape[1] = 1;
+  part.stride[0] = taps;
+  part.stride[2] = dw.extent(1) * dw.extent(2);
+  part.stride[3] = dw.extent(2);
+  part.stride[4] = 1;
+  ConvShape own = shape;
+  own.groups = samples;
+  for (std::int64_t k = 0; k < dw.shape[0]; ++k)
+    for (std::int64_t c = 0; c < dw.shape[1]; ++c) {
+      backward_weight_depthwise<T>(own, samples_as_channels(gy, k), samples_as_channels(x, c), part);
+      for (std::int64_t n = 1; n < samples; ++n)
+        for (std::int64_t t = 0; t < taps; ++t) parts[t] += parts[n * taps + t];
+      T* to = dw.data + k * dw.stride[0] + c * dw.stride[1];
+      for (std::int64_t t = 0; t < taps; ++t) {
+        const std::int64_t w = t % dw.extent(2), h = t / dw.extent(2) % dw.extent(1),
+                           d = t / dw.extent(2) / dw.extent(1);
+        to[d * dw.step(0) + h * dw.step(1) + w * dw.step(2)] = parts[t];
+      }
+    }
+}
+
+}  // namespace
+
 void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& input,
                           const ArrayView& grad_weight) {
   check_conv(shape, input, grad_weight, grad_output);
@@ -252,13 +307,27 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
     });
     return;
   }
-  const bool depthwise = shape.groups > 1 && input.shape[1] == shape.groups && grad_output.shape[1] == shape.groups;
+  ArrayView x = input, gy = grad_output;
+  join_positions(shape, x, gy);
+  const std::int64_t inputs = x.shape[1] / shape.groups, outputs = gy.shape[1] / shape.groups;
+  const bool few = inputs * outputs <= kDepthwisePairs && shape.window[2].mode == PadMode::zeros;
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
-    if (depthwise && shape.window[2].mode == PadMode::zeros)
-      backward_weight_depthwise<S>(shape, grad_output.as<const S>(), input.as<const S>(), grad_weight.as<S>());
-    else
-      WeightGradient<S>(shape, grad_output, input, grad_weight).run();
+    if (few && is_wide<S> && shape.groups == 1 && x.shape[0] >= kDepthwiseSamples) {
+      if constexpr (is_wide<S>)
+        backward_weight_by_sample(shape, gy.as<const S>(), x.as<const S>(), grad_weight.as<S>());
+      return;
+    }
+    if (!few || shape.groups == 1) {
+      WeightGradient<S>(shape, gy, x, grad_weight).run();
+      return;
+    }
+    // Groups of few channels: an input and an output channel of each at a time.
+    for (std::int64_t k = 0; k < outputs; ++k)
+      for (std::int64_t c = 0; c < inputs; ++c)
+        backward_weight_depthwise<S>(shape, every(gy.as<const S>(), 1, k, outputs),
+                                     every(x.as<const S>(), 1, c, inputs),
+                                     every(every(grad_weight.as<S>(), 0, k, outputs), 1, c, inputs));
   });
 }
 

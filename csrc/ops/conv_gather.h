@@ -3,6 +3,7 @@
 // axis 0 counts y's channels per group and axis 1 x's, whatever its own order.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "core/array_view.h"
@@ -49,14 +50,25 @@ constexpr double multiply_add_nanoseconds() {
   return sizeof(T) / 64.0;
 }
 
-// Calls body(phase) for every combination of one phase per dimension.
-template <class T, class Body>
-void for_each_phase(const GatherProblem<T>& problem, Body&& body) {
+// Sets every output to its bias, or zero, in the order of memory.
+template <class S>
+void fill_with_bias(const GatherProblem<S>& problem);
+
+// Calls body(phase) for every combination of one phase per dimension that has taps. Where some have none, since the
+// stride is longer than the kernel, all outputs are filled first.
+template <class S, class Body>
+void for_each_phase(const GatherProblem<S>& problem, Body&& body) {
+  const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
+  for (const std::vector<AxisPhase>& phases : problem.phases)
+    if (std::any_of(phases.begin(), phases.end(), dead)) {
+      fill_with_bias(problem);
+      break;
+    }
   for (const AxisPhase& d : problem.phases[0])
     for (const AxisPhase& h : problem.phases[1])
       for (const AxisPhase& w : problem.phases[2]) {
         const AxisPhase* phase[kSpatial] = {&d, &h, &w};
-        body(phase);
+        if (!dead(d) && !dead(h) && !dead(w)) body(phase);
       }
 }
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
+constexpr std::int64_t kTrimmed = 32;                           // channels times panels
 constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time
 
 template <class S>
@@ -140,36 +141,34 @@ class PhaseDriver {
     const std::int64_t positions = count[1] * count[2], ldc = panel_count * cols_;
     Workspace<T> input(packer.positions() * channel_block_);
     Workspace<T> result(positions * ldc);
-    std::vector<Segment> segments;
-    segments.reserve(taps_);
+    std::vector<std::vector<Segment>> segments;  // of each tile, or of all
     std::vector<std::int64_t> slot_of(positions);
     for (std::int64_t q = 0; q < positions; ++q)
       slot_of[q] = q / count[2] * slots[1].step * slots[2].slots + q % count[2] * slots[2].step;
-    const bool exact = !finite_ && !all_taps_live(j0, count);
+    // Taps in the padding are left out where a tile's work is worth a list of its own, and where their weights, which
+    // may be infinite, must not meet zeros.
+    const bool padded = !all_taps_live(j0, count), exact = padded && !finite_;
+    const bool trimmed = exact || (padded && panel_count * std::min(channel_block_, p_.x_channels) >= kTrimmed);
+    const std::int64_t tile = exact ? 1 : kernel_.tile_rows;
+    segments.resize(static_cast<std::size_t>(trimmed ? ceil_div(positions, tile) : 1));
 
     for (std::int64_t c0 = 0; c0 == 0 || c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
       if (taps_ > 0) packer.pack(input, n, group * p_.x_channels + c0, channels, j0, channels, 1);
-      if (!exact) list_segments(segments, slots, channels, c0, nullptr, j0);
+      for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
+        list_segments(segments[static_cast<std::size_t>(i)], slots, channels, c0,
+                      trimmed ? bounds_of(q, tile, j0, count) : Bounds{});
       for (std::int64_t i = 0; i < panel_count; ++i) {
         const T* panel_weights = packed + i * panel_size;
-        for (std::int64_t q = 0; q < positions;) {
-          const std::int64_t rows = exact ? 1 : std::min<std::int64_t>(kernel_.tile_rows, positions - q);
-          if (exact) {
-            const std::int64_t at[kSpatial] = {0, q / count[2], q % count[2]};
-            list_segments(segments, slots, channels, c0, at, j0);
-          }
+        for (std::int64_t q = 0; q < positions; q += tile) {
+          const std::int64_t rows = std::min(tile, positions - q);
+          const std::vector<Segment>& runs = segments[static_cast<std::size_t>(trimmed ? q / tile : 0)];
           const T* a[kMaxTileRows];
           for (std::int64_t m = 0; m < rows; ++m) a[m] = input + slot_of[q + m] * channels;
-          const GemmArgs<T> args{a,
-                                 panel_weights,
-                                 segments.data(),
-                                 static_cast<std::int64_t>(segments.size()),
-                                 result + q * ldc + i * cols_,
-                                 ldc,
-                                 c0 > 0};
+          const GemmArgs<T> args{
+              a,   panel_weights, runs.data(), static_cast<std::int64_t>(runs.size()), result + q * ldc + i * cols_,
+              ldc, c0 > 0};
           kernel_.gemm[rows - 1](&args);
-          q += rows;
         }
       }
     }
@@ -185,20 +184,37 @@ class PhaseDriver {
     return true;
   }
 
-  // The taps as runs of the reduction, neighbours merged. With `at`, only the taps that are live at that output.
+  // The first and the last output of a tile, along each dimension.
+  struct Bounds {
+    std::int64_t first[kSpatial] = {}, last[kSpatial] = {};
+    bool known = false;
+  };
+
+  Bounds bounds_of(std::int64_t q, std::int64_t tile, const std::int64_t (&j0)[kSpatial],
+                   const std::int64_t (&count)[kSpatial]) const {
+    const std::int64_t end = std::min(q + tile, count[1] * count[2]) - 1;
+    Bounds bounds{{j0[0], j0[1] + q / count[2], j0[2]}, {j0[0], j0[1] + end / count[2], j0[2] + count[2] - 1}, true};
+    if (q / count[2] == end / count[2]) {
+      bounds.first[2] = j0[2] + q % count[2];
+      bounds.last[2] = j0[2] + end % count[2];
+    }
+    return bounds;
+  }
+
+  // The taps as runs of the reduction, neighbours merged; without those that are in the padding for all of a tile.
   void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::int64_t channels,
-                     std::int64_t c0, const std::int64_t* at, const std::int64_t (&j0)[kSpatial]) const {
+                     std::int64_t c0, const Bounds& bounds) const {
     segments.clear();
     std::int64_t index = 0;
-    const auto live = [&](int axis, const Tap& tap) {
-      const std::int64_t position = (j0[axis] + at[axis]) * phase_[axis]->in_step + tap.offset;
-      return position >= 0 && position < p_.x.extent(axis);
+    const auto live = [&](int axis, std::size_t t) {
+      if (!bounds.known) return true;
+      const std::int64_t step = phase_[axis]->in_step, offset = phase_[axis]->taps[t].offset;
+      return bounds.last[axis] * step + offset >= 0 && bounds.first[axis] * step + offset < p_.x.extent(axis);
     };
     for (std::size_t d = 0; d < phase_[0]->taps.size(); ++d)
       for (std::size_t h = 0; h < phase_[1]->taps.size(); ++h)
         for (std::size_t w = 0; w < phase_[2]->taps.size(); ++w, ++index) {
-          if (at && !(live(0, phase_[0]->taps[d]) && live(1, phase_[1]->taps[h]) && live(2, phase_[2]->taps[w])))
-            continue;
+          if (!live(0, d) || !live(1, h) || !live(2, w)) continue;
           const std::int64_t slot =
               (slots[0].base[d] * slots[1].slots + slots[1].base[h]) * slots[2].slots + slots[2].base[w];
           const Segment next{slot * channels, c0 * taps_ + index * channels, channels};

@@ -1,6 +1,6 @@
-// Depthwise gather: groups of one channel of x. This form packs a few channels' rows one by one, padding included, and
-// runs along the innermost dimension. conv_gather_lanes.cpp runs along the channels, with the same sums in the same
-// order.
+// Gather for groups of few channels of y: one channel of x (depthwise), or a few, whose taps are then one list. This
+// form packs a few channels' rows one by one, padding included, and runs along the innermost dimension.
+// conv_gather_lanes.cpp runs along the channels, with the same sums in the same order.
 #include <algorithm>
 
 #include "core/arithmetic.h"
@@ -12,7 +12,9 @@ namespace fastconv {
 namespace {
 
 constexpr std::int64_t kScratchElements = 16 << 10;
-constexpr std::int64_t kShortRow = 24;  // below it a row wastes more of its registers than a transpose costs
+constexpr std::int64_t kMostScratch = 2 << 20;
+constexpr std::int64_t kLongestSum = 320;  // summed in a row; longer sums are added to each other
+constexpr std::int64_t kShortRow = 24;     // below it a row wastes more of its registers than a transpose costs
 
 template <class S>
 class PhaseDriver {
@@ -24,10 +26,15 @@ class PhaseDriver {
         phase_{phase[0], phase[1], phase[2]},
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
-        weight_of_tap_(weight_offsets(*phase[0], *phase[1], *phase[2], problem.weight_tap)) {
-    group_block_ = std::min<std::int64_t>(p_.groups, 16);
+        offset_of_tap_(weight_offsets(*phase[0], *phase[1], *phase[2], problem.weight_tap)) {
+    for (std::int64_t c = 0; c < p_.x_channels; ++c)
+      for (const std::int64_t offset : offset_of_tap_) weight_of_tap_.push_back(c * p_.weight_x + offset);
+    group_block_ = std::clamp<std::int64_t>(16 / p_.x_channels, 1, p_.groups);
     width_ = std::min<std::int64_t>(phase_[2]->out_count, 512);
-    const std::int64_t row = axis_slots(*phase_[2], width_, true).slots * group_block_;
+    const std::int64_t planes =
+        group_block_ * p_.x_channels * static_cast<std::int64_t>(phase_[0]->taps.size() * phase_[1]->taps.size());
+    while (width_ > kShortRow && axis_slots(*phase_[2], width_, true).slots * planes > kMostScratch) width_ /= 2;
+    const std::int64_t row = axis_slots(*phase_[2], width_, true).slots * group_block_ * p_.x_channels;
     height_ = std::clamp<std::int64_t>(kScratchElements / std::max<std::int64_t>(row, 1), 1, phase_[1]->out_count);
   }
 
@@ -62,9 +69,10 @@ class PhaseDriver {
     for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
     const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t plane = packer.positions(), taps = static_cast<std::int64_t>(weight_of_tap_.size());
-    Workspace<T> input(plane * groups + kWindowSlack);
-    if (taps > 0) packer.pack(input, n, group0, groups, j0, 1, plane);
-    const std::vector<std::int64_t> offsets = tap_offsets(slots, 1);
+    const std::int64_t x_channels = p_.x_channels;
+    Workspace<T> input(plane * groups * x_channels + kWindowSlack);
+    if (taps > 0) packer.pack(input, n, group0 * x_channels, groups * x_channels, j0, 1, plane);
+    const std::vector<std::int64_t> offsets = slots_of_taps(slots, plane);
 
     const View<const S>& y = p_.y_shape;
     const std::int64_t step = phase_[2]->out_step * y.step(2);
@@ -73,6 +81,7 @@ class PhaseDriver {
     const std::int64_t channels = groups * p_.y_channels, channel0 = group0 * p_.y_channels;
     const bool direct = std::is_same_v<S, T> && step == 1 && !p_.finish.map;
     Workspace<T> result(direct ? 1 : channels * count[2]);
+    Workspace<T> part(taps > kLongestSum ? count[2] : 0);
     std::vector<T> weights(taps * channels);
     bool finite = true;
     for (std::int64_t k = 0; k < channels; ++k) {
@@ -89,17 +98,26 @@ class PhaseDriver {
         if constexpr (std::is_same_v<S, T>) {
           if (direct) target = row + channel * y.stride[1];
         }
-        const WindowArgs<T> args{input + k / p_.y_channels * plane + r * slots[1].step * slots[2].slots,
-                                 offsets.data(),
-                                 weights.data() + k * taps,
-                                 taps,
-                                 p_.bias ? p_.bias[channel] : T(0),
-                                 target,
-                                 count[2]};
+        WindowArgs<T> args{input + k / p_.y_channels * x_channels * plane + r * slots[1].step * slots[2].slots,
+                           offsets.data(),
+                           weights.data() + k * taps,
+                           finite ? std::min(taps, kLongestSum) : taps,
+                           p_.bias ? p_.bias[channel] : T(0),
+                           target,
+                           count[2]};
         if (finite)
           kernel_.window(&args);
         else
           window_of_live_taps(args, j0, r);
+        for (std::int64_t t = args.taps; t < taps; t += kLongestSum) {
+          args.offsets = offsets.data() + t;
+          args.weights = weights.data() + k * taps + t;
+          args.taps = std::min(taps - t, kLongestSum);
+          args.bias = T(0);
+          args.y = part;
+          kernel_.window(&args);
+          for (std::int64_t i = 0; i < count[2]; ++i) target[i] += part[i];
+        }
       }
       if (direct) continue;
       // result is [channel][position].
@@ -109,12 +127,13 @@ class PhaseDriver {
     }
   }
 
-  static std::vector<std::int64_t> tap_offsets(const AxisSlots (&slots)[kSpatial], std::int64_t position_stride) {
+  std::vector<std::int64_t> slots_of_taps(const AxisSlots (&slots)[kSpatial], std::int64_t plane) const {
     std::vector<std::int64_t> offsets;
-    for (std::int64_t d : slots[0].base)
-      for (std::int64_t h : slots[1].base)
-        for (std::int64_t w : slots[2].base)
-          offsets.push_back(((d * slots[1].slots + h) * slots[2].slots + w) * position_stride);
+    for (std::int64_t c = 0; c < p_.x_channels; ++c)
+      for (std::int64_t d : slots[0].base)
+        for (std::int64_t h : slots[1].base)
+          for (std::int64_t w : slots[2].base)
+            offsets.push_back(c * plane + (d * slots[1].slots + h) * slots[2].slots + w);
     return offsets;
   }
 
@@ -127,12 +146,13 @@ class PhaseDriver {
       return padded_source(position, p_.x.extent(axis), phase_[axis]->mode) >= 0;
     };
     std::int64_t t = 0;
-    for (const Tap& d : phase_[0]->taps)
-      for (const Tap& h : phase_[1]->taps)
-        for (const Tap& w : phase_[2]->taps) {
-          if (live(0, d) && live(1, h) && live(2, w)) body(t);
-          ++t;
-        }
+    for (std::int64_t c = 0; c < p_.x_channels; ++c)
+      for (const Tap& d : phase_[0]->taps)
+        for (const Tap& h : phase_[1]->taps)
+          for (const Tap& w : phase_[2]->taps) {
+            if (live(0, d) && live(1, h) && live(2, w)) body(t);
+            ++t;
+          }
   }
 
   // The same sum one output at a time without the taps in the padding: for weights that are not finite.
@@ -161,7 +181,7 @@ class PhaseDriver {
   const AxisPhase* phase_[kSpatial];
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
-  std::vector<std::int64_t> weight_of_tap_;
+  std::vector<std::int64_t> offset_of_tap_, weight_of_tap_;
   std::int64_t group_block_ = 1, width_ = 1, height_ = 1;
 };
 
@@ -171,7 +191,8 @@ template <class S>
 void gather_depthwise(const GatherProblem<S>& problem) {
   // Lanes pay for arrays that have them, and for rows that do not fill registers; they know no padding that is read.
   const AxisPhase& rows = problem.phases[2].front();
-  const bool lanes = problem.y_channels == 1 && problem.groups >= 8 && rows.mode == PadMode::zeros &&
+  const bool lanes = problem.x_channels == 1 && problem.y_channels == 1 && problem.groups >= 8 &&
+                     rows.mode == PadMode::zeros &&
                      (problem.y_shape.stride[1] == 1 || rows.out_count < kShortRow || rows.in_step > 1 ||
                       problem.phases[2].size() > 1);
   if (lanes && gather_lanes(problem)) return;

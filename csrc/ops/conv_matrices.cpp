@@ -18,6 +18,7 @@ bool one_line(const ArrayView& view, const int (&axes)[Axes], std::int64_t& step
   return step != 0 || inside == 1;
 }
 
+constexpr int kPositions[] = {2, 3, 4};
 constexpr int kChannelsAndTaps[] = {1, 2, 3, 4};
 constexpr int kSamplesAndPositions[] = {0, 2, 3, 4};
 
@@ -37,6 +38,18 @@ bool window_is_point(const ConvShape& shape) {
 }
 
 }  // namespace
+
+void join_positions(const ConvShape& shape, ArrayView& input, ArrayView& output) {
+  std::int64_t input_step = 0, output_step = 0;
+  if (!window_is_point(shape) || input.size() == 0) return;
+  if (!one_line(input, kPositions, input_step) || !one_line(output, kPositions, output_step)) return;
+  for (ArrayView* view : {&input, &output}) {
+    view->shape[4] *= view->shape[2] * view->shape[3];
+    view->shape[2] = view->shape[3] = 1;
+  }
+  input.stride[4] = input_step;
+  output.stride[4] = output_step;
+}
 
 bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
                  bool biased, ConvMatrices& m) {

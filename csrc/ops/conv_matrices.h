@@ -1,5 +1,5 @@
-// Convolutions that are a product of matrices: one window as large as the input, whose taps join the channels, or
-// windows of one element over positions that lie in one line, as in a fully connected layer.
+// Convolutions that are simpler than they look. Some are a product of matrices: one window as large as the input, whose
+// taps join the channels, or windows of one element over positions that lie in one line, as in a fully connected layer.
 #pragma once
 
 #include "ops/conv.h"
@@ -50,6 +50,9 @@ struct ConvMatrices {
             {}};
   }
 };
+
+// Windows of one element see positions in any order: those of an image that lie in one line become one row.
+void join_positions(const ConvShape& shape, ArrayView& input, ArrayView& output);
 
 // Whether the convolution is such a product; a bias of the input gradient has a value a channel, which `biased` asks
 // for.
