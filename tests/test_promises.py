@@ -291,17 +291,17 @@ def status(name):
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
-line, pass_name, data_format = json.loads(sys.argv[1])
+line, dtype, pass_name, data_format = json.loads(sys.argv[1])
 fastconv.set_num_threads(2)
 fastconv._core.set_thread_grain(0)
 small = parse_problem(line.replace("n=16", "n=1"))
 problem = parse_problem(line)
 for warm in (True, False):
     chosen = small if warm else problem
-    arrays = make_arrays(chosen, "float32", np.random.default_rng(0))
+    arrays = make_arrays(chosen, dtype, np.random.default_rng(0))
     arrays["x"] = to_format(arrays["x"], data_format)
     call = Call(chosen, arrays, data_format)
-    gradient = np.ones(call.forward().shape, "float32")
+    gradient = np.ones(call.forward().shape, dtype)
     call.save()
     with open("/proc/self/clear_refs", "w") as peak:
         peak.write("5")
@@ -342,9 +342,30 @@ def test_peak_memory(line, data_format):
     """A call takes less than 32 MiB a thread beyond its result, whatever the batch (an im2col would take hundreds)."""
     product = "op=" not in line or "transpose" in line
     for pass_name in ("forward", "backward_input", "backward_weight") if product else ("forward", "backward"):
-        command = [sys.executable, "-c", textwrap.dedent(MEMORY_SCRIPT), json.dumps([line, pass_name, data_format])]
-        extra = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        assert extra < 2 * 32 * 2**20, f"{pass_name}: {extra / 2**20:.0f} MiB beyond the result, with two threads"
+        assert_little_memory(line, "float32", pass_name, data_format)
+
+
+def assert_little_memory(*arguments):
+    """The memory of one call, in a process of its own."""
+    command = [sys.executable, "-c", textwrap.dedent(MEMORY_SCRIPT), json.dumps(arguments)]
+    extra = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert extra < 2 * 32 * 2**20, f"{arguments}: {extra / 2**20:.0f} MiB beyond the result, with two threads"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the resident memory is read from Linux's /proc")
+@pytest.mark.parametrize(
+    ("line", "data_format"),
+    [
+        ("rms_pool: op=rms_pool n=16 c=8 in=400x400 kernel=3x3 stride=2 pad=1", "channels_first"),
+        ("global_avg_pool: op=global_avg_pool n=1 c=1 in=5000x4000", "channels_first"),
+        ("batch_norm: op=batch_norm n=16 c=8 in=400x400", "channels_last"),
+    ],
+    ids=lambda value: value.split(":")[0],
+)
+def test_peak_memory_of_sixteen_bit_arrays(line, data_format):
+    """No copy of an array in float32 is made, which would take 80 MB."""
+    for pass_name in ("forward", "backward"):
+        assert_little_memory(line, "float16", pass_name, data_format)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])

@@ -117,6 +117,22 @@ def test_values_that_are_not_ordinary(isa, dtype):
         assert (F.avg_pool2d(np.full_like(x, tiny), 2) == tiny).all()
 
 
+@pytest.mark.parametrize("options", [{}, LAST], ids=["first", "last"])
+def test_images_larger_than_a_box(options):
+    """Global pools of 2**22 positions and more are reduced where the image is."""
+    x = np.zeros((1, 2100, 2000, 1) if options else (1, 1, 2100, 2000), np.float16)
+    x.reshape(-1)[[7, 4_000_000, 4_100_000]] = 3, 5, 5
+    y, place = F.global_max_pool(x, return_indices=True, **options)
+    assert (y.item(), place.item()) == (5, 4_000_000)
+    assert F.global_avg_pool(x + np.float16(1), **options).item() == 1
+    x[:] = 2**-20
+    assert F.global_avg_pool(x, **options).item() == 2**-20
+    x[0, -1, -1, -1] = np.nan
+    y, place = F.global_max_pool(x, return_indices=True, **options)
+    assert np.isnan(y).all()
+    assert place.item() == x.size - 1
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_layers(dtype):
     """Every layer works on 16-bit arrays and parameters, and stays near itself in float32."""

@@ -1,6 +1,8 @@
 #include "ops/pool_boxes.h"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 
 #include "core/arithmetic.h"
 #include "core/dtype.h"
@@ -223,9 +225,45 @@ class BoxedTask {
         to, box.outer.first * plane + axis[0].first * dense[2] + axis[1].first * dense[3] + axis[2].first * dense[4]);
   }
 
+  // Global pools of images larger than any box: value by value, sums in float64.
+  void reduce_whole(const Box& box) const {
+    const bool mean = std::strcmp(kernel_.op, "global_avg_pool") == 0;
+    const Range &planes = box.outer, &own = box.channels;
+    const Index channels = shape_.channels;
+    for (Index outer = planes.first; outer < planes.last; ++outer)
+      for (Index channel = own.first; channel < own.last; ++channel) {
+        const Index at = lanes_ ? outer * channels + channel : outer;
+        const Index first = at / channels * task_.x_stride[0] + at % channels * task_.x_stride[1];
+        double total = 0;
+        float best = -std::numeric_limits<float>::infinity();
+        Index place = 0, position = 0;
+        for_positions([&](Index offset) {
+          const float value = widen(static_cast<const S*>(task_.x)[first + offset]);
+          total += static_cast<double>(value);
+          if (value > best || value != value) {
+            best = value;
+            place = position;
+          }
+          ++position;
+        });
+        const double result = mean ? total / static_cast<double>(position) : static_cast<double>(best);
+        static_cast<S*>(task_.y)[at] = narrow(static_cast<float>(result), S{});
+        if (task_.indices) task_.indices[at] = place;
+      }
+  }
+
+  template <class Visit>
+  void for_positions(Visit&& visit) const {
+    const Index* const step = task_.x_stride + 2;
+    for (Index d = 0; d < shape_.axis[0].in; ++d)
+      for (Index h = 0; h < shape_.axis[1].in; ++h)
+        for (Index w = 0; w < shape_.axis[2].in; ++w) visit(d * step[0] + h * step[1] + w * step[2]);
+  }
+
   void run_box(const Range& units, const Box& box) const {
     Range over[3];
     operand_ranges(box, over);
+    if (reach_ == PoolReach::whole && size_of(box, over) > kLargestBox) return reduce_whole(box);
     PoolShape shape = shape_;
     PoolTask own = task_;
     own.shape = &shape;
