@@ -1,5 +1,7 @@
 // Norms: of the channels of arrays (N, C) or image batches of 1 to 3 spatial dimensions, in either data format; layer
 // norm of arrays of any rank.
+#include <cmath>
+
 #include "bindings/array_args.h"
 #include "ops/group_norm.h"
 #include "ops/layer_norm.h"
@@ -79,6 +81,30 @@ py::array filled(Dtype dtype, const std::vector<py::ssize_t>& shape, const std::
 
 py::array channel_array(Dtype dtype, const std::vector<double>& values) {
   return filled(dtype, {static_cast<py::ssize_t>(values.size())}, values);
+}
+
+// old = (1 - momentum) * old + momentum * batch, one number a channel.
+void update_running(const py::array& old, const py::array_t<double>& batch, double momentum) {
+  const int axes[kRank] = {-1, 0, -1, -1, -1};
+  const ArrayView running = view_with_axes(old, "running statistics", axes, true);
+  if (old.ndim() != 1 || batch.ndim() != 1 || batch.shape(0) != old.shape(0)) fail("batch: wrong shape");
+  dispatch_storage(running.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const View<T> values = running.as<T>();
+    for (py::ssize_t c = 0; c < batch.shape(0); ++c) {
+      T& value = values.data[c * values.stride[1]];
+      const double next = (1 - momentum) * static_cast<double>(widen(value)) + momentum * batch.at(c);
+      value = narrow(static_cast<Compute<T>>(next), T{});
+    }
+  });
+}
+
+// 1 / sqrt(variance + eps), infinite or NaN where that is.
+py::array_t<double> inverse_deviation(const py::array_t<double, py::array::c_style>& variance, double eps) {
+  py::array_t<double> result(std::vector<py::ssize_t>(variance.shape(), variance.shape() + variance.ndim()));
+  double* const values = result.mutable_data();
+  for (py::ssize_t i = 0; i < variance.size(); ++i) values[i] = 1 / std::sqrt(variance.data()[i] + eps);
+  return result;
 }
 
 ChannelLayout layout_of(bool rows) { return rows ? ChannelLayout::rows : ChannelLayout::planes; }
@@ -307,11 +333,8 @@ py::tuple layer_norm_gradients(const py::array& grad_output, const py::array& x,
   std::vector<double> grad_weight(static_cast<std::size_t>(sums ? groups * length : 0)), grad_bias(grad_weight.size());
   {
     const py::gil_scoped_release release;
-    if (!grad_input.is_none())
-      layer_norm_backward_input(arrays.problem, g, arrays.x, result, center.data(), inverse.data());
-    if (sums)
-      layer_norm_backward_weight(arrays.problem, g, arrays.x, center.data(), inverse.data(), grad_weight.data(),
-                                 grad_bias.data());
+    layer_norm_backward(arrays.problem, g, arrays.x, result, center.data(), inverse.data(),
+                        sums ? grad_weight.data() : nullptr, sums ? grad_bias.data() : nullptr);
   }
   return py::make_tuple(channel_array(arrays.problem.dtype, grad_weight),
                         channel_array(arrays.problem.dtype, grad_bias));
@@ -322,6 +345,8 @@ py::tuple layer_norm_gradients(const py::array& grad_output, const py::array& x,
 void bind_norm(py::module_& module) {
   module.def("batch_statistics", &batch_statistics, py::arg("x"), py::arg("channels_last"), py::arg("rows"),
              py::arg("per_sample"));
+  module.def("update_running", &update_running, py::arg("old"), py::arg("batch"), py::arg("momentum"));
+  module.def("inverse_deviation", &inverse_deviation, py::arg("variance"), py::arg("eps"));
   module.def("batch_norm", &batch_norm_forward, py::arg("x"), py::arg("y"), py::arg("channels_last"), py::arg("rows"),
              py::arg("mean"), py::arg("invstd"), py::arg("weight").none(true), py::arg("bias").none(true));
   module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),

@@ -18,12 +18,10 @@ struct LayerNorm {
 void layer_norm(const LayerNorm& problem, const Strided& x, const Strided& y, const void* bias, double eps,
                 double* mean, double* variance);
 
-// From the statistics of the forward pass; grad_input, in C order, is left out where null.
-void layer_norm_backward_input(const LayerNorm& problem, const Strided& grad_output, const Strided& x,
-                               const Strided& grad_input, const double* mean, const double* invstd);
-
-// The gradients of weight and bias, groups * length entries.
-void layer_norm_backward_weight(const LayerNorm& problem, const Strided& grad_output, const Strided& x,
-                                const double* mean, const double* invstd, double* grad_weight, double* grad_bias);
+// From the statistics of the forward pass: grad_input, in C order, and the gradients of weight and bias, of
+// groups * length entries. Those whose data are null are left out.
+void layer_norm_backward(const LayerNorm& problem, const Strided& grad_output, const Strided& x,
+                         const Strided& grad_input, const double* mean, const double* invstd, double* grad_weight,
+                         double* grad_bias);
 
 }  // namespace fastconv

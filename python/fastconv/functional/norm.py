@@ -49,12 +49,6 @@ def result_like(x: Array, last: bool, per_sample: bool = False) -> tuple[Array, 
     return np.empty(x.shape, x.dtype), last
 
 
-def inverse_deviation(var: Array, eps: float) -> Array:
-    """``1 / sqrt(var + eps)``, infinite or NaN where that is."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(1 / np.sqrt(var + eps))
-
-
 def rounded(stat: Array, dtype: Any) -> Array:
     """float64 numbers in the data's dtype; in a 16-bit one as those of float32 are rounded to it."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -73,9 +67,11 @@ def statistics(dtype: Any, *stats: Array) -> tuple[Array, ...]:
 
 def update_running(running: tuple[Array, Array], batch: tuple[Array, Array], momentum: float) -> None:
     """``new = (1 - momentum) * old + momentum * batch``, in place, of mean and variance."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        for old, new in zip(running, batch, strict=True):
-            old[...] = rounded((1 - momentum) * old.astype(np.float64) + momentum * new, old.dtype)
+    for old, new in zip(running, batch, strict=True):
+        own = in_steps(old)
+        _core.update_running(own, new, momentum)
+        if own is not old:
+            old[...] = own
 
 
 def check_running(mean: Array | None, var: Array | None, needed: str | None, update: bool) -> None:
@@ -189,7 +185,7 @@ def batch_norm(
             update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
     else:
         batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
-    invstd = inverse_deviation(batch_var, eps)
+    invstd = _core.inverse_deviation(batch_var, eps)
     _core.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
     y = y.reshape(shape)
     if not flag(return_stats, "return_stats"):

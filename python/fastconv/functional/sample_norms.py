@@ -16,7 +16,6 @@ from fastconv.functional.norm import (
     batch_norm_backward,
     check_channels,
     check_running,
-    inverse_deviation,
     result_like,
     statistics,
     update_running,
@@ -49,7 +48,7 @@ def _normalise_rows(
     y = np.empty(x.shape, x.dtype)
     contiguous = (None if a is None else np.ascontiguousarray(a) for a in (weight, bias))
     mean, var = _core.layer_norm(x, y, groups, length, math.prod(shape), eps, *contiguous)
-    return y, mean.reshape(shape), inverse_deviation(var, eps).reshape(shape)
+    return y, mean.reshape(shape), _core.inverse_deviation(var, eps).reshape(shape)
 
 
 def _rows_backward(
@@ -294,7 +293,7 @@ def group_norm(
         y, mean, invstd = _normalise_rows(array, groups, count // groups, (array.shape[0], groups), eps, scale, shift)
     else:
         y, mean, var = _normalise_groups(array, last, groups, eps, scale, shift)
-        invstd = inverse_deviation(var, eps)
+        invstd = _core.inverse_deviation(var, eps)
     return _with_stats(y, mean, invstd, array.dtype, restore, return_stats)
 
 
@@ -441,7 +440,7 @@ def instance_norm(
     if mean is not None and samples * positions > 0:
         unbiased = own_var.mean(axis=0) * (positions / (positions - 1))
         update_running((mean, var), (own_mean.mean(axis=0), unbiased), momentum)
-    return _with_stats(y, own_mean, inverse_deviation(own_var, eps), array.dtype, restore, return_stats)
+    return _with_stats(y, own_mean, _core.inverse_deviation(own_var, eps), array.dtype, restore, return_stats)
 
 
 def instance_norm_backward(
