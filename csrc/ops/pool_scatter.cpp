@@ -34,50 +34,6 @@ void for_positions(const std::int64_t (&shape)[kRank], const std::int64_t (&a)[k
     }
 }
 
-struct Add {
-  template <class T>
-  void operator()(T& place, T value) const {
-    place += value;
-  }
-};
-
-struct Set {
-  template <class T>
-  void operator()(T& place, T value) const {
-    place = value;
-  }
-};
-
-// P planes side by side: neighbouring windows often choose the same input, and its sum then waits for the store before;
-// the other planes fill that time. Each plane is visited in the order of its positions.
-template <int P, class Put, class T>
-void scatter_planes(const T* const (&g)[P], const View<T>& gradients, const std::int64_t* const (&index)[P],
-                    const View<const std::int64_t>& indices, std::int64_t positions, T* out) {
-  std::memset(out, 0, static_cast<std::size_t>(P * positions) * sizeof(T));
-  for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
-    for (int i = 0; i < P; ++i) {
-      const std::int64_t place = index[i][at_i];
-      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
-      Put()(out[i * positions + place], g[i][at_g]);
-    }
-  });
-}
-
-template <class Put, class T>
-void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* index,
-                   const View<const std::int64_t>& indices, std::int64_t positions, std::int64_t count, T* out) {
-  const std::int64_t channels = gradients.shape[1], step_g = gradients.stride[1], step_i = indices.stride[1];
-  for (std::int64_t p = 0; p < positions; ++p)
-    std::memset(out + p * channels, 0, static_cast<std::size_t>(count) * sizeof(T));
-  for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
-    for (std::int64_t c = 0; c < count; ++c) {
-      const std::int64_t place = index[at_i + c * step_i];
-      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
-      Put()(out[place * channels + c], g[at_g + c * step_g]);
-    }
-  });
-}
-
 // Where the flat positions of a (D, H, W) array lie: one step serves an array without gaps.
 class PlaceOffsets {
  public:
@@ -97,6 +53,52 @@ class PlaceOffsets {
   std::int64_t height_, width_, step_[kSpatial];
   bool even_;
 };
+
+struct Add {
+  template <class T>
+  void operator()(T& place, T value) const {
+    place += value;
+  }
+};
+
+struct Set {
+  template <class T>
+  void operator()(T& place, T value) const {
+    place = value;
+  }
+};
+
+template <class Put, class T>
+void scatter_plane(const T* g, const View<T>& gradients, const std::int64_t* index,
+                   const View<const std::int64_t>& indices, std::int64_t positions, T* out) {
+  std::memset(out, 0, static_cast<std::size_t>(positions) * sizeof(T));
+  const auto put = [=](std::int64_t at_g, std::int64_t at_i) {
+    const std::int64_t place = index[at_i];
+    if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+    Put()(out[place], g[at_g]);
+  };
+  if (PlaceOffsets(gradients).dense() && PlaceOffsets(indices).dense()) {
+    const std::int64_t count = indices.shape[2] * indices.shape[3] * indices.shape[4];
+    for (std::int64_t i = 0; i < count; ++i) put(i, i);
+  } else {
+    for_positions(gradients.shape, gradients.stride, indices.stride, put);
+  }
+}
+
+template <class Put, class T>
+void scatter_lanes(const T* g, const View<T>& gradients, const std::int64_t* index,
+                   const View<const std::int64_t>& indices, std::int64_t positions, std::int64_t count, T* out) {
+  const std::int64_t channels = gradients.shape[1], step_g = gradients.stride[1], step_i = indices.stride[1];
+  for (std::int64_t p = 0; p < positions; ++p)
+    std::memset(out + p * channels, 0, static_cast<std::size_t>(count) * sizeof(T));
+  for_positions(gradients.shape, gradients.stride, indices.stride, [&](std::int64_t at_g, std::int64_t at_i) {
+    for (std::int64_t c = 0; c < count; ++c) {
+      const std::int64_t place = index[at_i + c * step_i];
+      if (static_cast<std::uint64_t>(place) >= static_cast<std::uint64_t>(positions)) refuse_index(place, positions);
+      Put()(out[place * channels + c], g[at_g + c * step_g]);
+    }
+  });
+}
 
 // Calls for the elements [begin, end) of an array.
 template <class T>
@@ -137,12 +139,11 @@ void gather_lanes(const T* g, std::int64_t step, const PlaceOffsets& offsets, co
   });
 }
 
-// Planes that one work item takes: as many as fit the cache, by fours where every thread gets that many.
+// Planes that one work item takes: as many as fit the cache, where every thread gets a few items.
 std::int64_t planes_per_item(std::int64_t planes, std::int64_t positions) {
   if (planes * positions <= kItemElements / 2) return planes;
-  const std::int64_t threads = get_num_threads(), least = planes >= 4 * threads ? 4 : 1;
-  return std::clamp<std::int64_t>(kItemElements / std::max<std::int64_t>(1, positions), least,
-                                  std::max(least, planes / (4 * threads)));
+  return std::clamp<std::int64_t>(kItemElements / std::max<std::int64_t>(1, positions), 1,
+                                  std::max<std::int64_t>(1, planes / (4 * get_num_threads())));
 }
 
 // Adds the values of `count` channels that are side by side in the result up in float32, and rounds once: for a stretch
@@ -206,16 +207,12 @@ void scatter(const ArrayView& values, const View<const std::int64_t>& indices, s
       const std::int64_t last = std::min(planes, (item + 1) * step);
       const auto g = [&](std::int64_t p) { return start(gradients, p / channels, p % channels); };
       const auto index = [&](std::int64_t p) { return start(indices, p / channels, p % channels); };
-      std::int64_t p = item * step;
-      if constexpr (wide_sums) {
-        for (; p < last; ++p) scatter_wide(g(p), gradients, index(p), indices, positions, 1, 1, out + p * positions);
-      } else {
-        for (; p + 4 <= last; p += 4)
-          scatter_planes<4, Put, T>({g(p), g(p + 1), g(p + 2), g(p + 3)}, gradients,
-                                    {index(p), index(p + 1), index(p + 2), index(p + 3)}, indices, positions,
-                                    out + p * positions);
-        for (; p < last; ++p)
-          scatter_planes<1, Put, T>({g(p)}, gradients, {index(p)}, indices, positions, out + p * positions);
+      for (std::int64_t p = item * step; p < last; ++p) {
+        T* const own = out + p * positions;
+        if constexpr (wide_sums)
+          scatter_wide(g(p), gradients, index(p), indices, positions, 1, 1, own);
+        else
+          scatter_plane<Put>(g(p), gradients, index(p), indices, positions, own);
       }
     });
   });

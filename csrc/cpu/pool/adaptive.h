@@ -179,27 +179,40 @@ void lane_adaptive(const PoolTask& t) {
   }
 }
 
-// The outputs along one axis whose bins hold an input, each with its bin's size.
+// The outputs along one axis whose bins hold an input, each with its bin's size. They are those of the inputs [first,
+// last) of the cover.
 template <class T>
-void find_bin_cover(const PoolAxis& axis, Index input, Cover<T>& cover) {
-  const Live outputs = output_bin(axis, input);
-  cover.count = outputs.count;
-  cover.uniform = true;
-  for (Index i = 0; i < outputs.count; ++i) {
-    cover.window[i] = outputs.first + i;
-    cover.divisor[i] = static_cast<T>(input_bin(axis, outputs.first + i).count);
-    cover.uniform = cover.uniform && cover.divisor[i] == cover.divisor[0];
+struct BinCovers {
+  static FASTCONV_INLINE Cover<T> make(Arena& arena, const PoolAxis& axis) {
+    const Index most = axis.out / axis.in + 2;
+    Cover<T> cover{};
+    cover.window = arena.take<Index>(most);
+    cover.divisor = arena.take<T>(most);
+    return cover;
   }
-}
 
-template <class T>
-FASTCONV_INLINE Cover<T> make_bin_cover(Arena& arena, const PoolAxis& axis) {
-  const Index most = axis.out / axis.in + 2;
-  Cover<T> cover{};
-  cover.window = arena.take<Index>(most);
-  cover.divisor = arena.take<T>(most);
-  return cover;
-}
+  // Whether they are others than those of the input before.
+  static FASTCONV_INLINE bool find(const PoolShape& shape, int i, Index input, Cover<T>& cover) {
+    if (cover.first <= input && input < cover.last) return false;
+    list(shape.axis[i], input, cover);
+    return true;
+  }
+
+ private:
+  static void list(const PoolAxis& axis, Index input, Cover<T>& cover) {
+    const Live outputs = output_bin(axis, input), first = input_bin(axis, outputs.first);
+    const Index after = outputs.first + outputs.count, next = after < axis.out ? input_bin(axis, after).first : axis.in;
+    cover.first = input;
+    cover.last = smaller(first.first + first.count, next);
+    cover.count = outputs.count;
+    cover.uniform = true;
+    for (Index j = 0; j < outputs.count; ++j) {
+      cover.window[j] = outputs.first + j;
+      cover.divisor[j] = static_cast<T>(input_bin(axis, outputs.first + j).count);
+      cover.uniform = cover.uniform && cover.divisor[j] == cover.divisor[0];
+    }
+  }
+};
 
 template <class T>
 void plane_adaptive_backward(const PoolTask& t) {
@@ -212,14 +225,24 @@ void plane_adaptive_backward(const PoolTask& t) {
   T* const sums = arena.take<T>(live + kPoolSlack);
   T* const gathered = arena.take<T>(live + kPoolSlack);
   T* const divisors = arena.take<T>(live + kPoolSlack);
-  Cover<T> cover_d = make_bin_cover<T>(arena, depth), cover_h = make_bin_cover<T>(arena, height);
+  Live* const outputs = arena.take<Live>(t.col_last - t.col_first);  // of each column, from sums[0] on
+  for (Index w = t.col_first; w < t.col_last; ++w) {
+    const Live bins = output_bin(width, w);
+    outputs[w - t.col_first] = Live{bins.first - begin, bins.count};
+  }
+  using Covers = BinCovers<T>;
+  Cover<T> cover_d = Covers::make(arena, depth), cover_h = Covers::make(arena, height);
   for (Index o = 0; o < live + kPoolSlack; ++o)
     divisors[o] = o < live ? static_cast<T>(input_bin(width, begin + o).count) : T(1);
   const Index step = t.x_stride[4];
   Counter at = count_from(t.first, shape.channels, depth.in, height.in);
   for (Index r = t.first; r < t.last; ++r, at.next()) {
-    find_bin_cover<T>(depth, at.b, cover_d);
-    find_bin_cover<T>(height, at.c, cover_h);
+    T* const y = static_cast<T*>(t.y) + r * width.in + t.col_first;
+    const bool other_d = Covers::find(shape, 0, at.b, cover_d), other_h = Covers::find(shape, 1, at.c, cover_h);
+    if (!other_d && !other_h && r > t.first && (at.b > 0 || at.c > 0)) {  // as the row before
+      memcpy(y, y - width.in, static_cast<size_t>(t.col_last - t.col_first) * sizeof(T));
+      continue;
+    }
     const T* g = static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + begin * step;
     for (Index o = 0; o < live; o += W) Reg<T>::zero().store(sums + o);
     for (Index d = 0; d < cover_d.count; ++d)
@@ -235,40 +258,11 @@ void plane_adaptive_backward(const PoolTask& t) {
         for (Index o = 0; o < live; o += W)
           (Reg<T>::load(sums + o) + load_before(row + o, end) / (by * Reg<T>::load(divisors + o))).store(sums + o);
       }
-    T* const y = static_cast<T*>(t.y) + r * width.in;
-    for (Index w = t.col_first; w < t.col_last; ++w) {
-      const Live outputs = output_bin(width, w);
+    for (Index w = 0; w < t.col_last - t.col_first; ++w) {
       T sum = 0;
-      for (Index o = outputs.first; o < outputs.first + outputs.count; ++o) sum += sums[o - begin];
+      for (Index o = outputs[w].first; o < outputs[w].first + outputs[w].count; ++o) sum += sums[o];
       y[w] = sum;
     }
-  }
-}
-
-template <class T>
-void lane_adaptive_backward(const PoolTask& t) {
-  constexpr int W = Reg<T>::width;
-  const PoolShape& shape = *t.shape;
-  const Index channels = shape.channels;
-  const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
-  Arena arena{static_cast<char*>(t.scratch)};
-  Cover<T> cover_d = make_bin_cover<T>(arena, depth), cover_h = make_bin_cover<T>(arena, height),
-           cover_w = make_bin_cover<T>(arena, width);
-  const PlainGradient<T> source(t);
-  T* const y = static_cast<T*>(t.y);
-  const T* const y_end = y + t.last * channels;
-  Counter at = count_from(t.first, depth.in, height.in, width.in);
-  for (Index p = t.first; p < t.last; ++p, at.next()) {
-    if (at.c == 0 || p == t.first) {
-      find_bin_cover<T>(depth, at.a, cover_d);
-      find_bin_cover<T>(height, at.b, cover_h);
-    }
-    find_bin_cover<T>(width, at.c, cover_w);
-    const T* x = static_cast<const T*>(t.x) + at.batch * t.x_stride[0];
-    T* const out = y + p * channels;
-    Index c = 0;
-    for (; c + 4 * W <= channels; c += 4 * W) lane_gather<T, 4>(source, t, x, c, cover_d, cover_h, cover_w, out, y_end);
-    for (; c < channels; c += W) lane_gather<T, 1>(source, t, x, c, cover_d, cover_h, cover_w, out, y_end);
   }
 }
 
