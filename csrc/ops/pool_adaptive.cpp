@@ -91,7 +91,7 @@ void adaptive_avg_pool_backward(const ArrayView& grad_output, const PoolShape& s
     const std::int64_t segment = bins_per_segment(width.out, width.in);
     const std::int64_t span = widest_span(width.out, width.in, segment);
     const std::int64_t item = static_cast<std::int64_t>(dtype_size(compute_dtype(grad_output.dtype)));
-    const std::int64_t scratch = 3 * (span + kPoolSlack) * item + covers + 64 * 4;
+    const std::int64_t scratch = 3 * (span + kPoolSlack) * item + 16 * segment + covers + 64 * 5;
     const std::int64_t rows = shape.batch * shape.channels * inputs / width.in;
     run_pool_tasks(kernel, task, data, subnormals_of(grad_output.dtype), rows,
                    total / shape.channels * width.in / inputs + 1, width.in, segment, scratch);

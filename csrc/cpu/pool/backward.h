@@ -67,6 +67,14 @@ FASTCONV_INLINE bool find_cover(const PoolShape& shape, int i, Index input, Cove
   return true;
 }
 
+template <class T>
+struct WindowCovers {
+  static FASTCONV_INLINE Cover<T> make(Arena& arena, const PoolAxis& axis) { return make_cover<T>(arena, axis); }
+  static FASTCONV_INLINE bool find(const PoolShape& shape, int i, Index input, Cover<T>& cover) {
+    return find_cover<T>(shape, i, input, cover);
+  }
+};
+
 // Column u = input + pad_before = Q * stride + r gets, for each tap with (tap * dilation) % stride == r, the window
 // Q - tap * dilation / stride: over Q these are contiguous loads from one row of windows, padded with zeros. The
 // windows of several rows lie side by side, as the strips of the forward pass do.
@@ -270,15 +278,15 @@ FASTCONV_INLINE void lane_gather(const Source& source, const PoolTask& t, const 
   for (int b = 0; b < B; ++b) store_before(source.along_channels(acc[b] / by, c + b * W, B > 1), y + c + b * W, y_end);
 }
 
-template <class T, class Source>
+template <class T, class Source, class Covers = WindowCovers<T>>
 void lane_window_backward(const PoolTask& t) {
   constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   const Index channels = shape.channels;
   const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
   Arena arena{static_cast<char*>(t.scratch)};
-  Cover<T> cover_d = make_cover<T>(arena, depth), cover_h = make_cover<T>(arena, height),
-           cover_w = make_cover<T>(arena, width);
+  Cover<T> cover_d = Covers::make(arena, depth), cover_h = Covers::make(arena, height),
+           cover_w = Covers::make(arena, width);
   Source source(t);
   T* const y = static_cast<T*>(t.y);
   const T* const y_end = y + t.last * channels;
@@ -293,7 +301,7 @@ void lane_window_backward(const PoolTask& t) {
   Index sample = -1, same_from = t.first;
   for (Index p = t.first; p < t.last; ++p, at.next()) {
     if (at.c == 0 || p == t.first) {
-      const bool other_d = find_cover<T>(shape, 0, at.a, cover_d), other_h = find_cover<T>(shape, 1, at.b, cover_h);
+      const bool other_d = Covers::find(shape, 0, at.a, cover_d), other_h = Covers::find(shape, 1, at.b, cover_h);
       if (at.batch != sample || other_d || other_h) same_from = p;
       sample = at.batch;
       if (Source::as_read && p - width.in >= same_from && p + width.in <= t.last) {
@@ -303,7 +311,7 @@ void lane_window_backward(const PoolTask& t) {
         continue;
       }
     }
-    if (!find_cover<T>(shape, 2, at.c, cover_w) && Source::as_read && at.c > 0 && p > t.first) {
+    if (!Covers::find(shape, 2, at.c, cover_w) && Source::as_read && at.c > 0 && p > t.first) {
       copy(p, 1, 1);
       continue;
     }

@@ -14,6 +14,7 @@ struct Planes {
   Index channel, channels;
   Index plane_step[2];  // from sample to sample and from channel to channel
   Index size[3], step[3];
+  bool whole;  // a plane is one chunk
 
   explicit Planes(const PoolTask& t)
       : x(static_cast<const T*>(t.x)),
@@ -35,6 +36,7 @@ struct Planes {
         size[0] = 1;
       }
     }
+    whole = size[0] == 1 && size[1] == 1 && size[2] <= kPoolChunk && step[2] == 1;
   }
 
   FASTCONV_INLINE void next() {
@@ -47,6 +49,7 @@ struct Planes {
   // visit(chunk, count, end of what may be read, flat position of the first)
   template <class Visit>
   FASTCONV_INLINE void for_chunks(T* gathered, Visit&& visit) const {
+    if (whole) return visit(x, size[2], x_end, Index(0));
     Index position = 0;
     for (Index d = 0; d < size[0]; ++d)
       for (Index h = 0; h < size[1]; ++h) {

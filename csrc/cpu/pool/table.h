@@ -43,7 +43,8 @@
       FASTCONV_POOL_ROW(isa, "adaptive_max_pool", plane, type, T, (plane_adaptive<T, Max<T>>)),                  \
       FASTCONV_POOL_ROW(isa, "adaptive_max_pool", lane, type, T, (lane_adaptive<T, Max<T>>)),                    \
       FASTCONV_POOL_ROW(isa, "adaptive_avg_pool_backward", plane, type, T, (plane_adaptive_backward<T>)),        \
-      FASTCONV_POOL_ROW(isa, "adaptive_avg_pool_backward", lane, type, T, (lane_adaptive_backward<T>))
+      FASTCONV_POOL_ROW(isa, "adaptive_avg_pool_backward", lane, type, T,                                        \
+                        (lane_window_backward<T, PlainGradient<T>, BinCovers<T>>))
 
 #define FASTCONV_POOL_TABLE(isa)                                                                        \
   namespace fastconv {                                                                                  \
