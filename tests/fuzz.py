@@ -1,22 +1,28 @@
 """Random calls of every op, right and wrong ones: each returns arrays or raises ``ValueError`` or ``TypeError``.
 
-A call that asks for a result larger than memory may raise ``MemoryError``;
-the address space is limited so that it does.
+Some are problems with damaged arguments, others are made from the signatures of functions and layers
+(`fuzz_signatures`).  A call that asks for a result larger than memory may raise ``MemoryError``; the address space is
+limited so that it does.
 
 ``python tests/fuzz.py --calls 20000 --seed 0``.  Run it plainly and in a build with sanitizers; a crash ends the
-process, and the last line of ``--log`` then is the call that did it.
+process, and the last line of ``--log`` then is the call that did it.  A call that takes longer than ``--limit`` ends
+the process, too, with the traceback; resident memory that has grown by more than ``--growth`` is a failure.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
+import faulthandler
+import gc
 import os
+import random
 import sys
+import time
 import warnings
 
 import expected
+import fuzz_signatures
 import numpy as np
 import problems
 from fastconv._cli.problem import ADAPTIVE_POOLS, OPS, WINDOW_POOLS
@@ -25,12 +31,7 @@ EXTREMES = (0, -1, 1, 2, 3, 7, 2**31, 2**62, -(2**63), 2**63, 2**70, 1.5, "2", N
 NUMBERS = (0.0, -1.0, 0.5, 1.0, 2.0, 1e300, float("nan"), float("inf"), "x", None)
 WORDS = ("same", "valid", "full", "causal", "", "SAME", "mean", "channels_last", "NHWC", b"same", 3)
 DTYPES = (np.float32, np.float64, np.float16, np.int32, np.int64, np.bool_, np.complex64, object, ">f4", "S3")
-FLOATS = (*problems.DTYPES, np.float16)
-if importlib.util.find_spec("ml_dtypes"):
-    import ml_dtypes
-
-    DTYPES, FLOATS = (*DTYPES, ml_dtypes.bfloat16), (*FLOATS, ml_dtypes.bfloat16)
-
+FLOATS = fuzz_signatures.DTYPES
 SIZES = ("stride", "padding", "dilation", "output_padding", "kernel_size", "output_size")
 """Keyword arguments that take sizes; others take a number, a word, a flag or a shape."""
 
@@ -139,7 +140,7 @@ def random_call(source):
 
 
 class Damaged:
-    """Runs a call with its options forced over the problem's own keywords, forward and backward."""
+    """Runs a problem's call with its options forced over the problem's own keywords, forward and backward."""
 
     def __init__(self, call, source):
         self.call, self.source = call, source
@@ -149,6 +150,9 @@ class Damaged:
             return own() | call.options
 
         call._keywords = keywords
+
+    def __str__(self):
+        return describe(self.call)
 
     def run(self):
         """Forward, and backward with an output gradient that may be damaged, too."""
@@ -206,22 +210,85 @@ def limited_memory(gibibytes):
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def fuzz(calls, seed, log=None):
-    """Make the calls; returns how many gave arrays and how many were refused. Anything else raises."""
-    solved = refused = 0
+class Quick(problems.Seeded):
+    """Choices from Python's generator, which costs a tenth of NumPy's for single integers."""
+
+    def __init__(self, seed, call):
+        self.rng = np.random.Generator(np.random.Philox(key=(seed, call)))
+        self._random = random.Random(f"{seed} {call}").random
+
+    def integer(self, low, high):
+        """An integer from ``low`` to ``high``, both included."""
+        return low + int(self._random() * (high - low + 1))
+
+
+def any_call(source):
+    """A random call of one of the three kinds: something to run, which ``str`` describes."""
+    kind = source.integer(0, 5)
+
+    def damage(name, value):
+        if source.integer(0, 15):
+            return value
+        return damage_array(source, value) if isinstance(value, np.ndarray) else damage_keyword(source, name)
+
+    if kind == 0:
+        return fuzz_signatures.LayerCall(source, damage)
+    if kind <= 2:
+        return fuzz_signatures.FunctionCall(source, damage)
+    return Damaged(random_call(source), source)
+
+
+def resident_megabytes():
+    """The process's resident memory; 0 where the system does not say."""
+    gc.collect()
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return 0.0
+
+
+class Result:
+    """What became of the calls: how many gave arrays, how many were refused, seconds of the slowest, growth in MB."""
+
+    def __init__(self):
+        self.solved = self.refused = 0
+        self.slowest, self.slowest_call = 0.0, ""
+        self.growth = 0.0
+
+
+BETWEEN = 32
+"""Calls between two settings of the alarm."""
+
+
+def fuzz(calls, seed, log=None, limit=None):
+    """Make the calls; returns a `Result`. What is neither arrays nor a refusal raises."""
+    result = Result()
+    warm, warm_size = calls // 10, None
     for i in range(calls):
-        source = problems.Seeded([seed, i])
-        call = random_call(source)
+        if limit and i % BETWEEN == 0:
+            faulthandler.dump_traceback_later(limit, exit=True)
+        if i == warm:
+            warm_size = resident_megabytes()
+        source = Quick(seed, i)
+        call = any_call(source)
         if log is not None:
-            print(f"{i}: {describe(call)}", file=log, flush=True)
+            print(f"{i}: {call}", file=log, flush=True)
+        began = time.perf_counter()
         try:
-            Damaged(call, source).run()
-            solved += 1
+            call.run()
+            result.solved += 1
         except (ValueError, TypeError, MemoryError):
-            refused += 1
+            result.refused += 1
         except Exception as error:
-            raise AssertionError(f"seed {seed}, call {i}: {describe(call)}: {error!r}") from error
-    return solved, refused
+            raise AssertionError(f"seed {seed}, call {i}: {call}: {error!r}") from error
+        taken = time.perf_counter() - began
+        if taken > result.slowest:
+            result.slowest, result.slowest_call = taken, f"call {i}: {call}"
+    faulthandler.cancel_dump_traceback_later()
+    del call, source
+    result.growth = resident_megabytes() - warm_size
+    return result
 
 
 def main():
@@ -231,14 +298,19 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", type=int, default=4, help="GiB the process may take; 0: no limit")
     parser.add_argument("--log", help="write each call here before it is made")
+    parser.add_argument("--limit", type=float, default=120, help=f"seconds that {BETWEEN} calls may take; 0: no limit")
+    parser.add_argument("--growth", type=float, default=20, help="MB that resident memory may grow after the warm-up")
     arguments = parser.parse_args()
     np.seterr(all="ignore")
     log = open(arguments.log, "w") if arguments.log else None  # noqa: SIM115
     limit = limited_memory(arguments.memory) if arguments.memory else contextlib.nullcontext()
     with limit:
-        solved, refused = fuzz(arguments.calls, arguments.seed, log)
-    print(f"{arguments.calls} calls of {len(OPS)} ops: {solved} gave arrays, {refused} were refused, none crashed")
-    return 0 if solved and refused else 1
+        result = fuzz(arguments.calls, arguments.seed, log, arguments.limit)
+    print(f"{arguments.calls} calls: {result.solved} gave arrays, {result.refused} were refused, none crashed")
+    print(f"slowest: {result.slowest:.2f} s, {result.slowest_call[:300]}")
+    print(f"resident memory grew by {result.growth:.1f} MB after the first tenth")
+    grew = result.growth > arguments.growth and not SANITIZED  # a sanitizer keeps freed memory for a while
+    return 0 if result.solved and result.refused and not grew else 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """A short run of the fuzzer, and the problem lines it shares with the benchmarks."""
 
+import collections
+import contextlib
 import pathlib
 import re
 
 import fuzz
+import fuzz_signatures
 import numpy as np
 import problems
 import pytest
@@ -16,9 +19,33 @@ SHAPES = pathlib.Path(__file__).resolve().parent.parent / "bench" / "shapes"
 def test_random_calls(seed, problem_count):
     """Random calls of every op give arrays or are refused."""
     with np.errstate(all="ignore"), fuzz.limited_memory(16):
-        solved, refused = fuzz.fuzz(max(problem_count(400), 100), seed)
-    assert solved
-    assert refused
+        result = fuzz.fuzz(max(problem_count(400), 100), seed)
+    assert result.solved
+    assert result.refused
+
+
+@pytest.mark.parametrize("made", [fuzz_signatures.FUNCTIONS, fuzz_signatures.LAYERS, fuzz_signatures.LOSSES])
+def test_every_argument_is_drawn(made):
+    """The fuzzer has a value for every argument of every function and layer, and most of its calls can succeed."""
+    for name, function in made.items():
+        unknown = set(fuzz_signatures.arguments_of(function)) - set(fuzz_signatures.DRAW)
+        assert not unknown, f"{name}: add to fuzz_signatures.DRAW how to draw {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("kind", [fuzz_signatures.FunctionCall, fuzz_signatures.LayerCall])
+def test_undamaged_calls_succeed(kind):
+    """At least four in ten calls made from signatures fit together, of all functions."""
+    solved = collections.Counter()
+    tried = collections.Counter()
+    for i in range(1500):
+        call = kind(fuzz.Quick(7, i), lambda _, value: value)
+        tried[call.name] += 1
+        with contextlib.suppress(ValueError, TypeError), np.errstate(all="ignore"):
+            call.run()
+            solved[call.name] += 1
+    assert sum(solved.values()) >= 600
+    everything = {*fuzz_signatures.FUNCTIONS} if kind is fuzz_signatures.FunctionCall else {*fuzz_signatures.LAYERS}
+    assert everything <= set(tried)
 
 
 def test_problem_lines():

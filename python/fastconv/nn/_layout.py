@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from .._check import channels_last
 from .module import Module
 
-__all__ = ["Layer", "channel_axis", "check_data_format", "check_dtype"]
+__all__ = ["Layer", "channel_axis", "check_array", "check_data_format", "check_dtype"]
 
 
 def check_data_format(data_format: str) -> str:
@@ -27,6 +27,12 @@ def check_data_format(data_format: str) -> str:
 def channel_axis(data_format: str) -> int:
     """Return the axis of the channels in a batched array."""
     return -1 if data_format == "channels_last" else 1
+
+
+def check_array(x: object) -> None:
+    """Raise ``TypeError`` unless `x` is an array or a tensor, whose shape a layer may then read."""
+    if not hasattr(x, "shape"):
+        raise TypeError(f"x: expected a numpy.ndarray, got {type(x).__name__}; pass numpy.asarray(x)")
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -52,3 +58,7 @@ class Layer(Module):
 
     def __init__(self, *, data_format: str = "channels_first") -> None:
         self.data_format = check_data_format(data_format)
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        check_array(x)
+        return super().__call__(x)

@@ -39,7 +39,9 @@ class Dropout(Layer):
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"p: expected a probability between 0 and 1, got {p!r}")
         self.p = p
-        self.rng = rng or np.random.default_rng(init.default_generator().integers(2**63))
+        self.rng = (
+            init.source_of(rng) if rng is not None else np.random.default_rng(init.default_generator().integers(2**63))
+        )
 
     def _keywords(self) -> dict[str, Any]:
         return {}

@@ -59,6 +59,21 @@ def default_generator() -> np.random.Generator:
     return _generator
 
 
+def source_of(rng: np.random.Generator | None) -> np.random.Generator:
+    """Return the generator that was given, or else the one that `seed` restarts.
+
+    Raises
+    ------
+    TypeError
+        If what was given is no generator.
+    """
+    if rng is None:
+        return _generator
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator or None, got {rng!r}")
+    return rng
+
+
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """Return the factor by which weights grow to keep a signal's size through a nonlinearity.
 
@@ -116,14 +131,14 @@ def _values(target: Parameter | NDArray[Any]) -> NDArray[Any]:
 def uniform_(target: T, a: float = 0.0, b: float = 1.0, *, rng: np.random.Generator | None = None) -> T:
     """Fill with numbers uniform on ``[a, b)``."""
     array = _values(target)
-    array[...] = (rng or _generator).uniform(a, b, array.shape)
+    array[...] = source_of(rng).uniform(a, b, array.shape)
     return target
 
 
 def normal_(target: T, mean: float = 0.0, std: float = 1.0, *, rng: np.random.Generator | None = None) -> T:
     """Fill with normal numbers of the given mean and standard deviation."""
     array = _values(target)
-    array[...] = (rng or _generator).normal(mean, std, array.shape)
+    array[...] = source_of(rng).normal(mean, std, array.shape)
     return target
 
 
@@ -158,7 +173,7 @@ def trunc_normal_(
         raise ValueError(
             f"a, b: a normal number of mean {mean!r} and deviation {std!r} is never between {a!r} and {b!r}"
         )
-    p = np.clip((rng or _generator).uniform(from_p, to_p, array.shape), np.finfo(np.float64).tiny, 1.0 - 2.0**-53)
+    p = np.clip(source_of(rng).uniform(from_p, to_p, array.shape), np.finfo(np.float64).tiny, 1.0 - 2.0**-53)
     values = mean + sign * std * np.asarray(np.vectorize(normal.inv_cdf, otypes=[np.float64])(p))
     array[...] = np.clip(values, a, b)
     return target
@@ -248,7 +263,7 @@ def orthogonal_(target: T, gain: float = 1.0, *, rng: np.random.Generator | None
         raise ValueError(f"target: expected at least 2 axes, got shape {array.shape}")
     if array.size:
         rows = array.shape[0]
-        matrix = (rng or _generator).normal(size=(rows, array.size // rows))
+        matrix = source_of(rng).normal(size=(rows, array.size // rows))
         tall = matrix.shape[0] >= matrix.shape[1]
         q, r = np.linalg.qr(matrix if tall else matrix.T)
         q *= np.sign(np.diag(r))
@@ -280,7 +295,7 @@ def sparse_(target: T, sparsity: float, std: float = 0.01, *, rng: np.random.Gen
         raise ValueError(f"target: expected 2 axes, got shape {array.shape}")
     if not 0.0 <= sparsity <= 1.0:
         raise ValueError(f"sparsity: expected a number between 0 and 1, got {sparsity!r}")
-    source = rng or _generator
+    source = source_of(rng)
     normal_(target, 0.0, std, rng=source)
     rows, columns = array.shape
     order = source.permuted(np.tile(np.arange(rows)[:, None], (1, columns)), axis=0)

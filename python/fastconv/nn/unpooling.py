@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from .. import functional as F
+from ._layout import check_array
 from ._trace import active_observer
 from .pooling import Padding, Size, _Window
 from .receptive_field import Geometry
@@ -53,6 +54,7 @@ class MaxUnpool(_Window):
     def __call__(
         self, x: NDArray[Any], indices: NDArray[Any] | None = None, output_size: Sequence[int] | None = None
     ) -> NDArray[Any]:
+        check_array(x)
         observer = active_observer()
         if observer is None:
             return self.forward(x, indices, output_size)
