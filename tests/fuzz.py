@@ -30,7 +30,19 @@ from fastconv._cli.problem import ADAPTIVE_POOLS, OPS, WINDOW_POOLS
 EXTREMES = (0, -1, 1, 2, 3, 7, 2**31, 2**62, -(2**63), 2**63, 2**70, 1.5, "2", None, (), (1,), (2, 2, 2, 2), True)
 NUMBERS = (0.0, -1.0, 0.5, 1.0, 2.0, 1e300, float("nan"), float("inf"), "x", None)
 WORDS = ("same", "valid", "full", "causal", "", "SAME", "mean", "channels_last", "NHWC", b"same", 3)
-DTYPES = (np.float32, np.float64, np.float16, np.int32, np.int64, np.bool_, np.complex64, object, ">f4", "S3")
+DTYPES = (
+    np.float32,
+    np.float64,
+    np.float16,
+    np.int32,
+    np.int64,
+    np.bool_,
+    np.complex64,
+    object,
+    ">f4",
+    "S3",
+    *fuzz_signatures.DTYPES,
+)
 FLOATS = fuzz_signatures.DTYPES
 SIZES = ("stride", "padding", "dilation", "output_padding", "kernel_size", "output_size")
 """Keyword arguments that take sizes; others take a number, a word, a flag or a shape."""

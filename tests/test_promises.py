@@ -232,16 +232,32 @@ def test_floating_point_mode_is_restored(isa):
         assert subnormal * np.float32(0.5) != 0, problem.name
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_subnormals_take_no_slow_path(isa, threads, count):
+    """Arithmetic on float32 has subnormal numbers as zeros, in every thread, which is why they cost nothing."""
+    threads(count)
+    x, w = np.full((2, 8, 12, 12), 1e-40, "f"), np.full((8, 8, 3, 3), 1e-40, "f")
+    one_x, one_w = np.ones_like(x), np.ones_like(w)
+    results = [F.conv2d(x, one_w), F.conv2d(one_x, w), F.conv2d(x, one_w[:, :1], groups=8)]
+    results += [F.conv_transpose2d(x, one_w), *F.conv2d_backward(x[:, :, 2:, 2:], one_x, one_w)[:2]]
+    results += [F.linear(x[..., 0, 0], one_w[..., 0, 0]), F.avg_pool2d(x, 3), F.global_avg_pool(x), F.rms_pool2d(x, 3)]
+    for result in results:
+        assert not result.any()
+
+
 def test_calls_from_many_threads(isa, threads):
     """Every op may run at once in eight Python threads, each with two of its own, and gives the bits it gives alone."""
     threads(2)
-    alone = [(problem, *run(problem, np.float32, "channels_first")) for problem in PROBLEMS]
+    kinds = [(dtype, data_format) for dtype in (*problems.DTYPES, np.float16) for data_format in problems.FORMATS]
+    calls = [(problem, *kinds[i % len(kinds)]) for i, problem in enumerate(PROBLEMS * 2)]
+    alone = [(call, *run(*call)) for call in calls]
     failures = []
 
     def work(turn):
         try:
-            for problem, output, gradients in alone[turn::8] + alone[: turn + 8]:
-                again, own = run(problem, np.float32, "channels_first")
+            for call, output, gradients in alone[turn::8] + alone[: turn + 8]:
+                problem = call[0]
+                again, own = run(*call)
                 tolerance.assert_same_bits(again, output, problem.name)
                 for a, b in zip(own, gradients, strict=True):
                     tolerance.assert_same_bits(a, b, problem.name)

@@ -61,7 +61,7 @@ std::int64_t pool_inputs(const PoolShape& shape) { return shape.axis[0].in * sha
 void check_pool_offsets(const PoolShape& shape, Dtype dtype) {
   if (dtype == Dtype::f64) return;
   std::int64_t furthest = 0;
-  for (const PoolAxis& axis : shape.axis) furthest = furthest * axis.in + std::min(axis.in, reach_of(axis));
+  for (const PoolAxis& axis : shape.axis) furthest = furthest * axis.in + std::min(axis.in, reach_of(axis)) - 1;
   if (furthest >= std::int64_t{1} << 31)
     fail("kernel_size: with indices of float32 or 16-bit arrays a window may span 2**31 positions, got " +
          std::to_string(furthest));

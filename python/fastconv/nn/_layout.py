@@ -29,10 +29,10 @@ def channel_axis(data_format: str) -> int:
     return -1 if data_format == "channels_last" else 1
 
 
-def check_array(x: object) -> None:
+def check_array(x: object, name: str = "x") -> None:
     """Raise ``TypeError`` unless `x` is an array or a tensor, whose shape a layer may then read."""
     if not hasattr(x, "shape"):
-        raise TypeError(f"x: expected a numpy.ndarray, got {type(x).__name__}; pass numpy.asarray(x)")
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(x).__name__}; pass numpy.asarray({name})")
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ._layout import Layer, channel_axis, check_dtype
+from ._layout import Layer, channel_axis, check_array, check_dtype
 
 __all__ = ["Flatten", "Rescaling"]
 
@@ -107,6 +107,7 @@ class Rescaling(Layer):
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient."""
         self._recall()
+        check_array(grad_output, "grad_output")
         return grad_output * self._along_channels(self.scale, grad_output)  # type: ignore[no-any-return]
 
     def _options(self) -> str:

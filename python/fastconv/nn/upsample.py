@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._check import tuple_of_ints
-from ._layout import Layer
+from ._layout import Layer, check_array
 from .receptive_field import Geometry
 
 __all__ = ["Upsample"]
@@ -132,6 +132,7 @@ class Upsample(Layer):
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient: each output's is shared as its value was gathered."""
         shape, axes = self._recall()
+        check_array(grad_output, "grad_output")
         grad = _wide(grad_output)
         for axis, taps in reversed(axes):
             grad = _share_out(grad, axis, taps, shape[axis])
