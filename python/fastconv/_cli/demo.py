@@ -120,9 +120,8 @@ _PICTURES = (
     _Picture(
         "heatmaps.png",
         "Where the network looks",
-        "Two ways to ask which part of a digit the answer comes from. Grad-CAM looks inside: where the second "
-        "convolution responds with what speaks for the answer. Occlusion looks from outside: how much of the "
-        "answer's probability is lost when a square of the picture is covered.",
+        "A square is laid over the picture, here and there, and the network asked again. It is bright where covering "
+        "costs the answer the most: these strokes are what the network goes by.",
     ),
     _Picture(
         "filters-conv1.png",
@@ -249,11 +248,13 @@ def _draw(
     example = int(np.flatnonzero((read == digits.test_labels) & (read == 5))[:1].sum())
     image = as_input(digits.test_images[example : example + 1])
     heat = {
-        "Grad-CAM": visualize.grad_cam(model, image, read[example])[0],
-        "occlusion": visualize.occlusion_map(model, image, read[example], size=5, stride=2)[0],
+        f"covered by {size} x {size}": visualize.occlusion_map(model, image, read[example], size, stride=2)[0]
+        for size in (5, 9)
     }
     figures = {
-        "heatmaps.png": visualize.heatmaps_figure(image[0, 0], heat, f"Why this is a {read[example]}"),
+        "heatmaps.png": visualize.heatmaps_figure(
+            image[0, 0], heat, f"Why this is a {read[example]}", "The brighter, the more is lost."
+        ),
         "filters-conv1.png": visualize.filters_figure(layers["conv1"], "Filters of the first convolution"),
         "filters-conv2.png": visualize.filters_figure(layers["conv2"], "Filters of the second convolution"),
         "feature-maps.png": visualize.feature_maps_figure(model, image, "What LeNet-5 makes of a digit"),

@@ -22,14 +22,20 @@ RECORD = "run.json"
 _STYLE = """
 body { margin: 0 auto; max-width: 60rem; padding: 2rem 1.25rem 4rem; color: #1f2933; background: #fff;
        font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .25rem; } h2 { font-size: 1.3rem; margin: 2.75rem 0 .25rem; } p {
-margin: .4rem 0 1rem; max-width: 46rem; } .lead { color: #52606d; margin-top: 0; } .facts { display: flex; flex-wrap:
-wrap; gap: .75rem; margin: 1.5rem 0; padding: 0; list-style: none; } .facts li { flex: 1 1 10rem; background: #f1f5f9;
-border-radius: .5rem; padding: .75rem 1rem; } .facts b { display: block; font-size: 1.5rem; line-height: 1.3; } img {
-display: block; max-width: 100%; height: auto; } pre { background: #f1f5f9; border-radius: .5rem; padding: .9rem 1rem;
-overflow-x: auto; font-size: .82rem; line-height: 1.45; } table { border-collapse: collapse; font-variant-numeric:
-tabular-nums; } th, td { text-align: right; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid #e4e7eb; } summary
-{ cursor: pointer; color: #2166ac; margin: .5rem 0; } footer { margin-top: 3rem; color: #66788a; font-size: .88rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .25rem; }
+h2 { font-size: 1.3rem; margin: 2.75rem 0 .25rem; }
+p { margin: .4rem 0 1rem; max-width: 46rem; }
+.lead { color: #52606d; margin-top: 0; }
+.facts { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.5rem 0; padding: 0; list-style: none; }
+.facts li { flex: 1 1 10rem; background: #f1f5f9; border-radius: .5rem; padding: .75rem 1rem; }
+.facts b { display: block; font-size: 1.5rem; line-height: 1.3; }
+img { display: block; max-width: 100%; height: auto; }
+pre { background: #f1f5f9; border-radius: .5rem; padding: .9rem 1rem; overflow-x: auto;
+      font-size: .82rem; line-height: 1.45; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid #e4e7eb; }
+summary { cursor: pointer; color: #2166ac; margin: .5rem 0; }
+footer { margin-top: 3rem; color: #66788a; font-size: .88rem; }
 """
 
 

@@ -13,8 +13,7 @@ Images = NDArray[np.float32]
 
 
 def rise_and_fall(optimizer: optim.Optimizer, steps: int, warmup: float = 0.15) -> optim.LRScheduler:
-    """Return a schedule for a training of so many batches: a linear rise to the base rate, then half a cosine down to
-    0.
+    """Return a schedule by batches: a linear rise to the base rate, then half a cosine down to 0.
 
     Parameters
     ----------

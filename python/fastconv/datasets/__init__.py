@@ -9,6 +9,7 @@ from .digits import DigitSplit, digits_8x8, fashion_mnist, find_mnist, load_digi
 from .galaxies import Galaxies, galaxy_zoo
 from .pictures import ImageFolder, cifar10, image_folder
 from .split import ImageSplit
+from .stand_ins import digits_on_photographs, drawn_galaxies
 
 __all__ = [
     "DigitSplit",
@@ -18,6 +19,8 @@ __all__ = [
     "augment",
     "cifar10",
     "digits_8x8",
+    "digits_on_photographs",
+    "drawn_galaxies",
     "fashion_mnist",
     "find_mnist",
     "galaxy_zoo",

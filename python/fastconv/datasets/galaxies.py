@@ -15,14 +15,15 @@ from .._extras import require
 from ..models.galaxy import GALAXY_QUESTIONS
 from .split import find_folder, where
 
-__all__ = ["Galaxies", "galaxy_zoo"]
+__all__ = ["ANSWERS", "PICTURES", "TABLE", "Galaxies", "galaxy_zoo"]
 
-_ANSWERS = tuple(
+ANSWERS = tuple(
     f"Class{question}.{answer}"
     for question, (count, _) in enumerate(GALAXY_QUESTIONS, 1)
     for answer in range(1, count + 1)
 )
-_TABLE = "training_solutions_rev1.csv"
+TABLE, PICTURES = "training_solutions_rev1.csv", "images_training_rev1"
+"""The challenge's names of its table and of the folder with the pictures."""
 _CROP, _REDUCTION = 207, 3
 
 
@@ -65,31 +66,31 @@ def galaxy_zoo(
         If Pillow is not installed.
     """
     pillow = require("PIL.Image", purpose="reading pictures", extra="datasets", package="pillow")
-    folder = find_folder(directory, (".", "galaxy-zoo"), [(_TABLE,)])
+    folder = find_folder(directory, (".", "galaxy-zoo"), [(TABLE,)])
     if folder is None:
         raise FileNotFoundError(
-            f"directory: {_TABLE} is not in {where(directory)}; it and images_training_rev1.zip are on the page of the "
+            f"directory: {TABLE} is not in {where(directory)}; it and images_training_rev1.zip are on the page of the "
             "Galaxy Zoo challenge, www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge"
         )
-    ids, answers = _read_table(folder / _TABLE, None if limit is None else integer(limit, "limit", 1))
+    ids, answers = _read_table(folder / TABLE, None if limit is None else integer(limit, "limit", 1))
     images = []
     for number in ids:
-        path = folder / "images_training_rev1" / f"{number}.jpg"
+        path = folder / PICTURES / f"{number}.jpg"
         if not path.is_file():
-            raise FileNotFoundError(f"directory: {_TABLE} names galaxy {number}, but there is no {path}")
+            raise FileNotFoundError(f"directory: {TABLE} names galaxy {number}, but there is no {path}")
         with pillow.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))
         images.append(_reduce(pixels) if reduced else pixels)
-    return Galaxies(np.stack(images), answers, ids, _ANSWERS)
+    return Galaxies(np.stack(images), answers, ids, ANSWERS)
 
 
 def _read_table(path: Path, limit: int | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     with open(path, newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
-        if tuple(header) != ("GalaxyID", *_ANSWERS):
+        if tuple(header) != ("GalaxyID", *ANSWERS):
             raise ValueError(
-                f"directory: {path} is not the challenge's table: expected GalaxyID and {len(_ANSWERS)} answers"
+                f"directory: {path} is not the challenge's table: expected GalaxyID and {len(ANSWERS)} answers"
             )
         rows = [row for _, row in zip(range(limit if limit is not None else 10**9), reader, strict=False)]
     try:
@@ -97,8 +98,8 @@ def _read_table(path: Path, limit: int | None) -> tuple[NDArray[np.int64], NDArr
         answers = np.array([[float(value) for value in row[1:]] for row in rows], np.float32).reshape(len(rows), -1)
     except (ValueError, IndexError) as error:
         raise ValueError(f"directory: {path} is damaged: {error}") from None
-    if not len(rows) or answers.shape[1] != len(_ANSWERS):
-        raise ValueError(f"directory: {path} is damaged: expected rows of {1 + len(_ANSWERS)} numbers")
+    if not len(rows) or answers.shape[1] != len(ANSWERS):
+        raise ValueError(f"directory: {path} is damaged: expected rows of {1 + len(ANSWERS)} numbers")
     return ids, answers
 
 
