@@ -11,6 +11,35 @@
 
 namespace fastconv {
 
+namespace {
+
+// Whether the arguments of a call are NumPy's own arrays of one dtype, float32 or float64 in the machine's byte order,
+// whose elements the engine can step through; None where the name is optional. Python's checks of the same take several
+// times a small kernel's time, and name what is wrong where this says no.
+bool are_plain(const py::dict& named, const py::set& optional) {
+  static const py::handle kDtypes[] = {py::dtype::of<float>().release(), py::dtype::of<double>().release()};
+  const py::detail::npy_api& numpy = py::detail::npy_api::get();
+  const PyObject* dtype = nullptr;
+  for (const auto& [name, value] : named) {
+    if (value.is_none()) {
+      if (!optional.contains(name)) return false;
+      continue;
+    }
+    if (reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) != reinterpret_cast<PyObject*>(numpy.PyArray_Type_))
+      return false;
+    const auto* array = py::detail::array_proxy(value.ptr());
+    if (dtype == nullptr) dtype = array->descr;
+    if (array->descr != dtype || (dtype != kDtypes[0].ptr() && dtype != kDtypes[1].ptr())) return false;
+    if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
+    const py::ssize_t item = dtype == kDtypes[0].ptr() ? sizeof(float) : sizeof(double);
+    for (int i = 0; i < array->nd; ++i)
+      if (array->strides[i] % item != 0) return false;
+  }
+  return dtype != nullptr;
+}
+
+}  // namespace
+
 void bind_runtime(py::module_& module) {
   module.def("get_num_threads", &get_num_threads);
   module.def("set_num_threads", &set_num_threads, py::arg("count"));
@@ -34,6 +63,7 @@ void bind_runtime(py::module_& module) {
       "force_kernel", [](const std::optional<std::string>& name) { force_kernel(name.value_or("")); }, py::arg("name"));
   module.def("kernel_counts", &kernel_counts);
   module.def("reset_kernel_counts", &reset_kernel_counts);
+  module.def("are_plain", &are_plain);
   module.def("output_size", [](std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation,
                                std::int64_t before, std::int64_t after, bool ceil_mode) {
     if (stride < 1) fail("stride: must be at least 1");

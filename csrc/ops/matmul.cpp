@@ -50,12 +50,12 @@ class Product {
   };
 
   // Calls body(block) for every block of at most rows x columns, whose columns are multiples of `unit`; smaller blocks
-  // of columns where there would be too few for the threads.
+  // of columns where there would be too few for several threads.
   template <class Body>
   void for_blocks(std::int64_t rows, std::int64_t columns, std::int64_t unit, Body&& body) {
     const std::int64_t row_blocks = ceil_div(p_.rows, rows), threads = get_num_threads();
     const std::int64_t height = ceil_div(p_.rows, row_blocks);
-    while (columns > unit && row_blocks * ceil_div(p_.columns, columns) < 4 * threads)
+    while (threads > 1 && columns > unit && row_blocks * ceil_div(p_.columns, columns) < 4 * threads)
       columns = ceil_div(columns / 2, unit) * unit;
     const std::int64_t column_blocks = ceil_div(p_.columns, columns);
     // Each number of b costs a few nanoseconds to fetch or pack, besides what is done with it.

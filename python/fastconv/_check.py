@@ -28,10 +28,14 @@ _CHANNELS_LAST = {"channels_last", "NLC", "NWC", "NHWC", "NDHWC"}
 _LARGEST = 2**40
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise ``ValueError(message)`` unless `condition` holds."""
+def require(condition: bool, message: str | Callable[[], str]) -> None:
+    """Raise ``ValueError`` unless `condition` holds.
+
+    A message made by a function is made only where it is needed: most checks pass, and formatting shapes costs a small
+    call more than its kernel.
+    """
     if not condition:
-        raise ValueError(message)
+        raise ValueError(message if isinstance(message, str) else message())
 
 
 # What a cache may look up: at the top, where it tells types apart, and inside a tuple, where True and 1 are one key.
@@ -167,6 +171,8 @@ def as_arrays(**named: object) -> tuple[Any, ...]:
     TypeError
         Not an array, an unsupported dtype, or mixed dtypes.
     """
+    if _core.are_plain(named, _OPTIONAL):  # as they mostly are: nothing to convert or to refuse
+        return (*named.values(), _identity)
     arrays: list[Array | None] = []
     first: tuple[str, np.dtype[Any]] | None = None
     tensor_came = False
@@ -229,8 +235,10 @@ def integer(value: object, name: str, minimum: int) -> int:
     number = int(value)
     require(
         minimum <= number <= _LARGEST,
-        f"{name}: got {number}, expected {'at least' if number < minimum else 'less than'} "
-        f"{minimum if number < minimum else _LARGEST}",
+        lambda: (
+            f"{name}: got {number}, expected {'at least' if number < minimum else 'less than'} "
+            f"{minimum if number < minimum else _LARGEST}"
+        ),
     )
     return number
 
@@ -241,7 +249,7 @@ def tuple_of_ints(value: object, n: int, name: str, minimum: int) -> tuple[int, 
         value = value.tolist()
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         items = list(value)
-        require(len(items) == n, f"{name}: got {value!r}, expected an int or a tuple of {n} ints")
+        require(len(items) == n, lambda: f"{name}: got {value!r}, expected an int or a tuple of {n} ints")
         return tuple(integer(item, name, minimum) for item in items)
     return (integer(value, name, minimum),) * n
 
@@ -261,7 +269,7 @@ def number(value: object, name: str) -> float:
 def spatial_shape(x: Array, n: int, name: str, last: bool) -> tuple[int, ...]:
     """The spatial sizes of a batch of images of `n` spatial dimensions; ``ValueError`` for another rank."""
     layout = "(N, *spatial, C)" if last else "(N, C, *spatial)"
-    require(x.ndim == n + 2, f"{name}: expected {n + 2} dimensions {layout}, got shape {x.shape}")
+    require(x.ndim == n + 2, lambda: f"{name}: expected {n + 2} dimensions {layout}, got shape {x.shape}")
     return tuple(x.shape[1:-1] if last else x.shape[2:])
 
 
@@ -299,7 +307,7 @@ def pads(
         causal = ', "causal"' if n == 1 else ""
         raise ValueError(f'padding: got {padding!r}, expected ints, pairs, "valid", "same", "full"{causal}')
     if isinstance(padding, Sequence | np.ndarray) and any(isinstance(p, Sequence | np.ndarray) for p in padding):
-        require(len(padding) == n, f"padding: got {padding!r}, expected {n} pairs (before, after)")
+        require(len(padding) == n, lambda: f"padding: got {padding!r}, expected {n} pairs (before, after)")
         pairs = tuple(tuple_of_ints(pair, 2, "padding", 0) for pair in padding)
         return tuple((before, after) for before, after in pairs)
     return tuple((p, p) for p in tuple_of_ints(padding, n, "padding", 0))
@@ -317,7 +325,9 @@ def output_sizes(
 ) -> tuple[int, ...]:
     """Window positions per dimension; ``ValueError`` where a window does not fit the padded input."""
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
-    require(max(reach) <= _LARGEST, f"dilation: {tuple(dilation)} makes a window of {reach}, longer than any array")
+    require(
+        max(reach) <= _LARGEST, lambda: f"dilation: {tuple(dilation)} makes a window of {reach}, longer than any array"
+    )
     result = tuple(
         int(_core.output_size(size, k, s, d, before, after, ceil_mode))
         for size, k, s, d, (before, after) in zip(sizes, kernel, stride, dilation, padding, strict=True)
@@ -325,7 +335,7 @@ def output_sizes(
     padded = tuple(size + before + after for size, (before, after) in zip(sizes, padding, strict=True))
     require(
         all(size > 0 for size in result),
-        f"{name}: a window of {reach} (dilation included) is larger than the padded input {padded}",
+        lambda: f"{name}: a window of {reach} (dilation included) is larger than the padded input {padded}",
     )
     return result
 

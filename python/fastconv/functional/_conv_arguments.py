@@ -76,28 +76,35 @@ def geometry(
     last = _check.channels_last(data_format)
     sizes = _check.spatial_shape(x, n, "x", last)
     layout = "(C_in, C_out/groups, *kernel)" if transposed else "(C_out, C_in/groups, *kernel)"
-    _check.require(weight.ndim == n + 2, f"weight: expected {n + 2} dimensions {layout}, got shape {weight.shape}")
+    _check.require(
+        weight.ndim == n + 2, lambda: f"weight: expected {n + 2} dimensions {layout}, got shape {weight.shape}"
+    )
     kernel = tuple(weight.shape[2:])
-    _check.require(min(kernel) > 0, f"weight: got shape {weight.shape}, expected at least one tap in each dimension")
+    _check.require(
+        min(kernel) > 0, lambda: f"weight: got shape {weight.shape}, expected at least one tap in each dimension"
+    )
     strides = _check.tuple_of_ints(stride, n, "stride", 1)
     dilations = _check.tuple_of_ints(dilation, n, "dilation", 1)
     pads = _check.pads(padding, n, sizes, kernel, strides, dilations)
     _check_mode(padding_mode, pads, sizes)
     count = _check.integer(groups, "groups", 1)
     channels = _check.channels(x, last)
-    _check.require(channels % count == 0, f"groups: {count} does not divide the {channels} input channels")
+    _check.require(channels % count == 0, lambda: f"groups: {count} does not divide the {channels} input channels")
     expected = channels if transposed else channels // count
     hint = ""
     if not last and x.shape[-1] == expected * (1 if transposed else count) != channels:
         hint = '; the last axis fits: is this data_format="channels_last"?'
     _check.require(
         weight.shape[0 if transposed else 1] == expected,
-        f"weight: got shape {weight.shape} {layout} for x with {channels} channels and groups={count}, expected "
-        f"{expected} on axis {0 if transposed else 1}{hint}",
+        lambda: (
+            f"weight: got shape {weight.shape} {layout} for x with {channels} channels and groups={count}, expected "
+            f"{expected} on axis {0 if transposed else 1}{hint}"
+        ),
     )
     if not transposed:
         _check.require(
-            weight.shape[0] % count == 0, f"groups: {count} does not divide the {weight.shape[0]} output channels"
+            weight.shape[0] % count == 0,
+            lambda: f"groups: {count} does not divide the {weight.shape[0]} output channels",
         )
     return Geometry(kernel, strides, pads, dilations, count, str(padding_mode), last)
 
@@ -114,7 +121,7 @@ def conv_geometry(
 
 def _check_mode(padding_mode: object, pads: Pads, sizes: tuple[int, ...]) -> None:
     _check.require(
-        padding_mode in PADDING_MODES, f"padding_mode: got {padding_mode!r}, expected one of {PADDING_MODES}"
+        padding_mode in PADDING_MODES, lambda: f"padding_mode: got {padding_mode!r}, expected one of {PADDING_MODES}"
     )
     if padding_mode == "zeros":
         return
@@ -130,7 +137,7 @@ def _check_mode(padding_mode: object, pads: Pads, sizes: tuple[int, ...]) -> Non
 def checked_bias(bias: Array | None, length: int) -> Array | None:
     if bias is None:
         return None
-    _check.require(bias.shape == (length,), f"bias: got shape {bias.shape}, expected ({length},)")
+    _check.require(bias.shape == (length,), lambda: f"bias: got shape {bias.shape}, expected ({length},)")
     return np.ascontiguousarray(bias)
 
 
@@ -142,7 +149,9 @@ def checked_out(out: Array | None, shape: tuple[int, ...], unbatched: bool, *inp
     """A caller's result array, checked; a fresh one where it overlaps an input or the engine cannot step through it."""
     if out is None:
         return None
-    _check.require(out.shape == (shape[1:] if unbatched else shape), f"out: got shape {out.shape}, expected {shape}")
+    _check.require(
+        out.shape == (shape[1:] if unbatched else shape), lambda: f"out: got shape {out.shape}, expected {shape}"
+    )
     _check.require(out.flags.writeable, "out: is read-only")
     _check.require(
         all(stride != 0 or size < 2 for stride, size in zip(out.strides, out.shape, strict=True)),
@@ -160,7 +169,7 @@ def checked_activation(activation: object) -> tuple[str | None, float]:
     if not isinstance(activation, str):
         raise TypeError(f"activation: expected None or a str, got {activation!r}")
     names = tuple(_ACTIVATIONS)
-    _check.require(activation in names, f"activation: got {activation!r}, expected one of {names}")
+    _check.require(activation in names, lambda: f"activation: got {activation!r}, expected one of {names}")
     return activation, _ACTIVATIONS[activation]
 
 

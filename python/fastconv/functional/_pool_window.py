@@ -42,11 +42,13 @@ def as_batch(x: Array, n: int, name: str, last: bool) -> tuple[Array, bool]:
     """`x` as a batch, and whether it was one already."""
     require(
         x.ndim in (n + 1, n + 2),
-        f"{name}: expected {n + 2} dimensions {layout(n, last)}, or {n + 1} without the batch, got shape {x.shape}",
+        lambda: (
+            f"{name}: expected {n + 2} dimensions {layout(n, last)}, or {n + 1} without the batch, got shape {x.shape}"
+        ),
     )
     batched = x.ndim == n + 2
     batch = x if batched else x[None]
-    require(channels(batch, last) > 0, f"{name}: has no channels, got shape {x.shape}")
+    require(channels(batch, last) > 0, lambda: f"{name}: has no channels, got shape {x.shape}")
     return batch, batched
 
 
@@ -68,7 +70,7 @@ def full_shape(input_shape: object, n: int, last: bool) -> tuple[tuple[int, ...]
     shape = as_shape(input_shape)
     require(
         len(shape) in (n + 1, n + 2),
-        f"input_shape: expected {n + 2} sizes {layout(n, last)}, or {n + 1} without the batch, got {shape}",
+        lambda: f"input_shape: expected {n + 2} sizes {layout(n, last)}, or {n + 1} without the batch, got {shape}",
     )
     return (shape, True) if len(shape) == n + 2 else ((1, *shape), False)
 
@@ -231,14 +233,16 @@ def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Se
     batch, batched = as_batch(gradient, n, "grad_output", last)
     require(
         len(shape) == gradient.ndim,
-        f"input_shape: expected {gradient.ndim} sizes, as many as grad_output has axes, got {shape}",
+        lambda: f"input_shape: expected {gradient.ndim} sizes, as many as grad_output has axes, got {shape}",
     )
     places = as_indices(indices, gradient.shape)
     full = shape if batched else (1, *shape)
     channel = -1 if last else 1
     require(
         full[0] == batch.shape[0] and full[channel] == batch.shape[channel],
-        f"input_shape: got {shape}, expected the batch and channels of grad_output, whose shape is {gradient.shape}",
+        lambda: (
+            f"input_shape: got {shape}, expected the batch and channels of grad_output, whose shape is {gradient.shape}"
+        ),
     )
     result = _core.pool_backward_from_indices(batch, places if batched else places[None], full, last)
     final: Array = restore(result if batched else result[0])
@@ -248,13 +252,17 @@ def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Se
 def global_input(x: Array, data_format: str) -> tuple[Array, bool, Restore]:
     array, restore = as_arrays(x=x)
     last = channels_last(data_format)
-    require(3 <= array.ndim <= 5, f"x: expected 3 to 5 dimensions {layout(None, last)}, got shape {array.shape}")
-    require(math.prod(spatial_sizes(array.shape, last)) > 0, f"x: has no spatial positions, got shape {array.shape}")
+    require(
+        3 <= array.ndim <= 5, lambda: f"x: expected 3 to 5 dimensions {layout(None, last)}, got shape {array.shape}"
+    )
+    require(
+        math.prod(spatial_sizes(array.shape, last)) > 0, lambda: f"x: has no spatial positions, got shape {array.shape}"
+    )
     return array, last, restore
 
 
 def global_shape(gradient: Array, input_shape: object, last: bool) -> tuple[int, ...]:
     shape = as_shape(input_shape)
-    require(3 <= len(shape) <= 5, f"input_shape: expected 3 to 5 sizes {layout(None, last)}, got {shape}")
+    require(3 <= len(shape) <= 5, lambda: f"input_shape: expected 3 to 5 sizes {layout(None, last)}, got {shape}")
     same_shape(gradient, (shape[0], shape[-1 if last else 1]), "grad_output")
     return shape

@@ -332,7 +332,10 @@ def _axis(x: Array, name: str, axis: object) -> int:
     if isinstance(axis, bool) or not isinstance(axis, Integral):
         raise TypeError(f"axis: expected an int, got {axis!r}")
     axes = max(x.ndim, 1)  # a single number counts as an axis of one entry, as in PyTorch
-    require(-axes <= int(axis) < axes, f"axis: got {axis}, expected -{axes} to {axes - 1} for {name}'s shape {x.shape}")
+    require(
+        -axes <= int(axis) < axes,
+        lambda: f"axis: got {axis}, expected -{axes} to {axes - 1} for {name}'s shape {x.shape}",
+    )
     return int(axis) % axes
 
 

@@ -45,7 +45,9 @@ def _output_size(output_size: object, sizes: tuple[int, ...]) -> tuple[int, ...]
     if not isinstance(output_size, Sequence | np.ndarray) or isinstance(output_size, str):
         return (integer(output_size, "output_size", 1),) * n
     items = list(output_size)
-    require(len(items) == n, f"output_size: got {output_size!r}, expected an int or a tuple of {n} ints or None")
+    require(
+        len(items) == n, lambda: f"output_size: got {output_size!r}, expected an int or a tuple of {n} ints or None"
+    )
     return tuple(
         size if item is None else integer(item, "output_size", 1) for item, size in zip(items, sizes, strict=True)
     )
@@ -56,7 +58,7 @@ def _forward(n: int, x: Array, output_size: OutputSize, maximum: bool, return_in
     last = channels_last(data_format)
     batch, batched = as_batch(array, n, "x", last)
     sizes = spatial_sizes(batch.shape, last)
-    require(min(sizes) > 0, f"x: has no spatial positions, got shape {array.shape}")
+    require(min(sizes) > 0, lambda: f"x: has no spatial positions, got shape {array.shape}")
     out = _output_size(output_size, sizes)
     result = _core.adaptive_pool(batch, out, maximum, last, flag(return_indices, "return_indices"))
     return unbatch(result, batched, restore)
@@ -66,14 +68,18 @@ def _avg_backward(n: int, grad_output: Array, input_shape: Sequence[int], data_f
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     full, batched = full_shape(input_shape, n, last)
-    require(min(spatial_sizes(full, last)) > 0, f"input_shape: has no spatial positions, got {tuple(input_shape)}")
+    require(
+        min(spatial_sizes(full, last)) > 0, lambda: f"input_shape: has no spatial positions, got {tuple(input_shape)}"
+    )
     require(
         gradient.ndim == n + 1 + batched,
-        f"grad_output: expected as many dimensions as input_shape {tuple(input_shape)}, got shape {gradient.shape}",
+        lambda: (
+            f"grad_output: expected as many dimensions as input_shape {tuple(input_shape)}, got shape {gradient.shape}"
+        ),
     )
     batch, _ = as_batch(gradient, n, "grad_output", last)
     out = spatial_sizes(batch.shape, last)
-    require(min(out) > 0, f"grad_output: has no spatial positions, got shape {gradient.shape}")
+    require(min(out) > 0, lambda: f"grad_output: has no spatial positions, got shape {gradient.shape}")
     same_shape(batch, (full[0], *out, full[-1]) if last else (full[0], full[1], *out), "grad_output")
     return unbatch(_core.adaptive_avg_pool_backward(batch, full, last), batched, restore)
 

@@ -30,7 +30,10 @@ __all__ += ["conv_transpose1d_backward", "conv_transpose2d_backward", "conv_tran
 def _only_zeros(padding_mode: object) -> None:
     _check.require(
         padding_mode == "zeros",
-        f'padding_mode: got {padding_mode!r}, expected "zeros" for a transposed convolution: its padding is not read',
+        lambda: (
+            f'padding_mode: got {padding_mode!r}, expected "zeros" for a transposed convolution: '
+            "its padding is not read"
+        ),
     )
 
 
@@ -52,7 +55,7 @@ def _transposed_geometry(
     if isinstance(padding, str):
         _check.require(
             padding == "valid",
-            f'padding: got {padding!r}, expected ints, pairs or "valid" for a transposed convolution',
+            lambda: f'padding: got {padding!r}, expected ints, pairs or "valid" for a transposed convolution',
         )
     g = geometry(
         n, Shaped(x_shape), Shaped(weight_shape), stride, padding, dilation, groups, data_format, transposed=True
@@ -67,7 +70,7 @@ def _transposed_geometry(
             spatial, g.kernel, g.stride, g.dilation, g.padding, extra, strict=True
         )
     )
-    _check.require(min(size) > 0, f"padding: {g.padding} leaves no output, the output size would be {size}")
+    _check.require(min(size) > 0, lambda: f"padding: {g.padding} leaves no output, the output size would be {size}")
     pads = tuple((before, after - e) for (before, after), e in zip(g.padding, extra, strict=True))
     return Geometry(g.kernel, g.stride, pads, g.dilation, g.groups, g.mode, g.last), size
 

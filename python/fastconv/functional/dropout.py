@@ -26,7 +26,7 @@ __all__ = [
 
 def _probability(p: object) -> float:
     value = number(p, "p")
-    require(0 <= value <= 1, f"p: got {p!r}, expected a probability between 0 and 1")
+    require(0 <= value <= 1, lambda: f"p: got {p!r}, expected a probability between 0 and 1")
     return value
 
 
@@ -35,7 +35,7 @@ def _seed(seed: object) -> int:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"seed: expected an int or None, got {seed!r}")
-    require(0 <= int(seed) < 2**64, f"seed: got {seed}, expected 0 to 2**64 - 1")
+    require(0 <= int(seed) < 2**64, lambda: f"seed: got {seed}, expected 0 to 2**64 - 1")
     return int(seed)
 
 
@@ -50,7 +50,7 @@ def _noise_shape(noise_shape: object, x: Array) -> tuple[int, ...]:
     fits = len(noise_shape) == x.ndim and all(
         size in (None, 1, full) for size, full in zip(noise_shape, x.shape, strict=True)
     )
-    require(fits, f"noise_shape: got {tuple(noise_shape)}, expected 1 or x's size on each axis of {x.shape}")
+    require(fits, lambda: f"noise_shape: got {tuple(noise_shape)}, expected 1 or x's size on each axis of {x.shape}")
     return tuple(full if size is None else int(size) for size, full in zip(noise_shape, x.shape, strict=True))
 
 
@@ -68,7 +68,7 @@ def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int 
         layout = "(N, *spatial, C)" if last else "(N, C, *spatial)"
         require(
             array.ndim in (n + 1, n + 2),
-            f"x: expected {n + 2} dimensions {layout}, or {n + 1} without N, got shape {array.shape}",
+            lambda: f"x: expected {n + 2} dimensions {layout}, or {n + 1} without N, got shape {array.shape}",
         )
         samples, unit = array.shape[: array.ndim - n - 1], (1,) * n
         noise = (*samples, *unit, array.shape[-1]) if last else (*samples, array.shape[len(samples)], *unit)
@@ -86,7 +86,9 @@ def _drop_backward(grad_output: Any, mask: Any, p: object, data_format: object) 
     if keep.dtype != np.bool_:
         raise TypeError(f"mask: expected bool, got {keep.dtype}")
     fits = keep.ndim == gradient.ndim and all(m in (1, g) for m, g in zip(keep.shape, gradient.shape, strict=True))
-    require(fits, f"mask: got shape {keep.shape}, expected 1 or grad_output's size on each axis of {gradient.shape}")
+    require(
+        fits, lambda: f"mask: got shape {keep.shape}, expected 1 or grad_output's size on each axis of {gradient.shape}"
+    )
     return restore(_apply(gradient, keep, _probability(p)))
 
 
@@ -226,7 +228,9 @@ def _channels_backward(grad_output: Any, mask: Any, p: object, data_format: obje
     gradient = _drop_backward(grad_output, mask, p, data_format)
     require(
         gradient.ndim in (n + 1, n + 2),
-        f"grad_output: expected {n + 2} dimensions, or {n + 1} of one sample, got shape {tuple(gradient.shape)}",
+        lambda: (
+            f"grad_output: expected {n + 2} dimensions, or {n + 1} of one sample, got shape {tuple(gradient.shape)}"
+        ),
     )
     return gradient
 

@@ -22,11 +22,14 @@ def _as_image(x: Array) -> Array:
 
 
 def _features(x: Array, weight: Array) -> None:
-    _check.require(x.ndim >= 1, f"x: expected at least 1 dimension (..., in_features), got shape {x.shape}")
-    _check.require(weight.ndim == 2, f"weight: expected shape (out_features, in_features), got {weight.shape}")
+    _check.require(x.ndim >= 1, lambda: f"x: expected at least 1 dimension (..., in_features), got shape {x.shape}")
+    _check.require(weight.ndim == 2, lambda: f"weight: expected shape (out_features, in_features), got {weight.shape}")
     _check.require(
         weight.shape[1] == x.shape[-1],
-        f"weight: got shape {weight.shape}, expected in_features {x.shape[-1]} on axis 1, the last axis of x {x.shape}",
+        lambda: (
+            f"weight: got shape {weight.shape}, expected in_features {x.shape[-1]} on axis 1, "
+            f"the last axis of x {x.shape}"
+        ),
     )
 
 
@@ -59,7 +62,7 @@ def linear(x: Any, weight: Any, bias: Any = None, *, data_format: str = "channel
     _features(x, weight)
     outputs = weight.shape[0]
     if bias is not None:
-        _check.require(bias.shape == (outputs,), f"bias: got shape {bias.shape}, expected ({outputs},)")
+        _check.require(bias.shape == (outputs,), lambda: f"bias: got shape {bias.shape}, expected ({outputs},)")
         bias = np.ascontiguousarray(bias)
     if x.size == 0 or outputs == 0:
         y = np.zeros((*x.shape[:-1], outputs), x.dtype)

@@ -149,7 +149,7 @@ def _broadcast(array: Array | None, shape: tuple[int, ...], name: str) -> Array 
         return array
     extra = len(shape) - array.ndim
     fits = extra >= 0 and all(own in (1, size) for own, size in zip(array.shape, shape[extra:], strict=True))
-    require(fits, f"{name}: got shape {array.shape}, expected one that broadcasts to y's {shape}")
+    require(fits, lambda: f"{name}: got shape {array.shape}, expected one that broadcasts to y's {shape}")
     return np.broadcast_to(array, shape)
 
 

@@ -78,9 +78,12 @@ def check_running(mean: Array | None, var: Array | None, needed: str | None, upd
     """Both running arrays or neither; `needed` says when they must be there; writable where they are updated."""
     require(
         (mean is None) == (var is None),
-        f"running_{'mean' if mean is None else 'var'}: got None, expected both running arrays or neither",
+        lambda: f"running_{'mean' if mean is None else 'var'}: got None, expected both running arrays or neither",
     )
-    require(needed is None or mean is not None, f"running_mean: got None, expected the statistics to use when {needed}")
+    require(
+        needed is None or mean is not None,
+        lambda: f"running_mean: got None, expected the statistics to use when {needed}",
+    )
     for array, name in ((mean, "running_mean"), (var, "running_var")):
         require(
             not update or array is None or array.flags.writeable,
@@ -99,7 +102,7 @@ def _batch(x: Array) -> Array:
     """The array with its channel axis, if it may be one of images; ``(0,)`` counts as no samples of no channels."""
     if x.shape == (0,):
         return x.reshape(0, 0)
-    require(2 <= x.ndim <= 5, f"x: expected (N, C) or 1 to 3 spatial dimensions more, got shape {x.shape}")
+    require(2 <= x.ndim <= 5, lambda: f"x: expected (N, C) or 1 to 3 spatial dimensions more, got shape {x.shape}")
     return x
 
 
@@ -163,8 +166,8 @@ def batch_norm(
     last = channels_last(data_format)
     training = flag(training, "training")
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
-    require(eps >= 0, f"eps: got {eps}, expected at least 0")
-    require(eps > 0 or not training, f"eps: got {eps}, expected more than 0 when training")
+    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    require(eps > 0 or not training, lambda: f"eps: got {eps}, expected more than 0 when training")
     array, mean, var, scale, shift, restore = as_arrays(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
@@ -178,7 +181,7 @@ def batch_norm(
         values = array.size // count if count else 0
         require(
             values != 1 or count == 0,
-            f"x: expected more than 1 value per channel when training, got shape {array.shape}",
+            lambda: f"x: expected more than 1 value per channel when training, got shape {array.shape}",
         )
         batch_mean, batch_var = _core.batch_statistics(array, last, rows, False)
         if mean is not None and values > 1:

@@ -41,7 +41,7 @@ Norm = int | float
 
 def _norm(norm_type: object) -> float:
     norm = number(norm_type, "norm_type")
-    require(norm != 0 and not np.isnan(norm), f"norm_type: got {norm_type!r}, expected a number other than 0")
+    require(norm != 0 and not np.isnan(norm), lambda: f"norm_type: got {norm_type!r}, expected a number other than 0")
     return norm
 
 

@@ -68,7 +68,7 @@ def _normalized_shape(value: object, x: Array) -> tuple[int, ...]:
     require(len(shape) > 0, "normalized_shape: got (), expected at least one axis")
     require(
         len(shape) <= x.ndim and x.shape[x.ndim - len(shape) :] == shape,
-        f"normalized_shape: got {shape}, expected the last axes of x's shape {x.shape}",
+        lambda: f"normalized_shape: got {shape}, expected the last axes of x's shape {x.shape}",
     )
     return shape
 
@@ -183,7 +183,7 @@ def layer_norm_backward(
     same_shape(gradient, array.shape, "grad_output")
     require(
         center.ndim < array.ndim and center.shape == array.shape[: center.ndim],
-        f"mean: got shape {center.shape}, expected the first axes of x's shape {array.shape}",
+        lambda: f"mean: got shape {center.shape}, expected the first axes of x's shape {array.shape}",
     )
     same_shape(scale, center.shape, "invstd")
     shape = array.shape[center.ndim :]
@@ -226,9 +226,9 @@ def _groups_backward(
 
 def _groups(x: Array, last: bool, num_groups: object) -> tuple[int, int]:
     """The numbers of channels and of groups."""
-    require(x.ndim >= 2, f"x: expected (N, C) or spatial dimensions more, got shape {x.shape}")
+    require(x.ndim >= 2, lambda: f"x: expected (N, C) or spatial dimensions more, got shape {x.shape}")
     count, groups = channels(x, last), integer(num_groups, "num_groups", 1)
-    require(count % groups == 0, f"num_groups: got {groups}, expected a divisor of the {count} channels")
+    require(count % groups == 0, lambda: f"num_groups: got {groups}, expected a divisor of the {count} channels")
     return count, groups
 
 
@@ -287,7 +287,7 @@ def group_norm(
     check_channels(count, weight=scale, bias=shift)
     require(
         array.size != groups,
-        f"x: expected more than 1 value per channel, got shape {array.shape} and {groups} groups",
+        lambda: f"x: expected more than 1 value per channel, got shape {array.shape} and {groups} groups",
     )
     if array.ndim == 2:
         y, mean, invstd = _normalise_rows(array, groups, count // groups, (array.shape[0], groups), eps, scale, shift)
@@ -344,7 +344,9 @@ def group_norm_backward(
     array, gradient, center, scale, factor, restore = as_arrays(
         x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
-    require(center.ndim == 2 and center.shape[1] > 0, f"mean: got shape {center.shape}, expected (N, num_groups)")
+    require(
+        center.ndim == 2 and center.shape[1] > 0, lambda: f"mean: got shape {center.shape}, expected (N, num_groups)"
+    )
     count, groups = _groups(array, last, center.shape[1])
     same_shape(gradient, array.shape, "grad_output")
     same_shape(center, (array.shape[0], groups), "mean")
@@ -426,13 +428,13 @@ def instance_norm(
     array, mean, var, scale, shift, restore = as_arrays(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
-    require(3 <= array.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
+    require(3 <= array.ndim <= 5, lambda: f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
     count = channels(array, last)
     check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
     check_running(mean, var, None, True)
     samples = array.shape[0]
     positions = math.prod(array.shape[1:-1] if last else array.shape[2:])
-    require(positions != 1, f"x: expected more than 1 spatial element, got shape {array.shape}")
+    require(positions != 1, lambda: f"x: expected more than 1 spatial element, got shape {array.shape}")
     if count == 0:
         y, own_mean, own_var = np.empty(array.shape, array.dtype), np.empty((samples, 0)), np.empty((samples, 0))
     else:
@@ -491,6 +493,6 @@ def instance_norm_backward(
         return batch_norm_backward(grad_output, x, mean, invstd, weight, False, **keywords)
     last = channels_last(data_format)
     array, center, _ = as_arrays(x=x, mean=mean)
-    require(3 <= array.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
+    require(3 <= array.ndim <= 5, lambda: f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {array.shape}")
     same_shape(center, (array.shape[0], channels(array, last)), "mean")
     return group_norm_backward(grad_output, x, mean, invstd, weight, **keywords)

@@ -31,17 +31,19 @@ def _separable_shapes(n: int, x: Any, depthwise_weight: Any, pointwise_weight: A
     )
     last = _check.channels_last(data_format)
     channels = _check.channels(x if x.ndim == n + 2 else x[np.newaxis], last) if x.ndim in (n + 1, n + 2) else 0
-    _check.require(channels > 0, f"x: expected {n + 2} dimensions with at least one channel, got shape {x.shape}")
+    _check.require(
+        channels > 0, lambda: f"x: expected {n + 2} dimensions with at least one channel, got shape {x.shape}"
+    )
     _check.require(
         depthwise.ndim == n + 2
         and depthwise.shape[1] == 1
         and depthwise.shape[0] > 0
         and depthwise.shape[0] % channels == 0,
-        f"depthwise_weight: got shape {depthwise.shape}, expected ({channels} * multiplier, 1, *kernel)",
+        lambda: f"depthwise_weight: got shape {depthwise.shape}, expected ({channels} * multiplier, 1, *kernel)",
     )
     _check.require(
         pointwise.ndim == n + 2 and pointwise.shape[1:] == (depthwise.shape[0],) + (1,) * n,
-        f"pointwise_weight: got shape {pointwise.shape}, expected (C_out, {depthwise.shape[0]}{', 1' * n})",
+        lambda: f"pointwise_weight: got shape {pointwise.shape}, expected (C_out, {depthwise.shape[0]}{', 1' * n})",
     )
     return channels
 

@@ -66,7 +66,7 @@ class _Mixture:
 
 
 def _check(x: Array, last: bool, training: bool, **named: Array | None) -> None:
-    require(3 <= x.ndim <= 5, f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {x.shape}")
+    require(3 <= x.ndim <= 5, lambda: f"x: expected (N, C) and 1 to 3 spatial dimensions, got shape {x.shape}")
     for name in ("mean_weight", "var_weight"):
         weights = named.pop(name)
         assert weights is not None
@@ -75,7 +75,7 @@ def _check(x: Array, last: bool, training: bool, **named: Array | None) -> None:
     values = x.size // max(channels(x, last), 1)
     require(
         not training or values != 1 or x.size == 0,
-        f"x: expected more than 1 value per channel when training, got shape {x.shape}",
+        lambda: f"x: expected more than 1 value per channel when training, got shape {x.shape}",
     )
 
 
@@ -145,7 +145,7 @@ def switch_norm(
     last = channels_last(data_format)
     training = flag(training, "training")
     momentum, eps = number(momentum, "momentum"), number(eps, "eps")
-    require(eps >= 0, f"eps: got {eps}, expected at least 0")
+    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
     array, of_mean, of_var, scale, shift, mean, var, restore = as_arrays(
         x=x,
         mean_weight=mean_weight,

@@ -42,7 +42,7 @@ def _spatial_output(
     steps = kernel if stride is None else tuple_of_ints(stride, n, "stride", 1)
     require(
         not isinstance(padding, str) or padding == "valid",
-        f'padding: got {padding!r}, expected ints, pairs or "valid"',
+        lambda: f'padding: got {padding!r}, expected ints, pairs or "valid"',
     )
     pairs = pads(padding, n, sizes, kernel, steps, (1,) * n)
     default = tuple(
@@ -52,7 +52,7 @@ def _spatial_output(
     if output_size is None:
         require(
             min(default) > 0,
-            f"padding: got {padding!r}, which leaves an output of {default}, expected positive sizes",
+            lambda: f"padding: got {padding!r}, which leaves an output of {default}, expected positive sizes",
         )
         return default
     if not isinstance(output_size, Sequence | np.ndarray) or isinstance(output_size, str):
@@ -60,14 +60,14 @@ def _spatial_output(
     items = list(output_size)
     require(
         len(items) in (n, n + 2),
-        f"output_size: got {output_size!r}, expected {n} spatial sizes, or {n + 2} {layout(n, last)}",
+        lambda: f"output_size: got {output_size!r}, expected {n} spatial sizes, or {n + 2} {layout(n, last)}",
     )
     if len(items) == n + 2:
         items = items[1:-1] if last else items[2:]
     out = tuple_of_ints(items, n, "output_size", 1)
     require(
         all(d - s < size < d + s for size, d, s in zip(out, default, steps, strict=True)),
-        f"output_size: got {out}, expected less than a stride {steps} away from {default}",
+        lambda: f"output_size: got {out}, expected less than a stride {steps} away from {default}",
     )
     return out
 
@@ -87,7 +87,7 @@ def _forward(
     batch, batched = as_batch(array, n, "x", last)
     places = as_indices(indices, array.shape)
     sizes = spatial_sizes(batch.shape, last)
-    require(min(sizes) > 0, f"x: has no spatial positions, got shape {array.shape}")
+    require(min(sizes) > 0, lambda: f"x: has no spatial positions, got shape {array.shape}")
     out = _spatial_output(n, sizes, kernel_size, stride, padding, output_size, last)
     samples, depth = batch.shape[0], channels(batch, last)
     shape = (samples, *out, depth) if last else (samples, depth, *out)
@@ -103,13 +103,15 @@ def _backward(n: int, grad_output: Array, indices: Array, data_format: str) -> A
     places = as_indices(indices, None)
     require(
         places.ndim == gradient.ndim,
-        f"indices: expected {gradient.ndim} dimensions, as many as grad_output has, got shape {places.shape}",
+        lambda: f"indices: expected {gradient.ndim} dimensions, as many as grad_output has, got shape {places.shape}",
     )
     full = places if batched else places[None]
     require(
         full.shape[0] == batch.shape[0] and channels(full, last) == channels(batch, last),
-        f"indices: got shape {places.shape}, expected the batch and channels of grad_output, "
-        f"whose shape is {gradient.shape}",
+        lambda: (
+            f"indices: got shape {places.shape}, expected the batch and channels of grad_output, "
+            f"whose shape is {gradient.shape}"
+        ),
     )
     final: Array = unbatch(_core.max_unpool_backward(batch, full, last), batched, restore)
     return final
