@@ -294,12 +294,28 @@ void backward_weight_by_sample(const ConvShape& shape, const View<const T>& gy, 
     }
 }
 
+template <class S>
+void clear(const View<S>& view) {
+  for (std::int64_t i = 0; i < view.size(); ++i) {
+    std::int64_t rest = i, offset = 0;
+    for (int axis = kRank - 1; axis >= 0; --axis) {
+      offset += rest % view.shape[axis] * view.stride[axis];
+      rest /= view.shape[axis];
+    }
+    view.data[offset] = S{};
+  }
+}
+
 }  // namespace
 
 void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& input,
                           const ArrayView& grad_weight) {
   check_conv(shape, input, grad_weight, grad_output);
   if (grad_weight.size() == 0) return;
+  if (grad_output.size() == 0 || input.size() == 0) {  // not a walk over the positions of an empty batch
+    dispatch_storage(input.dtype, [&](auto zero) { clear(grad_weight.as<decltype(zero)>()); });
+    return;
+  }
   ConvMatrices matrices;
   if (as_matrices(shape, input, grad_weight, grad_output, false, matrices) && matrices.rows <= kProductDepth) {
     dispatch_storage(input.dtype, [&](auto zero) {
