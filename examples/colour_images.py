@@ -44,7 +44,7 @@ NETWORKS = {
     "mini-Xception": (lambda rng: models.mini_xception(10, 3, rng=rng), 5e-3),
 }
 views = augment.pipeline(augment.affine(rotation=10, shift=0.08, scale=0.1, fill="reflect"))
-epochs, batch_size = (1 if small else 20), 50
+epochs, batch_size = (1 if small else 10), 50
 
 linear = LogisticRegression(max_iter=200, C=1e-4).fit(images.reshape(len(images), -1), labels)
 print(f"{'linear model':14} {100 * linear.score(held_out.reshape(len(held_out), -1), held_out_labels):5.2f} % right")

@@ -13,7 +13,7 @@ from fastconv.datasets.preprocess import to_network
 from matplotlib.figure import Figure
 
 output, small = options(__doc__)
-count = 60 if small else 1200
+count = 60 if small else 750
 try:
     galaxies = datasets.galaxy_zoo(limit=count)
     print("galaxies of the challenge")
@@ -27,7 +27,7 @@ learn, held_out = slice(count // 5, None), slice(count // 5)
 
 # A galaxy has no up and no down, so each is shown in any of its eight symmetries.
 model = models.galaxy_net(image_size=69, dropout=0.3, rng=np.random.default_rng(0))
-epochs, batch_size = (4 if small else 15), 16
+epochs, batch_size = (4 if small else 10), 16
 adam = optim.Adam(model.parameters(), lr=5e-4)
 train.fit(
     model, images[learn], answers[learn], nn.MSELoss(), adam, epochs=epochs, batch_size=batch_size,

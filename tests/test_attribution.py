@@ -179,9 +179,14 @@ def test_overlay():
 
 
 def test_heatmaps_figure(tmp_path):
-    figure = visualize.heatmaps_figure(np.zeros((6, 6)), {"one": np.eye(6), "other": np.ones((6, 6))})
+    images = np.random.default_rng(0).random((2, 6, 6))
+    maps = {"one": np.stack([np.eye(6)] * 2), "other": np.ones((2, 6, 6))}
+    figure = visualize.heatmaps_figure(images, maps)
     figure.savefig(tmp_path / "picture.png")
-    assert [axes.get_title() for axes in figure.axes] == ["the picture", "one", "other"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["the picture", "", "one", "", "other", ""]
+    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(drawn[1], np.repeat(images[1][..., None], 3, 2))
+    np.testing.assert_array_equal(drawn[2], visualize.overlay(images[0], np.eye(6)))
 
 
 def test_bad_arguments():

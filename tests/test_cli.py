@@ -29,6 +29,7 @@ PICTURES = {
     "confusion.png",
     "training.png",
     "heatmaps.png",
+    "readings.png",
 }
 
 
@@ -132,12 +133,23 @@ def test_demo_from_beginning_to_end(few_digits, tmp_path, capsys):
     assert f"<b>{accuracy[1]} %</b> of 60 held-out digits" in text
     for name in PICTURES:
         assert base64.b64encode((target / name).read_bytes()).decode() in text, name
-    assert "fastconv demo --epochs 6 --batch-size 20 --lr 0.01 --seed 0" in text
+    assert "fastconv demo --network lenet5 --epochs 6 --batch-size 20 --lr 0.01 --seed 0" in text
     assert text.count("<tr><td>") == 6, "a row for each epoch"
     assert "61,706" in text
     assert not re.search(r"(src|href)=.(?!data:)|url\(|<script", text), "it needs nothing from elsewhere"
     (target / "report.html").unlink()
     assert {path.name for path in tmp_path.iterdir()} == {"data", "pictures"}, "nothing temporary is left"
+
+
+def test_demo_with_activation_maps(few_digits, tmp_path, capsys):
+    target = tmp_path / "pictures"
+    assert _cli.main(["demo", "--network", "pooled", "--epochs", "2", "--output", str(target)]) == 0
+    assert "16,794 parameters" in capsys.readouterr().out
+    assert {path.name for path in target.iterdir()} == PICTURES | {"run.json", "model.npz"}
+    assert _cli.main(["report", str(target)]) == 0
+    text = (target / "report.html").read_text()
+    assert "The activation map shows where" in text
+    assert "GlobalAvgPool" in text
 
 
 def _rows(lines):

@@ -30,6 +30,7 @@ def _sizes(model):
         ("xception", {"num_classes": 1}, 2_773_913, 8_736),
         # summary() of the authors' network, of 58,423 in all
         ("mini_xception", {}, 56_951, 1_472),
+        ("pooled_net", {}, 16 * 9 + 16 * 16 * 9 + 16 * 32 * 9 + 32 * 32 * 9 + 2 * 96 + 330, 192),
     ],
 )
 def test_published_sizes(name, keywords, trained, statistics):
@@ -128,7 +129,7 @@ def test_summaries(name, shape, output, multiply_adds):
     assert "-" not in summary._fields, "every layer's receptive field is known"
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mini_xception", "conv_autoencoder", "galaxy_net"])
+@pytest.mark.parametrize("name", ["resnet18", "mini_xception", "conv_autoencoder", "galaxy_net", "pooled_net"])
 def test_one_seed_gives_one_network(name):
     keywords = {"width": 4} if name == "resnet18" else {}
     first, second = (getattr(models, name)(rng=np.random.default_rng(3), **keywords) for _ in range(2))

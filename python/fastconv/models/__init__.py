@@ -8,6 +8,7 @@ from .alexnet import alexnet
 from .autoencoder import conv_autoencoder
 from .galaxy import GALAXY_QUESTIONS, DecisionTree, Question, galaxy_net
 from .lenet import lenet5
+from .pooled import pooled_net
 from .resnet import resnet18, resnet50
 from .xception import mini_xception, xception
 
@@ -20,6 +21,7 @@ __all__ = [
     "galaxy_net",
     "lenet5",
     "mini_xception",
+    "pooled_net",
     "resnet18",
     "resnet50",
     "xception",

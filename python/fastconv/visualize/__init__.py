@@ -12,6 +12,7 @@ from .figures import (
     heatmaps_figure,
     misread_figure,
     montage,
+    readings_figure,
     training_figure,
 )
 from .inside import feature_maps, filters
@@ -29,5 +30,6 @@ __all__ = [
     "montage",
     "occlusion_map",
     "overlay",
+    "readings_figure",
     "training_figure",
 ]

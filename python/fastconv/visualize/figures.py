@@ -25,6 +25,7 @@ __all__ = [
     "heatmaps_figure",
     "misread_figure",
     "montage",
+    "readings_figure",
     "training_figure",
 ]
 
@@ -147,7 +148,7 @@ def feature_maps_figure(module: Module, x: NDArray[Any], title: str = "Feature m
     rows = [("input", "image", image[None]), *((name, classes[name], y) for name, y in maps)]
 
     # Placed by hand, in inches: tiles of one width in every row, the names to their left.
-    tile, columns, left, gap = 0.8, 8, 1.75, 0.16
+    tile, columns, left, gap = 0.8, 8, 1.9, 0.16
     width = left + columns * tile + 0.2
     heights = [-(-len(y) // columns) * tile * y.shape[1] / y.shape[2] for _, _, y in rows]
     height = sum(heights) + gap * len(rows) + 0.1
@@ -183,14 +184,40 @@ def misread_figure(
     total : int, optional
         Number of images that were read at all, for the heading.
     """
+    note = f"{len(images):,} of {total:,}" if total is not None else f"{len(images):,}"
+    more = f"; the first {_SHOWN} are shown" if len(images) > _SHOWN else ""
+    note += f"{more}. Above each: what was read, and how sure the network was."
+    return _readings(images, truth, read, confidence, "Wrongly read digits", note)
+
+
+def readings_figure(images: NDArray[Any], truth: ArrayLike, read: ArrayLike, confidence: ArrayLike) -> Figure:
+    """Draw images with what was read; in red, and with what they are, where that is wrong.
+
+    Parameters
+    ----------
+    images : numpy.ndarray
+        ``(K, H, W)``. At most 40 are drawn, in the order given.
+    truth, read : array_like of int
+        Right and given label of each.
+    confidence : array_like of float
+        Probability that was given to the label.
+    """
+    note = "Above each: what was read, and how sure the network was. Mistakes are red."
+    return _readings(images, truth, read, confidence, "Digits that the network had never seen", note)
+
+
+_SHOWN = 40
+
+
+def _readings(
+    images: NDArray[Any], truth: ArrayLike, read: ArrayLike, confidence: ArrayLike, title: str, note: str
+) -> Figure:
+    """Draw images with what was read above, and below what they are where that is something else."""
     truth, read, confidence = np.asarray(truth), np.asarray(read), np.asarray(confidence)
-    shown = min(len(images), 40)
+    shown = min(len(images), _SHOWN)
     columns = 8 if shown > 12 else max(1, math.ceil(shown / 2)) if shown > 6 else max(shown, 1)
     rows = max(1, -(-shown // columns))
-    note = f"{len(images):,} of {total:,}" if total is not None else f"{len(images):,}"
-    more = f"; the first {shown} are shown" if shown < len(images) else ""
-    note += f"{more}. Above each: what was read, and how sure the network was."
-    figure = _figure(max(6.5, columns * 1.15), rows * 1.5, "Wrongly read digits", note)
+    figure = _figure(max(6.5, columns * 1.15), rows * 1.5, title, note)
     if not shown:
         axes = figure.add_subplot()
         axes.axis("off")
@@ -202,8 +229,12 @@ def misread_figure(
         if i >= shown:
             continue
         axes.imshow(images[i], cmap="gray_r", interpolation="nearest")
-        axes.set_title(f"read {read[i]}  ({100 * confidence[i]:.0f} %)", fontsize=9, color=_RED, pad=3)
-        axes.set_xlabel(f"is {truth[i]}", fontsize=9, color=_INK, labelpad=2)
+        right = truth[i] == read[i]
+        axes.set_title(
+            f"read {read[i]}  ({100 * confidence[i]:.0f} %)", fontsize=9, color=_INK if right else _RED, pad=3
+        )
+        if not right:
+            axes.set_xlabel(f"is {truth[i]}", fontsize=9, color=_INK, labelpad=2)
     return figure
 
 
@@ -274,24 +305,31 @@ def training_figure(losses: Sequence[float], accuracies: Sequence[float]) -> Fig
 
 
 def heatmaps_figure(
-    image: NDArray[Any], heatmaps: Mapping[str, NDArray[Any]], title: str = "What the answer comes from", note: str = ""
+    images: NDArray[Any],
+    heatmaps: Mapping[str, NDArray[Any]],
+    title: str = "What the answer comes from",
+    note: str = "The brighter, the more it speaks for the answer.",
 ) -> Figure:
-    """Draw a picture, and each heatmap over it.
+    """Draw pictures, and heatmaps over them: a column for each picture, a row for each kind of map.
 
     Parameters
     ----------
-    image : numpy.ndarray
-        ``(H, W)`` or ``(H, W, 3)``, from 0 to 1.
+    images : numpy.ndarray
+        ``(N, H, W)`` or ``(N, H, W, 3)``, from 0 to 1.
     heatmaps : mapping of str to numpy.ndarray
-        Titles and ``(H, W)`` maps.
+        Titles and ``(N, H, W)`` maps.
     title, note : str
         Heading and the line under it.
     """
-    tiles = {"the picture": np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image}
-    tiles |= {name: overlay(image, heatmap) for name, heatmap in heatmaps.items()}
-    figure = _figure(max(6.5, 2.4 * len(tiles)), 2.6, title, note or "The brighter, the more it speaks for the answer.")
-    for axes, (name, tile) in zip(figure.subplots(1, len(tiles), squeeze=False)[0], tiles.items(), strict=True):
-        axes.imshow(tile, interpolation="nearest")
-        _bare(axes)
-        axes.set_title(name, fontsize=10, color=_INK)
+    pictures = np.repeat(images[..., None], 3, 3) if images.ndim == 3 else images
+    rows = {"the picture": pictures}
+    for name, maps in heatmaps.items():
+        rows[name] = np.stack([overlay(image, heat) for image, heat in zip(images, maps, strict=True)])
+    tile = min(1.9, 8.0 / len(images))
+    figure = _figure(max(6.5, tile * len(images) + 0.4), (tile + 0.1) * len(rows), title, note)
+    for line, (name, tiles) in zip(figure.subplots(len(rows), len(images), squeeze=False), rows.items(), strict=True):
+        for axes, picture in zip(line, tiles, strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            _bare(axes)
+        line[0].set_ylabel(name, fontsize=9, color=_INK)
     return figure
