@@ -92,9 +92,7 @@ def draw(model: nn.Module, digits: DigitSplit, logits: NDArray[np.float32], hist
             "feature-maps.png",
             "What each layer makes of a digit",
             "From the picture to maps of strokes and corners, smaller and smaller, from which the answer is computed.",
-            visualize.feature_maps_figure(
-                model, as_input(digits.test_images[[seen]]), "What each layer makes of a digit"
-            ),
+            visualize.feature_maps_figure(model, example, "What each layer makes of a digit"),
         ),
         Picture(
             "filters-conv2.png",
