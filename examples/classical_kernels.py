@@ -30,7 +30,7 @@ for axes, (name, picture) in zip(figure.subplots(2, 3).ravel(), pictures.items()
     axes.imshow(picture.clip(0, 1), cmap="gray", vmin=0, vmax=1)
     axes.set_title(name, fontsize=10)
     axes.set_axis_off()
-figure.savefig(output / "classical-kernels.png", dpi=60 if small else 110)
+figure.savefig(output / "classical-kernels.png", dpi=60 if small else 75)
 
 detail = {name: float(np.abs(np.diff(picture, axis=1)).mean()) for name, picture in list(pictures.items())[:4]}
 for name, value in detail.items():

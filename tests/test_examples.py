@@ -39,9 +39,23 @@ def _numbers(pattern, text):
 def test_every_example_is_listed_and_tested():
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"example"}
     assert scripts == set(re.findall(r"`python examples/(\w+)\.py`", (EXAMPLES / "README.md").read_text()))
-    assert scripts == {name.removeprefix("test_") for name in globals() if name.startswith("test_")} - {
-        "every_example_is_listed_and_tested"
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert scripts == tests - {"every_example_is_listed_and_tested", "the_tutorial_walks_all_examples"}
+
+
+def test_the_tutorial_walks_all_examples():
+    """In the order of the list, with their pictures, which must not become heavy; and its headings are what links name."""
+    docs = EXAMPLES.parent / "docs"
+    text = (docs / "tutorial.md").read_text()
+    listed = re.findall(r"`python examples/(\w+)\.py`", (EXAMPLES / "README.md").read_text())
+    assert re.findall(r"\(\.\./examples/(\w+)\.py\)", text) == listed
+    pictures = [docs / name for name in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)]
+    assert set(pictures) == set((docs / "images" / "tutorial").iterdir())
+    assert sum(picture.stat().st_size for picture in pictures) < 1.5e6
+    headings = {
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in re.findall(r"^## (.*)", text, re.M)
     }
+    assert set(re.findall(r"\(#([^)]+)\)", text)) <= headings
 
 
 def test_convolution_by_hand(tmp_path):

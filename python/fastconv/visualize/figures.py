@@ -263,6 +263,8 @@ def confusion_figure(matrix: NDArray[np.integer[Any]], labels: Sequence[str] | N
                     color=_MUTED if i == j else _INK, fontweight="normal" if i == j else "bold",
                 )  # fmt: skip
     axes.set_xticks(range(size), names)
+    if max(map(len, names)) > 3:
+        axes.tick_params(axis="x", rotation=40)
     axes.set_yticks(range(size), names)
     axes.set_xlabel("read as", color=_INK)
     axes.set_ylabel("is", color=_INK)
