@@ -44,7 +44,7 @@ def test_every_example_is_listed_and_tested():
 
 
 def test_the_tutorial_walks_all_examples():
-    """In the order of the list, with their pictures, which must not become heavy; and its headings are what links name."""
+    """In the order of the list, with their pictures, which must not become heavy."""
     docs = EXAMPLES.parent / "docs"
     text = (docs / "tutorial.md").read_text()
     listed = re.findall(r"`python examples/(\w+)\.py`", (EXAMPLES / "README.md").read_text())
