@@ -205,6 +205,8 @@ def bounds(problem, options, arrays, gradient, truths, dtype):
         lengths = (problem.n * problem.c * int(np.prod(problem.size)),) * len(truths)
     else:
         lengths = (int(np.prod(problem.kernel or problem.size)),) * len(truths)
+    if problem.op in ADAPTIVE_POOLS:  # bins overlap where there are more of them than inputs
+        lengths = (lengths[0], max(lengths[0], gradient.size // (problem.n * problem.c)))
     if problem.op in POWERS:
         # A power or a root multiplies the relative error of its argument by the exponent.
         absolute = {name: np.abs(array) for name, array in arrays.items()}
@@ -217,12 +219,8 @@ def bounds(problem, options, arrays, gradient, truths, dtype):
         absolute = {name: np.abs(array) for name, array in arrays.items()}
         if problem.op in CHOICES:
             magnitudes = [np.abs(truth) for truth in truths]
-            if problem.op in (
-                "max_pool",
-                "min_pool",
-                "adaptive_max_pool",
-            ):  # an input may be the choice of as many windows as there are taps
-                magnitudes[1] = np.full_like(truths[1], np.abs(gradient).max(initial=0.0))
+            if problem.op in ("max_pool", "min_pool", "adaptive_max_pool"):  # several windows may choose one input
+                magnitudes[1] = torch_results(problem, options, arrays, np.abs(gradient), torch.float64)[1]
         else:
             magnitudes = torch_results(problem, options, absolute, np.abs(gradient), torch.float64)
         return [tolerance.sum_bound(dtype, length + 1, m) for length, m in zip(lengths, magnitudes, strict=False)]
