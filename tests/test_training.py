@@ -106,7 +106,8 @@ def test_a_small_resnet_sees_what_no_linear_model_sees():
     model = models.resnet18(10, form="small", width=8, rng=np.random.default_rng(0))
     adam = optim.Adam(model.parameters(), lr=3e-3)
     history = train.fit(
-        model, images, digits.train_labels, nn.CrossEntropyLoss(), adam, epochs=6, schedule=optim.CosineAnnealingLR(adam, 6),
+        model, images, digits.train_labels, nn.CrossEntropyLoss(), adam, epochs=6,
+        schedule=optim.CosineAnnealingLR(adam, 6),
         validation=(held_out, digits.test_labels), metrics={"accuracy": train.accuracy},
     )  # fmt: skip
     flat = linear.RidgeClassifier(alpha=100.0).fit(images.reshape(len(images), -1), digits.train_labels)
