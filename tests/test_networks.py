@@ -114,9 +114,13 @@ def test_full_size_with_pytorchs_weights(name, shape):
 @pytest.mark.parametrize(
     ("name", "shape", "output", "multiply_adds"),
     [
-        # torchvision's pages give these as "GFLOPS": 0.71 and 1.81
+        # torchvision's pages give these as "GFLOPS": 0.71, 1.81 and 4.09
         ("alexnet", (1, 3, 224, 224), (1, 1000), 714_188_480),
         ("resnet18", (1, 3, 224, 224), (1, 1000), 1_814_073_344),
+        ("resnet50", (1, 3, 224, 224), (1, 1000), 4_089_184_256),
+        ("xception", (1, 3, 180, 180), (1, 1000), None),
+        ("mini_xception", (1, 1, 64, 64), (1, 7), None),
+        ("pooled_net", (1, 1, 28, 28), (1, 10), None),
         ("conv_autoencoder", (2, 1, 28, 28), (2, 1, 28, 28), None),
         ("galaxy_net", (1, 3, 424, 424), (1, 37), None),
     ],
