@@ -212,9 +212,13 @@ linux = pytest.mark.skipif(
 
 @linux
 def test_empty_batch_of_far_positions():
-    """An empty batch takes no time and no memory, however many positions its samples have (fuzzed, seed 21)."""
+    """An empty batch takes no time and no memory, however many positions its samples have (fuzzed, seeds 21 and 32)."""
     run_apart(
         """
+        many, filters = np.zeros((0, 4, 2**40)), np.zeros((4, 4, 3))
+        assert F.conv1d(many, filters).shape == (0, 4, 2**40 - 2)
+        assert F.conv_transpose1d(many, filters, stride=2).shape == (0, 4, 2**41 + 1)
+        assert not F.conv1d_backward(many, many, filters, padding=1).weight.any()
         x, w, p, g = np.zeros((0, 12, 31)), np.zeros((24, 1, 2)), np.zeros((33, 24, 1)), np.zeros((0, 33, 1431655775))
         window = {"stride": 3, "padding": 2**31, "dilation": 2}
         assert F.separable_conv1d(x, w, p, **window).shape == g.shape

@@ -192,6 +192,7 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
 void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
                   const ArrayView& output, const Activation* activation) {
   check_conv(shape, input, weight, output);
+  if (output.size() == 0) return;  // an empty batch may have positions beyond counting
   ConvMatrices matrices;
   if (!as_matrices(shape, input, weight, output, false, matrices)) {
     ArrayView x = input, y = output;
@@ -212,6 +213,7 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
 void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
                          const ArrayView& bias, const ArrayView& grad_input) {
   check_conv(shape, grad_input, weight, grad_output);
+  if (grad_input.size() == 0) return;
   ConvMatrices matrices;
   if (as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices)) {
     dispatch_storage(grad_input.dtype, [&](auto zero) {
