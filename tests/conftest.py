@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 
 import fastconv
+import fastconv.functional as F
 import hypothesis
 import pytest
 from fastconv import _core
@@ -25,11 +27,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fastconv")
 
 ISAS_TESTED = set()
+ON_DEVICE = False
 
 
 def isas_of_run():
-    """The instruction sets this run covers."""
-    forced = os.environ.get("FASTCONV_ISA")
+    """The instruction sets this run covers; on a device the CPU's have no part."""
+    forced = os.environ.get("FASTCONV_ISA") or (fastconv.get_isa() if ON_DEVICE else None)
     return [forced] if forced else list(fastconv.available_isas())
 
 
@@ -41,6 +44,36 @@ def runnable_kernels(*ops):
 
 def pytest_addoption(parser):
     parser.addoption("--problems", type=int, default=None, help="how many random problems each randomized test draws")
+    parser.addoption(
+        "--device", choices=["emulated"], help="hand every op's arrays over as device arrays, to the emulated kernels"
+    )
+
+
+def pytest_configure(config):
+    global ON_DEVICE
+    if config.getoption("--device") == "emulated":
+        from device_array import on_device
+
+        ON_DEVICE = True
+        for name in F.__all__ if hasattr(F, "__all__") else dir(F):
+            function = getattr(F, name)
+            if inspect.isfunction(function):
+                setattr(F, name, on_device(function))
+
+
+def pytest_collection_modifyitems(config, items):
+    """On a device there are none of the CPU's kernels to force, nor threads to count."""
+    if ON_DEVICE:
+        from device_array import LOOKS_AT_VALUES
+
+        about_the_cpu = [
+            item
+            for item in items
+            if {"force_kernel", "threads"} & set(item.fixturenames)
+            or f"{item.path.name}::{item.originalname}" in LOOKS_AT_VALUES
+        ]
+        config.hook.pytest_deselected(items=about_the_cpu)
+        items[:] = [item for item in items if item not in about_the_cpu]
 
 
 def pytest_generate_tests(metafunc):
@@ -100,7 +133,7 @@ def force_kernel():
 
 def pytest_terminal_summary(terminalreporter):
     """Say which instruction sets and kernels this run covered."""
-    if terminalreporter.config.option.collectonly:
+    if terminalreporter.config.option.collectonly or ON_DEVICE:
         return
     write = terminalreporter.write_line
     usable = list(fastconv.available_isas())

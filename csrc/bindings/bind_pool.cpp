@@ -164,7 +164,14 @@ void bind_pool(py::module_& module) {
                                    ceil_mode,         count_include_pad, divisor_override};
            }),
            py::arg("kernel_size"), py::arg("stride"), py::arg("dilation"), py::arg("padding"), py::arg("ceil_mode"),
-           py::arg("count_include_pad") = true, py::arg("divisor_override") = 0);
+           py::arg("count_include_pad") = true, py::arg("divisor_override") = 0)
+      .def_readonly("kernel_size", &PoolWindowArgs::kernel)
+      .def_readonly("stride", &PoolWindowArgs::stride)
+      .def_readonly("dilation", &PoolWindowArgs::dilation)
+      .def_readonly("padding", &PoolWindowArgs::padding)
+      .def_readonly("ceil_mode", &PoolWindowArgs::ceil_mode)
+      .def_readonly("count_include_pad", &PoolWindowArgs::count_include_pad)
+      .def_readonly("divisor_override", &PoolWindowArgs::divisor_override);
   module.def(
       "pool_output_shape",
       [](const PoolWindowArgs& window, const PoolSizes& sizes) {

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastconv import _core
+from fastconv._device import DeviceArray, is_device_array, on_device
 
 Array: TypeAlias = npt.NDArray[Any]
 Pads: TypeAlias = tuple[tuple[int, int], ...]
@@ -77,6 +78,8 @@ def _is_torch(value: object) -> bool:
 
 
 def _from_torch(tensor: Any, name: str) -> Array:
+    if tensor.device.type == "cuda":
+        return cast(Array, DeviceArray(tensor))
     if tensor.device.type != "cpu":
         raise TypeError(f"{name}: a PyTorch tensor on {tensor.device}; move it to the CPU with .cpu()")
     tensor = tensor.detach().resolve_conj().resolve_neg()
@@ -114,6 +117,8 @@ def as_ndarray(value: object, name: str, *, writes: bool = False) -> Array:
         array = _from_torch(value, name)
     elif type(value).__module__.split(".")[0] in ("jax", "jaxlib"):
         raise TypeError(f"{name}: JAX arrays are immutable and not served; pass numpy.asarray({name})")
+    elif is_device_array(value):
+        array = cast(Array, DeviceArray(value))
     else:
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; pass numpy.asarray({name})")
     return array if writes else in_steps(array)
@@ -175,7 +180,7 @@ def as_arrays(**named: object) -> tuple[Any, ...]:
         return (*named.values(), _identity)
     arrays: list[Array | None] = []
     first: tuple[str, np.dtype[Any]] | None = None
-    tensor_came = False
+    tensor_came = device_came = False
     for name, value in named.items():
         if value is None and name in _OPTIONAL:
             arrays.append(None)
@@ -183,6 +188,7 @@ def as_arrays(**named: object) -> tuple[Any, ...]:
         present(**{name: value})
         tensor_came = tensor_came or _is_torch(value)
         array = as_ndarray(value, name, writes=name in _WRITTEN)
+        device_came = device_came or on_device(array)
         if array.dtype not in _DTYPES and not is_sixteen_bit(array.dtype):
             advice = "float64" if array.dtype.kind in "c" else "float32"
             raise TypeError(
@@ -199,7 +205,35 @@ def as_arrays(**named: object) -> tuple[Any, ...]:
                 f"dtype, cast with {name}.astype(numpy.{first[1]})"
             )
         arrays.append(array)
+    if device_came:
+        same_place(**dict(zip(named, arrays, strict=True)))
+        return (*arrays, _to_owner)
     return (*arrays, _to_torch if tensor_came else _identity)
+
+
+def same_place(**named: Any) -> None:
+    """``TypeError`` unless all arrays of a call are of one library, and on one device."""
+    places = {
+        name: (type(array.owner).__module__.split(".")[0], f"on CUDA device {array.device}")
+        if on_device(array)
+        else ("numpy", "in the host's memory")
+        for name, array in named.items()
+        if array is not None
+    }
+    (first, (library, place)), *others = places.items()
+    for name, (other_library, other_place) in others:
+        if other_place != place:
+            raise TypeError(
+                f"{name}: is {other_place}, but {first} is {place}; all arrays of one call are in one place, move one"
+            )
+        if other_library != library:
+            raise TypeError(
+                f"{name}: an array of {other_library}, but {first} is one of {library}; convert one of them"
+            )
+
+
+def _to_owner(value: Any) -> Any:
+    return value.owner if on_device(value) else value
 
 
 def _identity(value: Any) -> Any:

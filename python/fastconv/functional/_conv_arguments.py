@@ -138,7 +138,7 @@ def checked_bias(bias: Array | None, length: int) -> Array | None:
     if bias is None:
         return None
     _check.require(bias.shape == (length,), lambda: f"bias: got shape {bias.shape}, expected ({length},)")
-    return np.ascontiguousarray(bias)
+    return np.ascontiguousarray(bias, like=bias)
 
 
 def image_shape(samples: int, channels: int, spatial: tuple[int, ...], last: bool) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _core, _engine
 from fastconv._check import (
     Array,
     Restore,
@@ -21,6 +21,7 @@ from fastconv._check import (
     integer,
     pads,
     require,
+    same_place,
     same_shape,
     tuple_of_ints,
 )
@@ -162,7 +163,7 @@ def extreme(
     last = channels_last(data_format)
     batch, batched = as_batch(array, n, "x", last)
     window = make_window(n, spatial_sizes(batch.shape, last), kernel_size, stride, padding, dilation, ceil_mode)
-    result = _core.pool(op, batch, window, last, flag(return_indices, "return_indices"))
+    result = _engine.pool(op, batch, window, last, flag(return_indices, "return_indices"))
     return unbatch(result, batched, restore)
 
 
@@ -185,7 +186,7 @@ def average(
     window = make_window(
         n, sizes, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
     )
-    result = _core.pool("avg", batch, window, last, False)
+    result = _engine.pool("avg", batch, window, last, False)
     final: Array = restore(result if batched else result[0])
     return final
 
@@ -211,14 +212,15 @@ def average_backward(
         n, sizes, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override
     )
     same_shape(gradient, output_shape(window, full, last)[0 if batched else 1 :], "grad_output")
-    result = _core.avg_pool_backward(gradient if batched else gradient[None], full, window, last)
+    result = _engine.avg_pool_backward(gradient if batched else gradient[None], full, window, last)
     final: Array = restore(result if batched else result[0])
     return final
 
 
-def as_indices(indices: object, shape: tuple[int, ...] | None) -> Array:
-    """`indices` as an int64 array of a shape, any where that is ``None``."""
+def as_indices(indices: object, shape: tuple[int, ...] | None, **values: Array) -> Array:
+    """`indices` as an int64 array of a shape, any where that is ``None``, in the place of the `values`."""
     array = as_ndarray(indices, "indices")
+    same_place(**values, indices=array)
     if array.dtype.kind not in "iu":
         raise TypeError(f"indices: dtype {array.dtype} is not supported, expected int64")
     if shape is not None:
@@ -235,7 +237,7 @@ def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Se
         len(shape) == gradient.ndim,
         lambda: f"input_shape: expected {gradient.ndim} sizes, as many as grad_output has axes, got {shape}",
     )
-    places = as_indices(indices, gradient.shape)
+    places = as_indices(indices, gradient.shape, grad_output=gradient)
     full = shape if batched else (1, *shape)
     channel = -1 if last else 1
     require(
@@ -244,7 +246,7 @@ def extreme_backward(n: int, grad_output: Array, indices: Array, input_shape: Se
             f"input_shape: got {shape}, expected the batch and channels of grad_output, whose shape is {gradient.shape}"
         ),
     )
-    result = _core.pool_backward_from_indices(batch, places if batched else places[None], full, last)
+    result = _engine.pool_backward_from_indices(batch, places if batched else places[None], full, last)
     final: Array = restore(result if batched else result[0])
     return final
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels_last, number, require, same_shape
 
 __all__ = [
@@ -33,7 +33,7 @@ def _map(name: str, x: Any, data_format: object, parameter: float = 0.0) -> Any:
     channels_last(data_format)
     array, restore = as_arrays(x=x)
     result = np.empty_like(array)
-    _core.eltwise(name, array, None, result, parameter)
+    _engine.eltwise(name, array, None, result, parameter)
     return restore(result)
 
 
@@ -44,7 +44,7 @@ def _map_backward(
     array, gradient, restore = as_arrays(**{saved: value}, grad_output=grad_output)
     same_shape(gradient, array.shape, "grad_output")
     result = np.empty_like(gradient)
-    _core.eltwise(f"{name}_backward", gradient, array, result, parameter)
+    _engine.eltwise(f"{name}_backward", gradient, array, result, parameter)
     return restore(result)
 
 
@@ -344,7 +344,7 @@ def _result(x: Array, axis: int) -> Array:
     if x.flags.c_contiguous or x.strides[axis] != x.itemsize:
         return np.empty_like(x)
     shape = (*x.shape[:axis], *x.shape[axis + 1 :], x.shape[axis])
-    return np.moveaxis(np.empty(shape, x.dtype), -1, axis)
+    return np.moveaxis(np.empty(shape, x.dtype, like=x), -1, axis)
 
 
 def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
@@ -352,7 +352,7 @@ def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:
     array, restore = as_arrays(x=np.asarray(x) if isinstance(x, np.generic) else x)
     along = _axis(array, "x", axis)
     result = _result(array, along)
-    _core.softmax(np.atleast_1d(array), np.atleast_1d(result), along, logarithm)
+    _engine.softmax(np.atleast_1d(array), np.atleast_1d(result), along, logarithm)
     return restore(result)
 
 
@@ -363,7 +363,7 @@ def _softmax_backward(grad_output: Any, y: Any, axis: object, data_format: objec
     same_shape(gradient, value.shape, "grad_output")
     result = _result(value, along)
     lines = [np.atleast_1d(each) for each in (gradient, value, result)]
-    _core.softmax_backward(lines[0], lines[1], lines[2], along, logarithm)
+    _engine.softmax_backward(lines[0], lines[1], lines[2], along, logarithm)
     return restore(result)
 
 

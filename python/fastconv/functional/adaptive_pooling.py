@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels_last, flag, integer, require, same_shape
 from fastconv.functional._pool_window import (
     as_batch,
@@ -60,7 +60,7 @@ def _forward(n: int, x: Array, output_size: OutputSize, maximum: bool, return_in
     sizes = spatial_sizes(batch.shape, last)
     require(min(sizes) > 0, lambda: f"x: has no spatial positions, got shape {array.shape}")
     out = _output_size(output_size, sizes)
-    result = _core.adaptive_pool(batch, out, maximum, last, flag(return_indices, "return_indices"))
+    result = _engine.adaptive_pool(batch, out, maximum, last, flag(return_indices, "return_indices"))
     return unbatch(result, batched, restore)
 
 
@@ -81,7 +81,7 @@ def _avg_backward(n: int, grad_output: Array, input_shape: Sequence[int], data_f
     out = spatial_sizes(batch.shape, last)
     require(min(out) > 0, lambda: f"grad_output: has no spatial positions, got shape {gradient.shape}")
     same_shape(batch, (full[0], *out, full[-1]) if last else (full[0], full[1], *out), "grad_output")
-    return unbatch(_core.adaptive_avg_pool_backward(batch, full, last), batched, restore)
+    return unbatch(_engine.adaptive_avg_pool_backward(batch, full, last), batched, restore)
 
 
 def adaptive_avg_pool1d(x: Array, output_size: OutputSize, *, data_format: str = "channels_first") -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _check, _core
+from fastconv import _check, _engine
 from fastconv._check import Array
 from fastconv.functional._conv_arguments import (
     ConvGradients,
@@ -53,7 +53,7 @@ def make_conv(n: int) -> Callable[..., Any]:
             n, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
         )
         target = checked_out(out, image_shape(x.shape[0], weight.shape[0], size, g.last), unbatched, x, weight, bias)
-        y = _core.conv_forward(
+        y = _engine.conv_forward(
             x, weight, checked_bias(bias, weight.shape[0]), *g.window, target, *checked_activation(activation)
         )
         y = finish(y, unbatched, out)
@@ -110,10 +110,12 @@ def make_conv(n: int) -> Callable[..., Any]:
 def _input_gradient(grad_output: Array, weight: Array, size: tuple[int, ...], g: Geometry) -> Array:
     # Where the padding repeats the input several terms meet in one element: 16-bit ones are added before they are
     # rounded.
-    if g.mode == "zeros" or weight.dtype.itemsize > 2:
-        return _core.conv_backward_input(grad_output, weight, None, size, *g.window, None)
-    gradient, wide = grad_output.astype(np.float32), weight.astype(np.float32)
-    return _core.conv_backward_input(gradient, wide, None, size, *g.window, None).astype(weight.dtype)
+    gradient, wide = grad_output, weight
+    rounds = g.mode != "zeros" and weight.dtype.itemsize == 2
+    if rounds:
+        gradient, wide = grad_output.astype(np.float32), weight.astype(np.float32)
+    result: Array = _engine.conv_backward_input(gradient, wide, None, size, *g.window, None)
+    return result.astype(weight.dtype) if rounds else result
 
 
 def make_conv_backward(n: int) -> Callable[..., Any]:
@@ -144,8 +146,8 @@ def make_conv_backward(n: int) -> Callable[..., Any]:
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[0], size, g.last), "grad_output")
         grads = ConvGradients(
             _input_gradient(grad_output, weight, spatial, g) if wanted[0] else None,
-            _core.conv_backward_weight(grad_output, x, g.kernel, *g.window) if wanted[1] else None,
-            _core.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
+            _engine.conv_backward_weight(grad_output, x, g.kernel, *g.window) if wanted[1] else None,
+            _engine.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
         )
         return restore_gradients(grads, restore, unbatched)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _check, _core
+from fastconv import _check, _core, _engine
 from fastconv.functional._conv_arguments import (
     ConvGradients,
     Geometry,
@@ -102,7 +102,7 @@ def _transposed_forward(n: int) -> Callable[..., Any]:
         )
         channels = weight.shape[1] * g.groups
         target = checked_out(out, image_shape(x.shape[0], channels, size, g.last), unbatched, x, weight, bias)
-        y = _core.conv_backward_input(x, weight, checked_bias(bias, channels), size, *g.window, target)
+        y = _engine.conv_backward_input(x, weight, checked_bias(bias, channels), size, *g.window, target)
         y = finish(y, unbatched, out)
         return given if given is not None else restore(y)
 
@@ -167,9 +167,9 @@ def _transposed_backward(n: int) -> Callable[..., Any]:
         )
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[1] * g.groups, size, g.last), "grad_output")
         grads = ConvGradients(
-            _core.conv_forward(grad_output, weight, None, *g.window, None, None, 0.0) if wanted[0] else None,
-            _core.conv_backward_weight(x, grad_output, g.kernel, *g.window) if wanted[1] else None,
-            _core.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
+            _engine.conv_forward(grad_output, weight, None, *g.window, None, None, 0.0) if wanted[0] else None,
+            _engine.conv_backward_weight(x, grad_output, g.kernel, *g.window) if wanted[1] else None,
+            _engine.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
         )
         return restore_gradients(grads, restore, unbatched)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
-from fastconv._check import Array, as_arrays, channels_last, flag, number, require
+from fastconv import _engine
+from fastconv._check import Array, as_arrays, as_ndarray, channels_last, flag, number, require, same_place
+from fastconv._device import is_device_array
 
 __all__ = [
     "dropout",
@@ -57,7 +58,7 @@ def _noise_shape(noise_shape: object, x: Array) -> tuple[int, ...]:
 def _apply(x: Array, keep: Array, p: float) -> Array:
     """``x / (1 - p)`` where `keep`, else 0."""
     y = np.empty_like(x)
-    _core.dropout_apply(x, np.broadcast_to(keep, x.shape), y, 1 / (1 - p) if p < 1 else 0.0)
+    _engine.dropout_apply(x, np.broadcast_to(keep, x.shape), y, 1 / (1 - p) if p < 1 else 0.0)
     return y
 
 
@@ -75,14 +76,15 @@ def _drop(x: Any, p: object, training: object, noise: Any, seed: object, n: int 
     shape = _noise_shape(noise, array)
     if not flag(training, "training"):
         return restore(array.copy())
-    keep = _core.dropout_mask(shape, probability, number_of_stream)
+    keep = _engine.dropout_mask(array, shape, probability, number_of_stream)
     return restore(_apply(array, keep, probability)), restore(keep)
 
 
 def _drop_backward(grad_output: Any, mask: Any, p: object, data_format: object) -> Any:
     channels_last(data_format)
     gradient, restore = as_arrays(grad_output=grad_output)
-    keep = np.asarray(mask)
+    keep = as_ndarray(mask, "mask") if is_device_array(mask) else np.asarray(mask)
+    same_place(grad_output=gradient, mask=keep)
     if keep.dtype != np.bool_:
         raise TypeError(f"mask: expected bool, got {keep.dtype}")
     fits = keep.ndim == gradient.ndim and all(m in (1, g) for m, g in zip(keep.shape, gradient.shape, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _check, _core
+from fastconv import _check, _engine
 from fastconv._check import Array
 from fastconv.functional._conv_arguments import ConvGradients
 
@@ -63,11 +63,11 @@ def linear(x: Any, weight: Any, bias: Any = None, *, data_format: str = "channel
     outputs = weight.shape[0]
     if bias is not None:
         _check.require(bias.shape == (outputs,), lambda: f"bias: got shape {bias.shape}, expected ({outputs},)")
-        bias = np.ascontiguousarray(bias)
+        bias = np.ascontiguousarray(bias, like=bias)
     if x.size == 0 or outputs == 0:
-        y = np.zeros((*x.shape[:-1], outputs), x.dtype)
+        y = np.zeros((*x.shape[:-1], outputs), x.dtype, like=x)
         return restore(y if bias is None else y + bias)
-    y = _core.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None, None, 0.0)
+    y = _engine.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None, None, 0.0)
     return restore(y.reshape(*x.shape[:-1], outputs))
 
 
@@ -108,17 +108,17 @@ def linear_backward(
     _check.same_shape(grad_output, (*x.shape[:-1], weight.shape[0]), "grad_output")
     wanted = _check.mask(output_mask)
     if x.size == 0 or weight.size == 0:
-        zeros = (np.zeros(x.shape, x.dtype), np.zeros(weight.shape, x.dtype), np.zeros(weight.shape[:1], x.dtype))
+        zeros = tuple(np.zeros(shape, x.dtype, like=x) for shape in (x.shape, weight.shape, weight.shape[:1]))
         if x.shape[-1] == 0 and x.ndim > 0:
-            zeros[2][:] = grad_output.reshape(-1, weight.shape[0]).sum(0)
+            zeros[2][...] = grad_output.reshape(-1, weight.shape[0]).sum(0)
         return ConvGradients(*(restore(z) if w else None for z, w in zip(zeros, wanted, strict=True)))
     grad, image = _as_image(grad_output), _as_image(x)
     gradients = (
-        _core.conv_backward_input(grad, weight[:, :, np.newaxis], None, grad.shape[1:2], *_WINDOW, None)
+        _engine.conv_backward_input(grad, weight[:, :, np.newaxis], None, grad.shape[1:2], *_WINDOW, None)
         if wanted[0]
         else None,
-        _core.conv_backward_weight(grad, image, (1,), *_WINDOW) if wanted[1] else None,
-        _core.conv_backward_bias(grad, True) if wanted[2] else None,
+        _engine.conv_backward_weight(grad, image, (1,), *_WINDOW) if wanted[1] else None,
+        _engine.conv_backward_bias(grad, True) if wanted[2] else None,
     )
     return ConvGradients(
         None if gradients[0] is None else restore(gradients[0].reshape(x.shape)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from numbers import Integral
@@ -9,8 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
-from fastconv._check import Array, as_arrays, as_ndarray, channels_last, is_sixteen_bit, number, require, same_shape
+from fastconv import _engine
+from fastconv._check import (
+    Array,
+    as_arrays,
+    as_ndarray,
+    channels_last,
+    is_sixteen_bit,
+    number,
+    require,
+    same_place,
+    same_shape,
+)
+from fastconv._device import on_device
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -33,6 +45,16 @@ def _scalar(loss: Array, restore: Any) -> Any:
     """An array without axes as a NumPy scalar, or as a tensor where one came in."""
     result = restore(loss)
     return loss[()] if result is loss else result
+
+
+def _reduced(total: Any, output: Array, reduction: str, restore: Any) -> Any:
+    """The sum of the losses, or their mean, in the dtype of `output`."""
+    if reduction == "mean":
+        total = total / output.size if output.size else total * np.nan
+    if on_device(total):
+        return restore(total.astype(output.dtype))
+    with np.errstate(over="ignore"):
+        return _scalar(np.asarray(total, output.dtype), restore)
 
 
 def _gradient_of(grad_output: Any, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -78,13 +100,9 @@ def mse_loss(y: Any, target: Any, reduction: str = "mean", *, data_format: str =
     same_shape(wanted, output.shape, "target")
     if reduction == "none":
         loss = np.empty_like(output)
-        _core.eltwise("squared_difference", output, wanted, loss)
+        _engine.eltwise("squared_difference", output, wanted, loss)
         return restore(loss)
-    total = _core.squared_error(output, wanted)
-    if reduction == "mean":
-        total = total / output.size if output.size else np.nan
-    with np.errstate(over="ignore"):
-        return _scalar(np.asarray(total, output.dtype), restore)
+    return _reduced(_engine.squared_error(output, wanted), output, reduction, restore)
 
 
 def mse_loss_backward(
@@ -120,13 +138,15 @@ def mse_loss_backward(
     gradient = _gradient_of(grad_output, output.dtype, output.shape if reduction == "none" else ())
     if reduction == "none":
         return restore(_times(_scaled_difference, gradient, output, wanted))
-    factor = 2.0 * float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
-    return restore(_scaled_difference(output, wanted, factor))
+    count = max(output.size, 1) if reduction == "mean" else 1
+    if on_device(gradient):
+        return restore(_times(functools.partial(_scaled_difference, factor=2 / count), gradient, output, wanted))
+    return restore(_scaled_difference(output, wanted, 2.0 * float(gradient) / count))
 
 
 def _scaled_difference(output: Array, wanted: Array, factor: float = 2.0) -> Array:
     result = np.empty_like(output)
-    _core.eltwise("scaled_difference", output, wanted, result, factor)
+    _engine.eltwise("scaled_difference", output, wanted, result, factor)
     return result
 
 
@@ -207,13 +227,9 @@ def binary_cross_entropy_with_logits(
     output = arrays[0]
     if reduction == "none":
         loss = np.empty_like(output)
-        _core.binary_cross_entropy(*arrays, loss, False, 1.0)
+        _engine.binary_cross_entropy(*arrays, loss, False, 1.0)
         return restore(loss)
-    total = _core.binary_cross_entropy(*arrays, None, False, 1.0)
-    if reduction == "mean":
-        total = total / output.size if output.size else np.nan
-    with np.errstate(over="ignore"):
-        return _scalar(np.asarray(total, output.dtype), restore)
+    return _reduced(_engine.binary_cross_entropy(*arrays, None, False, 1.0), output, reduction, restore)
 
 
 def binary_cross_entropy_with_logits_backward(
@@ -259,16 +275,24 @@ def binary_cross_entropy_with_logits_backward(
     gradient = _gradient_of(grad_output, output.dtype, output.shape if reduction == "none" else ())
     if reduction == "none":
         return restore(_times(_binary_derivative, gradient, *arrays))
-    factor = float(gradient) / (max(output.size, 1) if reduction == "mean" else 1)
-    return restore(_binary_derivative(*arrays, factor))
+    count = max(output.size, 1) if reduction == "mean" else 1
+    if on_device(gradient):
+        return restore(_times(functools.partial(_binary_derivative, factor=1 / count), gradient, *arrays))
+    return restore(_binary_derivative(*arrays, float(gradient) / count))
 
 
 def _binary_derivative(
     output: Array, wanted: Array, weight: Array | None, pos_weight: Array | None, factor: float = 1.0
 ) -> Array:
     result = np.empty_like(output)
-    _core.binary_cross_entropy(output, wanted, weight, pos_weight, result, True, factor)
+    _engine.binary_cross_entropy(output, wanted, weight, pos_weight, result, True, factor)
     return result
+
+
+def _last(result: Array) -> Array:
+    """The classes moved to the last axis."""
+    moved = np.moveaxis(result, 1, -1)
+    return np.ascontiguousarray(moved, like=moved)
 
 
 class _CrossEntropy:
@@ -297,6 +321,7 @@ class _CrossEntropy:
         if values.ndim == 0:
             raise ValueError(f"logits: expected (C,), (N, C) or (N, C, *spatial), got shape {values.shape}")
         given = as_ndarray(np.asarray(target) if isinstance(target, np.generic) else target, "target")
+        same_place(logits=values, target=given)
         expected = values.shape
         self.moves_classes = channels_last(data_format) and values.ndim > 2
         if self.moves_classes:
@@ -319,16 +344,16 @@ class _CrossEntropy:
             if given.dtype != values.dtype:
                 raise TypeError(f"target: dtype {given.dtype} differs from logits' {values.dtype}; cast it")
             moved = np.moveaxis(given, -1, 1) if self.moves_classes else given
-            dense = np.ascontiguousarray(moved).reshape(samples, classes, positions)
+            dense = np.ascontiguousarray(moved, like=moved).reshape(samples, classes, positions)
         elif given.dtype.kind in "iu":
             same_shape(given, self.shape, "target")
-            if given.dtype.kind == "u":  # one beyond int64 is no class either
+            if given.dtype.kind == "u" and not on_device(given):  # one beyond int64 is no class either
                 given = np.minimum(given, np.uint64(2**63 - 1))
-            dense = np.ascontiguousarray(given, np.int64).reshape(self.matrix)
+            dense = np.ascontiguousarray(given, np.int64, like=given).reshape(self.matrix)
         else:
             raise TypeError(f"target: dtype {given.dtype}, expected integer class indices or class probabilities")
         self.arguments = (
-            np.ascontiguousarray(values).reshape(samples, classes, positions),
+            np.ascontiguousarray(values, like=values).reshape(samples, classes, positions),
             dense,
             weights,
             ignored,
@@ -380,7 +405,7 @@ def cross_entropy(
         A shape that does not fit, a class out of range, or an unknown reduction.
     """
     call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing, data_format)
-    loss = _core.cross_entropy(*call.arguments, reduction)
+    loss = _engine.cross_entropy(*call.arguments, reduction)
     if reduction == "none" and call.shape:
         return call.restore(loss.reshape(call.shape))
     return _scalar(loss.reshape(()), call.restore)
@@ -421,6 +446,6 @@ def cross_entropy_backward(
     call = _CrossEntropy(logits, target, weight, ignore_index, reduction, label_smoothing, data_format)
     gradient = _gradient_of(grad_output, call.dtype, call.shape if reduction == "none" else ())
     if gradient.ndim:
-        gradient = np.ascontiguousarray(gradient).reshape(call.matrix)
-    result = _core.cross_entropy_backward(gradient, *call.arguments, reduction == "mean").reshape(call.input_shape)
-    return call.restore(np.ascontiguousarray(np.moveaxis(result, 1, -1)) if call.moves_classes else result)
+        gradient = np.ascontiguousarray(gradient, like=gradient).reshape(call.matrix)
+    result = _engine.cross_entropy_backward(gradient, *call.arguments, reduction == "mean").reshape(call.input_shape)
+    return call.restore(_last(result) if call.moves_classes else result)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import (
     Array,
     as_arrays,
@@ -20,6 +20,7 @@ from fastconv._check import (
     require,
     same_shape,
 )
+from fastconv._device import on_device
 
 __all__ = ["NormGradients", "batch_norm", "batch_norm_backward"]
 
@@ -39,20 +40,26 @@ def result_like(x: Array, last: bool, per_sample: bool = False) -> tuple[Array, 
     With `per_sample` one sample decides, not the batch around it.
     """
     if x.ndim == 2:
-        return np.empty(x.shape, x.dtype), True
+        return np.empty(x.shape, x.dtype, like=x), True
     probe = x[:1] if per_sample else x
     if not probe.flags.c_contiguous:
         source, target = (-1, 1) if last else (1, -1)
         if np.moveaxis(probe, source, target).flags.c_contiguous:
-            moved = np.empty(np.moveaxis(x, source, target).shape, x.dtype)
+            moved = np.empty(np.moveaxis(x, source, target).shape, x.dtype, like=x)
             return np.moveaxis(moved, target, source), not last
-    return np.empty(x.shape, x.dtype), last
+    return np.empty(x.shape, x.dtype, like=x), last
+
+
+def plain(values: Any) -> Array:
+    """A result of arithmetic as an array, also where it has no axes."""
+    array: Array = values if on_device(values) else np.asarray(values)
+    return array
 
 
 def rounded(stat: Array, dtype: Any) -> Array:
     """float64 numbers in the data's dtype; in a 16-bit one as those of float32 are rounded to it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.array(stat, statistics_dtype(dtype)).astype(dtype, copy=False)
+        return stat.astype(statistics_dtype(dtype)).astype(dtype, copy=False)
 
 
 def statistics_dtype(dtype: Any) -> Any:
@@ -183,13 +190,13 @@ def batch_norm(
             values != 1 or count == 0,
             lambda: f"x: expected more than 1 value per channel when training, got shape {array.shape}",
         )
-        batch_mean, batch_var = _core.batch_statistics(array, last, rows, False)
+        batch_mean, batch_var = _engine.batch_statistics(array, last, rows, False)
         if mean is not None and values > 1:
             update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
     else:
         batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
-    invstd = _core.inverse_deviation(batch_var, eps)
-    _core.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
+    invstd = _engine.inverse_deviation(batch_var, eps)
+    _engine.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
     y = y.reshape(shape)
     if not flag(return_stats, "return_stats"):
         return restore(y)
@@ -254,7 +261,7 @@ def batch_norm_backward(
     count = channels(array, last)
     check_channels(count, mean=center, invstd=scale, weight=factor)
     result, rows = result_like(array, last)
-    grad_weight, grad_bias = _core.batch_norm_backward(
+    grad_weight, grad_bias = _engine.batch_norm_backward(
         gradient,
         array,
         result if wanted[0] else None,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels_last, flag
 from fastconv.functional._pool_window import (
     Padding,
@@ -478,7 +478,7 @@ def global_avg_pool(x: Array, *, data_format: str = "channels_first") -> Array:
         A wrong number of axes, or no spatial positions.
     """
     array, last, restore = global_input(x, data_format)
-    result: Array = restore(_core.global_pool("avg", array, last, False))
+    result: Array = restore(_engine.global_pool("avg", array, last, False))
     return result
 
 
@@ -511,7 +511,7 @@ def global_avg_pool_backward(
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     shape = global_shape(gradient, input_shape, last)
-    result: Array = restore(_core.global_avg_pool_backward(gradient, shape, last))
+    result: Array = restore(_engine.global_avg_pool_backward(gradient, shape, last))
     return result
 
 
@@ -541,7 +541,7 @@ def global_max_pool(x: Array, *, return_indices: bool = False, data_format: str 
         A wrong number of axes, or no spatial positions.
     """
     array, last, restore = global_input(x, data_format)
-    result = _core.global_pool("max", array, last, flag(return_indices, "return_indices"))
+    result = _engine.global_pool("max", array, last, flag(return_indices, "return_indices"))
     return tuple(restore(part) for part in result) if return_indices else restore(result)
 
 
@@ -574,6 +574,6 @@ def global_max_pool_backward(
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     shape = global_shape(gradient, input_shape, last)
-    places = as_indices(indices, gradient.shape)
-    result: Array = restore(_core.global_max_pool_backward(gradient, places, shape, last))
+    places = as_indices(indices, gradient.shape, grad_output=gradient)
+    result: Array = restore(_engine.global_max_pool_backward(gradient, places, shape, last))
     return result

@@ -8,10 +8,13 @@ beyond the padded input: there PyTorch, and this module, scale the sum of what t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels_last, number, require, same_shape
+from fastconv._device import on_device
 from fastconv.functional._pool_window import (
     Padding,
     Size,
@@ -45,6 +48,13 @@ def _norm(norm_type: object) -> float:
     return norm
 
 
+def _where_nonzero(gradient: Any, output: Any) -> Any:
+    """`gradient`, but zero where `output` is."""
+    if on_device(gradient):
+        return gradient.where_nonzero(output)
+    return np.where(output == 0, np.zeros((), gradient.dtype), gradient)
+
+
 def _forward(
     n: int,
     x: Array,
@@ -62,9 +72,9 @@ def _forward(
     batch, batched = as_batch(array, n, "x", last)
     window = make_window(n, spatial_sizes(batch.shape, last), kernel_size, stride, padding, dilation, ceil_mode)
     if np.isfinite(norm):
-        result = _core.power_pool(batch, norm, mean, window, last)
+        result = _engine.power_pool(batch, norm, mean, window, last)
     else:
-        result = _core.pool("max" if norm > 0 else "min", np.abs(batch), window, last, False)
+        result = _engine.pool("max" if norm > 0 else "min", np.abs(batch), window, last, False)
         if norm > 0:  # a window wholly in padding has the norm of nothing
             np.maximum(result, 0, out=result)
     final: Array = restore(result if batched else result[0])
@@ -95,12 +105,12 @@ def _backward(
     if not batched:
         gradient, output = gradient[None], output[None]
     if np.isfinite(norm):
-        result = _core.power_pool_backward(gradient, batch, output, norm, mean, window, last)
+        result = _engine.power_pool_backward(gradient, batch, output, norm, mean, window, last)
     else:
         # The distance from zero that was chosen: its gradient is a sign, and zero at zero.
-        _, places = _core.pool("max" if norm > 0 else "min", np.abs(batch), window, last, True)
-        passed = np.where(output == 0, np.zeros((), gradient.dtype), gradient)
-        result = _core.pool_backward_from_indices(passed, places, batch.shape, last)
+        _, places = _engine.pool("max" if norm > 0 else "min", np.abs(batch), window, last, True)
+        passed = _where_nonzero(gradient, output)
+        result = _engine.pool_backward_from_indices(passed, places, batch.shape, last)
         with np.errstate(invalid="ignore"):
             np.multiply(result, np.sign(batch), out=result)
     final: Array = restore(result if batched else result[0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels, channels_last, flag, integer, mask, number, require, same_shape
 from fastconv.functional.norm import (
     NormGradients,
@@ -45,18 +45,18 @@ def _normalise_rows(
     x: Array, groups: int, length: int, shape: tuple[int, ...], eps: float, weight: Any, bias: Any
 ) -> tuple[Array, Array, Array]:
     """``(y, mean, invstd)`` of the rows of `x`, `length` values each; `shape` is that of the statistics."""
-    y = np.empty(x.shape, x.dtype)
-    contiguous = (None if a is None else np.ascontiguousarray(a) for a in (weight, bias))
-    mean, var = _core.layer_norm(x, y, groups, length, math.prod(shape), eps, *contiguous)
-    return y, mean.reshape(shape), _core.inverse_deviation(var, eps).reshape(shape)
+    y = np.empty(x.shape, x.dtype, like=x)
+    contiguous = (None if a is None else np.ascontiguousarray(a, like=a) for a in (weight, bias))
+    mean, var = _engine.layer_norm(x, y, groups, length, math.prod(shape), eps, *contiguous)
+    return y, mean.reshape(shape), _engine.inverse_deviation(var, eps).reshape(shape)
 
 
 def _rows_backward(
     g: Array, x: Array, groups: int, length: int, mean: Array, invstd: Array, weight: Any, wanted: Sequence[bool]
 ) -> tuple[Array | None, Array, Array]:
-    result = np.empty(x.shape, x.dtype) if wanted[0] else None
-    factor = None if weight is None else np.ascontiguousarray(weight)
-    sums = _core.layer_norm_backward(
+    result = np.empty(x.shape, x.dtype, like=x) if wanted[0] else None
+    factor = None if weight is None else np.ascontiguousarray(weight, like=weight)
+    sums = _engine.layer_norm_backward(
         g, x, result, groups, length, mean.reshape(-1), invstd.reshape(-1), factor, wanted[1] or wanted[2]
     )
     return (result, *sums)
@@ -210,7 +210,7 @@ def _normalise_groups(
     """``(y, mean, var)``, the statistics float64 ``(N, groups)``."""
     image = _as_image(x, last)
     y, rows = result_like(image, last, per_sample=True)
-    mean, var = _core.group_norm(image, y, last, rows, groups, eps, weight, bias)
+    mean, var = _engine.group_norm(image, y, last, rows, groups, eps, weight, bias)
     return y.reshape(x.shape), mean, var
 
 
@@ -220,7 +220,7 @@ def _groups_backward(
     image = _as_image(x, last)
     result, rows = result_like(image, last, per_sample=True)
     written = result if wanted[0] else None
-    sums = _core.group_norm_backward(_as_image(g, last), image, written, last, rows, groups, mean, invstd, weight)
+    sums = _engine.group_norm_backward(_as_image(g, last), image, written, last, rows, groups, mean, invstd, weight)
     return (result.reshape(x.shape), *sums)
 
 
@@ -293,7 +293,7 @@ def group_norm(
         y, mean, invstd = _normalise_rows(array, groups, count // groups, (array.shape[0], groups), eps, scale, shift)
     else:
         y, mean, var = _normalise_groups(array, last, groups, eps, scale, shift)
-        invstd = _core.inverse_deviation(var, eps)
+        invstd = _engine.inverse_deviation(var, eps)
     return _with_stats(y, mean, invstd, array.dtype, restore, return_stats)
 
 
@@ -436,13 +436,14 @@ def instance_norm(
     positions = math.prod(array.shape[1:-1] if last else array.shape[2:])
     require(positions != 1, lambda: f"x: expected more than 1 spatial element, got shape {array.shape}")
     if count == 0:
-        y, own_mean, own_var = np.empty(array.shape, array.dtype), np.empty((samples, 0)), np.empty((samples, 0))
+        y = np.empty(array.shape, array.dtype, like=array)
+        own_mean, own_var = (np.empty((samples, 0), np.float64, like=array) for _ in range(2))
     else:
         y, own_mean, own_var = _normalise_groups(array, last, count, eps, scale, shift)
     if mean is not None and samples * positions > 0:
         unbiased = own_var.mean(axis=0) * (positions / (positions - 1))
         update_running((mean, var), (own_mean.mean(axis=0), unbiased), momentum)
-    return _with_stats(y, own_mean, _core.inverse_deviation(own_var, eps), array.dtype, restore, return_stats)
+    return _with_stats(y, own_mean, _engine.inverse_deviation(own_var, eps), array.dtype, restore, return_stats)
 
 
 def instance_norm_backward(

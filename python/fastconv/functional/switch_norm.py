@@ -7,9 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels, channels_last, flag, number, require, same_shape
-from fastconv.functional.norm import check_channels, check_running, result_like, rounded, statistics, update_running
+from fastconv.functional.norm import (
+    check_channels,
+    check_running,
+    plain,
+    result_like,
+    rounded,
+    statistics,
+    update_running,
+)
 
 __all__ = ["SwitchNormGradients", "switch_norm", "switch_norm_backward"]
 
@@ -25,12 +33,13 @@ class SwitchNormGradients(NamedTuple):
 
 
 def _shares(logits: Array) -> Array:
-    exponentials = np.exp(logits.astype(np.float64) - float(logits.max()))
-    return np.asarray(exponentials / exponentials.sum())
+    wide = logits.astype(np.float64)
+    exponentials = np.exp(wide - wide.max(axis=0, keepdims=True))
+    return plain(exponentials / exponentials.sum(axis=0, keepdims=True))
 
 
 def _shares_backward(gradient: Array, shares: Array) -> Array:
-    return np.asarray(shares * (gradient - (shares * gradient).sum()))
+    return plain(shares * (gradient - (shares * gradient).sum(axis=0, keepdims=True)))
 
 
 class _Mixture:
@@ -58,11 +67,11 @@ class _Mixture:
 
     def mix(self, statistics: list[Array], shares: Array) -> Array:
         """The three kinds of a statistic, weighted: ``(N, C)``."""
-        return np.asarray(sum(share * each for share, each in zip(shares, statistics, strict=True)))
+        return plain(sum(share * each for share, each in zip(shares, statistics, strict=True)))
 
     def invstd(self, eps: float) -> Array:
         """``1 / sqrt(var + eps)``."""
-        return np.asarray(1 / np.sqrt(self.var + eps))
+        return plain(1 / np.sqrt(self.var + eps))
 
 
 def _check(x: Array, last: bool, training: bool, **named: Array | None) -> None:
@@ -159,12 +168,12 @@ def switch_norm(
     _check(array, last, training, mean_weight=of_mean, var_weight=of_var, **named)
     check_running(mean, var, None if training else "not training", training)
     y, rows = result_like(array, last, per_sample=True)
-    own_mean, own_var = _core.batch_statistics(array, last, rows, True)
+    own_mean, own_var = _engine.batch_statistics(array, last, rows, True)
     if array.size > 0:
         with np.errstate(all="ignore"):
             mixture = _Mixture(own_mean, own_var, of_mean, of_var, None if training else (mean, var))
             invstd = mixture.invstd(eps)
-        _core.batch_norm(array, y, last, rows, mixture.mean, invstd, scale, shift)
+        _engine.batch_norm(array, y, last, rows, mixture.mean, invstd, scale, shift)
         if training and mean is not None:
             values = array.size // len(mean)
             unbiased = mixture.vars[2][0] * (values / (values - 1))
@@ -252,19 +261,26 @@ def switch_norm_backward(
         same_shape(each, (array.shape[0], channels(array, last)), name)
     result, rows = result_like(array, last, per_sample=True)
     if array.size == 0:
-        zeros = np.zeros(channels(array, last), array.dtype)
-        gradients: tuple[Array, ...] = (result, zeros, zeros.copy(), np.zeros(3, array.dtype), np.zeros(3, array.dtype))
+        counts = (channels(array, last), channels(array, last), 3, 3)
+        gradients: tuple[Array, ...] = (result, *(np.zeros(count, array.dtype, like=array) for count in counts))
     else:
         with np.errstate(all="ignore"):
             mixture = _Mixture(own_mean, own_var, of_mean, of_var, None if training else (run_mean, run_var))
             center = own_mean.astype(np.float64)
-            sums, dots = _core.sample_products(gradient, array, last, rows, center)
+            sums, dots = _engine.sample_products(gradient, array, last, rows, center)
             dots += (center - mixture.mean) * sums  # around the mixed mean
             own = _arithmetic(mixture, array.size // center.size, sums, dots, factor, eps, training)
         if wanted[0]:
-            _core.sample_backward(gradient, array, result, last, rows, center, *own[:3])
+            _engine.sample_backward(gradient, array, result, last, rows, center, *own[:3])
         gradients = (result, *(rounded(each, array.dtype) for each in own[3:]))
     return SwitchNormGradients(*(restore(g) if w else None for g, w in zip(gradients, wanted, strict=True)))
+
+
+def _products(gradient: Array, statistics: list[Array]) -> Array:
+    result = np.empty(len(statistics), like=gradient)
+    for k, each in enumerate(statistics):
+        result[k] = (gradient * each).sum()
+    return result
 
 
 def _arithmetic(
@@ -277,7 +293,7 @@ def _arithmetic(
     weight, bias, mean_weight and var_weight.
     """
     samples, count = sums.shape
-    weight = np.ones(count) if factor is None else factor.astype(np.float64)
+    weight = np.ones(count, like=sums) if factor is None else factor.astype(np.float64)
     invstd = mixture.invstd(eps)
     of_mean, of_var = -invstd * weight * sums, -0.5 * invstd**3 * weight * dots
     sizes = (positions, positions * count, positions * samples)
@@ -292,7 +308,7 @@ def _arithmetic(
         slope += own
         shift += to_mean / sizes[k] + own * (mixture.means[0] - mixture.means[k])
     shares = [
-        _shares_backward(np.array([(gradient * each).sum() for each in statistics]), weights)
+        _shares_backward(_products(gradient, statistics), weights)
         for gradient, statistics, weights in (
             (of_mean, mixture.means, mixture.mean_shares),
             (of_var, mixture.vars, mixture.var_shares),

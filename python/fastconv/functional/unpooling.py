@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _engine
 from fastconv._check import Array, as_arrays, channels, channels_last, pads, require, tuple_of_ints
 from fastconv.functional._pool_window import (
     Padding,
@@ -85,13 +85,13 @@ def _forward(
     array, restore = as_arrays(x=x)
     last = channels_last(data_format)
     batch, batched = as_batch(array, n, "x", last)
-    places = as_indices(indices, array.shape)
+    places = as_indices(indices, array.shape, x=array)
     sizes = spatial_sizes(batch.shape, last)
     require(min(sizes) > 0, lambda: f"x: has no spatial positions, got shape {array.shape}")
     out = _spatial_output(n, sizes, kernel_size, stride, padding, output_size, last)
     samples, depth = batch.shape[0], channels(batch, last)
     shape = (samples, *out, depth) if last else (samples, depth, *out)
-    result = _core.max_unpool(batch, places if batched else places[None], shape, last)
+    result = _engine.max_unpool(batch, places if batched else places[None], shape, last)
     final: Array = unbatch(result, batched, restore)
     return final
 
@@ -100,7 +100,7 @@ def _backward(n: int, grad_output: Array, indices: Array, data_format: str) -> A
     gradient, restore = as_arrays(grad_output=grad_output)
     last = channels_last(data_format)
     batch, batched = as_batch(gradient, n, "grad_output", last)
-    places = as_indices(indices, None)
+    places = as_indices(indices, None, grad_output=gradient)
     require(
         places.ndim == gradient.ndim,
         lambda: f"indices: expected {gradient.ndim} dimensions, as many as grad_output has, got shape {places.shape}",
@@ -113,7 +113,7 @@ def _backward(n: int, grad_output: Array, indices: Array, data_format: str) -> A
             f"whose shape is {gradient.shape}"
         ),
     )
-    final: Array = unbatch(_core.max_unpool_backward(batch, full, last), batched, restore)
+    final: Array = unbatch(_engine.max_unpool_backward(batch, full, last), batched, restore)
     return final
 
 

@@ -1,0 +1,60 @@
+# The CUDA part: a second extension that is loaded with the first device array, and, for the tests, the same sources on
+# the emulator. Neither is part of _core, which is the same with and without them.
+option(FASTCONV_CUDA "Build the CUDA kernels where nvcc is found" ON)
+option(FASTCONV_CUDA_EMULATION "Build the CUDA kernels as host code, to test them without a GPU" OFF)
+set(FASTCONV_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING "Compute capabilities; PTX for the last of them")
+
+file(GLOB FASTCONV_CUDA_BINDINGS CONFIGURE_DEPENDS csrc/bindings/cuda/*.cpp)
+file(GLOB FASTCONV_CUDA_KERNELS CONFIGURE_DEPENDS csrc/cuda/*/*.cu)
+set(FASTCONV_CUDA_SHARED csrc/core/error.cpp csrc/core/window.cpp csrc/core/pool_shape.cpp)
+
+if(FASTCONV_CUDA)
+  include(CheckLanguage)
+  # Each file asks for its architectures itself.
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 13.0)
+      message(WARNING "nvcc ${CMAKE_CUDA_COMPILER_VERSION}: the CUDA part needs 13.0 or newer and is left out")
+    else()
+      set(FASTCONV_WITH_CUDA ON)
+    endif()
+  endif()
+endif()
+
+if(FASTCONV_WITH_CUDA)
+  set(targets "")
+  foreach(arch IN LISTS FASTCONV_CUDA_ARCHITECTURES)
+    list(APPEND targets -gencode arch=compute_${arch},code=sm_${arch})
+    set(newest ${arch})
+  endforeach()
+  list(APPEND targets -gencode arch=compute_${newest},code=compute_${newest})
+  string(REPLACE ";" "," names "${FASTCONV_CUDA_ARCHITECTURES}")
+  pybind11_add_module(_cuda MODULE NO_EXTRAS ${FASTCONV_CUDA_BINDINGS} ${FASTCONV_CUDA_KERNELS} csrc/cuda/runtime.cu
+                                             ${FASTCONV_CUDA_SHARED})
+  target_include_directories(_cuda PRIVATE csrc)
+  target_compile_definitions(_cuda PRIVATE FASTCONV_CUDA_MODULE=_cuda FASTCONV_CUDA_ARCHITECTURES="${names}")
+  target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow>
+    $<$<COMPILE_LANGUAGE:CUDA>:SHELL:-std=c++17 -O3 --threads 1 -Xfatbin=-compress-all -compress-mode=size
+                               -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter --diag-suppress=177,20012>)
+  foreach(part IN LISTS targets)
+    if(NOT part STREQUAL "-gencode")
+      target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-gencode ${part}>")
+    endif()
+  endforeach()
+  set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
+                                         CUDA_STANDARD 17 CUDA_ARCHITECTURES OFF)
+  target_link_options(_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,--strip-all)
+  install(TARGETS _cuda LIBRARY DESTINATION fastconv)
+endif()
+
+if(FASTCONV_CUDA_EMULATION)
+  set_source_files_properties(${FASTCONV_CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+  pybind11_add_module(_cuda_emu MODULE NO_EXTRAS ${FASTCONV_CUDA_BINDINGS} ${FASTCONV_CUDA_KERNELS}
+                                                 ${FASTCONV_CUDA_SHARED} tests/emu/emu.cpp tests/emu/runtime.cpp)
+  target_include_directories(_cuda_emu PRIVATE csrc tests/emu)
+  target_compile_definitions(_cuda_emu PRIVATE FASTCONV_CUDA_MODULE=_cuda_emu FASTCONV_EMULATED=1)
+  fastconv_set_flags(_cuda_emu)
+  target_compile_options(_cuda_emu PRIVATE -O2)
+endif()

@@ -1,0 +1,230 @@
+"""The path of device arrays through the package: what is refused, what the array library is asked for, and promises.
+
+The ops' own tests run on the emulated device with ``pytest --device emulated``. Here the device path itself is tested,
+on arrays that claim to be on a device (`device_array`), with the emulated kernels of ``FASTCONV_CUDA_MODULE``.
+"""
+
+import os
+import subprocess
+import sys
+
+import fastconv
+import fastconv.functional as F
+import numpy as np
+import pytest
+from device_array import EmulatedArray, to_host
+from fastconv._device.extension import OVERRIDE, load
+
+emulated = pytest.mark.skipif(
+    OVERRIDE not in os.environ, reason=f"needs the emulated kernels: preset cuda-emulated, their file in {OVERRIDE}"
+)
+ORDERS = [("forward", 0, False), ("reverse", 0, True), ("random", 1, False), ("random", 2, True)]
+
+
+def generator():
+    return np.random.default_rng(3)
+
+
+def normal(*shape, dtype="f"):
+    return generator().standard_normal(shape).astype(dtype)
+
+
+def device(*arrays, number=0):
+    return [EmulatedArray(array, number) for array in arrays]
+
+
+def test_without_the_override_nothing_raises():
+    """On any machine the questions about devices have answers, and a reason where the answer is no."""
+    code = (
+        "from fastconv import cuda\n"
+        "print(cuda.is_available(), cuda.device_count() > 0, bool(cuda.unavailable_reason()), cuda.arch_list())"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != OVERRIDE}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    available, counted, reason, _ = done.stdout.split(maxsplit=3)
+    assert available == counted != reason
+
+
+def test_a_build_without_kernels_says_so(monkeypatch):
+    """A device array in a build without CUDA is refused with the reason."""
+    monkeypatch.setenv(OVERRIDE, "/nowhere/module.so")
+    load.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match="on a CUDA device, but the CUDA kernels could not be loaded"):
+            F.relu(*device(normal(2, 3)))
+        assert not fastconv.cuda.is_available()
+        assert "could not be loaded" in fastconv.cuda.unavailable_reason()
+    finally:
+        load.cache_clear()
+
+
+@pytest.fixture
+def schedule():
+    """Set the emulator's order of threads and of copies; put back afterwards."""
+    module, _ = load()
+    yield module.set_schedule
+    module.set_schedule("forward", 0, False)
+
+
+@emulated
+def test_the_emulated_device_is_there():
+    assert fastconv.cuda.is_available()
+    assert fastconv.cuda.unavailable_reason() == ""
+    assert fastconv.cuda.arch_list() == ["sm_emulated"]
+
+
+@emulated
+def test_results_are_arrays_of_the_library():
+    """On the device of the arguments, contiguous in the data format, whatever the op makes on the way."""
+    x, w = device(normal(2, 3, 8, 8), normal(4, 3, 3, 3), number=1)
+    y = F.conv2d(x, w, padding=1)
+    assert isinstance(y, EmulatedArray)
+    assert y.device.id == 1
+    pooled, places = F.max_pool2d(y, 2, return_indices=True)
+    assert pooled.device.id == places.device.id == 1
+    assert places.dtype == np.int64
+    loss = F.mse_loss(pooled, pooled)
+    assert isinstance(loss, EmulatedArray)
+    assert loss.shape == ()
+
+
+@emulated
+def test_host_and_device_do_not_mix():
+    x, w = normal(1, 3, 5, 5), normal(4, 3, 3, 3)
+    for arguments in ([*device(x), w], [x, *device(w)]):
+        with pytest.raises(TypeError, match=r"weight: is .*in one place"):
+            F.conv2d(*arguments)
+    _, places = F.max_pool2d(x, 2, return_indices=True)
+    for gradient, indices in ((EmulatedArray(x[..., :2, :2]), places), (x[..., :2, :2], EmulatedArray(places))):
+        with pytest.raises(TypeError, match=r"indices: is .*in one place"):
+            F.max_pool2d_backward(gradient, indices, x.shape)
+    with pytest.raises(TypeError, match="mask: is in the host's memory"):
+        F.dropout_backward(EmulatedArray(x), x > 0)
+
+
+@emulated
+def test_devices_do_not_mix():
+    x, w = EmulatedArray(normal(1, 3, 5, 5), 0), EmulatedArray(normal(4, 3, 3, 3), 1)
+    with pytest.raises(TypeError, match="weight: is on CUDA device 1, but x is on CUDA device 0"):
+        F.conv2d(x, w)
+
+
+@emulated
+def test_dtypes_and_shapes_are_refused_as_on_the_host():
+    with pytest.raises(TypeError, match="x: dtype int32 is not supported"):
+        F.relu(EmulatedArray(np.ones((2, 2), np.int32)))
+    x, w = normal(1, 3, 5, 5), normal(4, 2, 3, 3)
+    with pytest.raises(ValueError, match="weight") as host:
+        F.conv2d(x, w)
+    with pytest.raises(ValueError, match="weight") as on_device:
+        F.conv2d(*device(x, w))
+    assert str(host.value) == str(on_device.value)
+
+
+@emulated
+@pytest.mark.parametrize("view", [np.s_[::-1], np.s_[:, ::2], np.s_[..., ::-1, :], np.s_[:, :, 1:, 1:]], ids=str)
+def test_any_strides(view):
+    x, w = normal(4, 6, 9, 9)[view], None
+    w = normal(5, x.shape[1], 3, 3).transpose(0, 1, 3, 2)
+    expected = F.conv2d(x, w)
+    np.testing.assert_allclose(to_host(F.conv2d(*device(x, w))), expected, rtol=1e-5, atol=1e-5)
+    broadcast = np.broadcast_to(x[:1], x.shape)
+    np.testing.assert_allclose(to_host(F.relu(EmulatedArray(broadcast))), F.relu(broadcast))
+
+
+@emulated
+def test_out_is_written_and_returned():
+    x, w = normal(2, 3, 6, 6), normal(4, 3, 3, 3)
+    out = EmulatedArray(np.zeros((2, 4, 4, 4), "f"))
+    assert F.conv2d(*device(x, w), out=out) is out
+    np.testing.assert_allclose(out.host, F.conv2d(x, w), rtol=1e-5, atol=1e-5)
+    frozen = np.zeros((2, 4, 4, 4), "f")
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="out: is read-only"):
+        F.conv2d(*device(x, w), out=EmulatedArray(frozen))
+
+
+def calls():
+    """One call of each kind of kernel, as functions of device arrays that return the result's parts."""
+    x, g = normal(3, 6, 10, 10), normal(3, 8, 10, 10)
+    w, b = normal(8, 6, 3, 3), normal(8)
+    mean, var = normal(6), np.abs(normal(6))
+    target = generator().integers(0, 6, (3, 10, 10))
+
+    def pooled():
+        y, places = F.max_pool2d(*device(x), 3, 1, return_indices=True)
+        return y, places, F.max_pool2d_backward(y, places, x.shape)
+
+    return {
+        "conv": lambda: F.conv2d(*device(x, w, b), padding=1, activation="elu"),
+        "conv_backward": lambda: F.conv2d_backward(*device(g, x, w), padding=1),
+        "pool": pooled,
+        "batch_norm": lambda: F.batch_norm(*device(x, mean, var), training=True, return_stats=True),
+        "layer_norm": lambda: F.layer_norm(*device(x), (10, 10), return_stats=True),
+        "softmax": lambda: F.softmax(*device(x), 1),
+        "cross_entropy": lambda: F.cross_entropy(*device(x, target)),
+        "dropout": lambda: F.dropout(*device(x), 0.3, seed=5),
+    }
+
+
+def parts_of(result):
+    host = to_host(result)
+    return list(host) if isinstance(host, tuple) else [host]
+
+
+@emulated
+@pytest.mark.parametrize("name", calls())
+def test_the_order_of_threads_changes_no_bit(schedule, name):
+    """Whatever the hardware leaves open, each call gives the same bits."""
+    results = []
+    for order in ORDERS:
+        schedule(*order)
+        results.append(parts_of(calls()[name]()))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert a.tobytes() == b.tobytes()
+
+
+@emulated
+def test_a_sample_does_not_depend_on_its_batch():
+    x, w = normal(5, 4, 7, 7), normal(6, 4, 3, 3)
+    together = to_host(F.conv2d(*device(x, w)))
+    pooled, normed = (to_host(each) for each in (F.avg_pool2d(*device(x), 2), F.group_norm(*device(x), 2)))
+    for i in range(len(x)):
+        assert together[i].tobytes() == to_host(F.conv2d(*device(x[i : i + 1], w)))[0].tobytes()
+        assert pooled[i].tobytes() == to_host(F.avg_pool2d(*device(x[i : i + 1]), 2))[0].tobytes()
+        assert normed[i].tobytes() == to_host(F.group_norm(*device(x[i : i + 1]), 2))[0].tobytes()
+
+
+@emulated
+def test_dropout_draws_the_hosts_mask():
+    x = normal(7, 11)
+    for one, other in zip(F.dropout(x, 0.4, seed=11), F.dropout(*device(x), 0.4, seed=11), strict=True):
+        assert one.tobytes() == to_host(other).tobytes()
+
+
+@emulated
+def test_many_samples():
+    """More samples than a grid's second dimension may have blocks."""
+    x, w = normal(70000, 1, 2), normal(1, 1, 2)
+    np.testing.assert_allclose(to_host(F.conv1d(*device(x, w))), F.conv1d(x, w), rtol=1e-5, atol=1e-6)
+
+
+@emulated
+def test_what_only_values_tell_is_not_waited_for():
+    """A class that does not exist gives NaN, and an index outside the image is passed over."""
+    logits, target = normal(3, 4), np.array([0, 9, 1])
+    loss = to_host(F.cross_entropy(*device(logits, target), reduction="none"))
+    assert np.isnan(loss).tolist() == [False, True, False]
+    gradient = to_host(F.max_pool1d_backward(*device(np.ones((1, 1, 2), "f"), np.array([[[1, 99]]])), (1, 1, 4)))
+    assert gradient.tolist() == [[[0, 1, 0, 0]]]
+
+
+@emulated
+def test_running_statistics_are_updated_in_place():
+    x, mean, var = normal(4, 3, 5, 5), normal(3), np.abs(normal(3))
+    kept = mean.copy(), var.copy()
+    F.batch_norm(x, *kept, training=True)
+    F.batch_norm(*device(x, mean, var), training=True)
+    np.testing.assert_allclose(mean, kept[0], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(var, kept[1], rtol=1e-6)
