@@ -45,20 +45,24 @@ def runnable_kernels(*ops):
 def pytest_addoption(parser):
     parser.addoption("--problems", type=int, default=None, help="how many random problems each randomized test draws")
     parser.addoption(
-        "--device", choices=["emulated"], help="hand every op's arrays over as device arrays, to the emulated kernels"
+        "--device",
+        choices=["emulated", "torch", "cupy"],
+        help="hand every op's arrays over as device arrays, emulated ones or a library's",
     )
 
 
 def pytest_configure(config):
     global ON_DEVICE
-    if config.getoption("--device") == "emulated":
-        from device_array import on_device
+    name_of_device = config.getoption("--device")
+    if name_of_device:
+        from device_array import MACHINES, on_device
 
         ON_DEVICE = True
+        machine = MACHINES[name_of_device]()
         for name in F.__all__ if hasattr(F, "__all__") else dir(F):
             function = getattr(F, name)
             if inspect.isfunction(function):
-                setattr(F, name, on_device(function))
+                setattr(F, name, on_device(function, machine))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -2,7 +2,7 @@
 
 With the emulated kernels behind it (``FASTCONV_CUDA_MODULE``) the whole device path of the package can be driven on a
 machine without a GPU: what the array library is asked for, and what the kernels do. `on_device` turns a function of
-NumPy arrays into one that hands them over as device arrays.
+NumPy arrays into one that hands them over as device arrays, of this library or, on a GPU, of a real one.
 """
 
 from __future__ import annotations
@@ -132,27 +132,107 @@ NAMESPACE = types.SimpleNamespace(
 )
 
 
-def to_device(value):
-    """An array as one of the device, on the same memory; anything else as it is."""
-    if type(value) is np.ndarray and value.dtype.isnative and value.flags.aligned and value.dtype.kind not in "OcSUV":
-        return EmulatedArray(value)
-    if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16":
-        return EmulatedArray(value)
-    return value
+def is_carried(value):
+    """Whether a device has the array's dtype and can step through it."""
+    if not isinstance(value, np.ndarray):
+        return False
+    if value.dtype.name == "bfloat16":
+        return True
+    return (
+        type(value) is np.ndarray and value.dtype.isnative and value.flags.aligned and value.dtype.kind not in "OcSUV"
+    )
 
 
-def to_host(value):
+class Emulator:
+    """The emulated device: its arrays are the host's memory."""
+
+    kind = EmulatedArray
+    shares_memory = True
+
+    def to_device(self, host):
+        return EmulatedArray(host)
+
+    def to_host(self, array):
+        return array.host
+
+
+class Torch:
+    """PyTorch's tensors on a GPU."""
+
+    shares_memory = False
+
+    def __init__(self):
+        import torch
+
+        self.torch, self.kind = torch, torch.Tensor
+
+    def to_device(self, host):
+        if any(stride < 0 or stride % host.itemsize for stride in host.strides):
+            host = host.copy()
+        if host.dtype.name == "bfloat16":
+            return self.torch.from_numpy(host.view(np.int16).copy()).view(self.torch.bfloat16).cuda()
+        return self.torch.from_numpy(np.array(host, order="K")).cuda()
+
+    def to_host(self, array):
+        if array.dtype == self.torch.bfloat16:
+            import ml_dtypes
+
+            return array.cpu().view(self.torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return array.cpu().numpy()
+
+
+class CuPy:
+    """CuPy's arrays on a GPU."""
+
+    shares_memory = False
+
+    def __init__(self):
+        import cupy
+
+        self.cupy, self.kind = cupy, cupy.ndarray
+
+    def to_device(self, host):
+        return self.cupy.asarray(np.array(host, order="K"))
+
+    def to_host(self, array):
+        return self.cupy.asnumpy(array)
+
+
+MACHINES = {"emulated": Emulator, "torch": Torch, "cupy": CuPy}
+"""What ``--device`` can name."""
+
+
+def array_libraries():
+    """Those of the real libraries that have a device here."""
+    found = []
+    for name in ("torch", "cupy"):
+        try:
+            library = __import__(name)
+            there = library.cuda.is_available()
+        except (ImportError, AttributeError, RuntimeError):
+            continue
+        if there:
+            found.append(name)
+    return found
+
+
+def to_host(value, machine=None):
     """What the op returned, as NumPy's arrays."""
-    if isinstance(value, EmulatedArray):
-        return value.host
+    machine = machine or Emulator()
+    if isinstance(value, machine.kind):
+        return machine.to_host(value)
     if isinstance(value, tuple):
-        parts = [to_host(part) for part in value]
+        parts = [to_host(part, machine) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 
 
-def on_device(function):
-    """The function of NumPy arrays that computes on the emulated device."""
+WRITTEN = ("out", "running_mean", "running_var")
+
+
+def on_device(function, machine=None):
+    """The function of NumPy arrays that computes on a device."""
+    machine = machine or Emulator()
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -161,14 +241,17 @@ def on_device(function):
             bound = signature.bind(*arguments, **keywords)
         except TypeError:
             return function(*arguments, **keywords)
-        for name, value in bound.arguments.items():
-            if name in ARRAYS:
-                bound.arguments[name] = to_device(value)
+        given = dict(bound.arguments)
+        for name, value in given.items():
+            if name in ARRAYS and is_carried(value):
+                bound.arguments[name] = machine.to_device(value)
         result = function(*bound.args, **bound.kwargs)
-        out = bound.arguments.get("out")
-        if result is out and isinstance(out, EmulatedArray):
-            return keywords["out"]
-        host = to_host(result)
+        for name in WRITTEN if not machine.shares_memory else ():
+            if isinstance(bound.arguments.get(name), machine.kind):
+                given[name][...] = machine.to_host(bound.arguments[name])
+        if "out" in given and result is bound.arguments["out"] and given["out"] is not None:
+            return given["out"]
+        host = to_host(result, machine)
         return host[()] if "reduction" in signature.parameters and np.ndim(host) == 0 else host
 
     return call

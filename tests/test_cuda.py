@@ -228,3 +228,71 @@ def test_running_statistics_are_updated_in_place():
     F.batch_norm(*device(x, mean, var), training=True)
     np.testing.assert_allclose(mean, kept[0], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(var, kept[1], rtol=1e-6)
+
+
+# --- tiles of dense convolution --------------------------------------------------------------------------------------
+
+
+def convolved(x, w, gradient, **options):
+    """Forward and both gradients on the device, and the same in float64 on the host."""
+    ours = [to_host(F.conv2d(*device(x, w), **options))]
+    ours += to_host(F.conv2d_backward(*device(gradient(ours[0].shape), x, w), **options))[:2]
+    wide = [each.astype(np.float64) for each in (x, w)]
+    theirs = [F.conv2d(*wide, **options)]
+    theirs += F.conv2d_backward(gradient(ours[0].shape).astype(np.float64), *wide, **options)[:2]
+    return ours, theirs
+
+
+@emulated
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("outputs", [16, 63, 64, 65])
+@pytest.mark.parametrize(
+    ("options", "inputs", "size"),
+    [
+        ({}, 2, (10, 10)),
+        ({"padding": 1}, 17, (7, 9)),
+        ({"padding": ((0, 2), (1, 0)), "stride": (2, 3)}, 16, (9, 8)),
+        ({"padding": 2, "dilation": 2}, 3, (8, 8)),
+        ({"stride": 5}, 16, (11, 6)),
+    ],
+    ids=["plain", "padded", "strided", "dilated", "gaps"],
+)
+def test_sizes_around_a_tile(options, inputs, size, outputs, last):
+    """One below, at and above a tile of channels; positions and sums of taps that fill no tile."""
+    x, w = normal(2, inputs, *size), normal(outputs, inputs, 3, 3)
+    if last:
+        x, options = np.ascontiguousarray(np.moveaxis(x, 1, -1)), {**options, "data_format": "channels_last"}
+    for ours, theirs in zip(*convolved(x, w, lambda shape: normal(*shape), **options), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-4)
+
+
+@emulated
+@pytest.mark.parametrize("dtype", ["f", "d", "e"])
+def test_tiles_of_groups_and_dtypes(dtype):
+    x, w = normal(2, 48, 6, 6, dtype=dtype), normal(40, 24, 3, 3, dtype=dtype)
+    tolerance = {"f": 1e-4, "d": 1e-11, "e": 5e-2}[dtype]
+    gradient = lambda shape: normal(*shape, dtype=dtype)  # noqa: E731
+    for ours, theirs in zip(*convolved(x, w, gradient, padding=1, groups=2), strict=True):
+        np.testing.assert_allclose(ours.astype(float), theirs, rtol=tolerance, atol=tolerance)
+
+
+@emulated
+def test_padding_makes_no_nan_in_a_tile():
+    """An infinite weight meets only inputs, not the zeros that stand for padding in a tile."""
+    x, w = np.abs(normal(1, 8, 6, 6)) + 1, normal(32, 8, 3, 3)
+    w[5, 3, 0, 0], w[9, 2, 2, 2] = np.inf, np.nan
+    y = to_host(F.conv2d(*device(x, w), padding=1))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(y, F.conv2d(x, w, padding=1), rtol=1e-4, atol=1e-4)
+    assert np.isfinite(y[0, 5, 0]).all()
+    assert np.isfinite(y[0, 5, :, 0]).all()
+    assert np.isinf(y[0, 5, 1:, 1:]).all()
+
+
+@emulated
+def test_a_tiles_sums_do_not_depend_on_the_batch_or_the_order(schedule):
+    x, w = normal(5, 16, 5, 5), normal(24, 16, 3, 3)
+    together = to_host(F.conv2d(*device(x, w), padding=1))
+    for order, i in zip(ORDERS, range(1, 5), strict=True):
+        schedule(*order)
+        assert to_host(F.conv2d(*device(x[i : i + 1], w), padding=1)).tobytes() == together[i : i + 1].tobytes()

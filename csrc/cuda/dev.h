@@ -8,6 +8,7 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #define FASTCONV_DEVICE __device__ __forceinline__
+#define FASTCONV_UNROLL _Pragma("unroll")  // before a loop over arrays that have to stay in registers
 
 namespace fastconv {
 namespace dev {

@@ -105,6 +105,14 @@ def check_precision(precision: object) -> str:
     return precision
 
 
+def _cuda_line() -> str:
+    kernels = ", ".join(cuda.arch_list())
+    if not kernels:
+        return "not in this build"
+    count = cuda.device_count()
+    return f"{kernels}; {f'{count} devices' if count else cuda.unavailable_reason()}"
+
+
 def show_config() -> None:
     """Print versions, compiler, instruction sets, threads and CUDA support."""
     build = _core.build_config()
@@ -118,7 +126,7 @@ def show_config() -> None:
         "instruction set": f"{get_isa()} (usable here: {', '.join(usable)}; compiled in: {', '.join(compiled)})",
         "threads": f"{get_num_threads()} (OpenMP {build['openmp']})",
         "kernels": f"{len(_core.kernel_table())} compiled in",
-        "CUDA": ", ".join(cuda.arch_list()) or "not in this build",
+        "CUDA": _cuda_line(),
     }
     width = max(map(len, lines))
     print("\n".join(f"{key:<{width}}  {value}" for key, value in lines.items()))

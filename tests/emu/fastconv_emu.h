@@ -16,6 +16,7 @@
 #define __restrict__
 #define __launch_bounds__(...)
 #define FASTCONV_DEVICE inline
+#define FASTCONV_UNROLL
 
 namespace fastconv {
 namespace emu {

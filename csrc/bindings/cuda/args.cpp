@@ -87,14 +87,19 @@ View<std::int64_t> indices_image(const py::handle& described, const char* name, 
   return view;
 }
 
-double* numbers(const py::handle& described, const char* name, Index length) {
-  if (described.is_none()) return nullptr;
-  const Operand array = operand(described, name);
+void require_contiguous(const Operand& array, const char* name) {
+  if (array.size() == 0) return;
   Index dense = 1;
   for (std::size_t i = array.shape.size(); i-- > 0;) {
     if (array.shape[i] > 1 && array.stride[i] != dense) fail(std::string(name) + ": expected a contiguous array");
     dense *= array.shape[i];
   }
+}
+
+double* numbers(const py::handle& described, const char* name, Index length) {
+  if (described.is_none()) return nullptr;
+  const Operand array = operand(described, name);
+  require_contiguous(array, name);
   if (array.element != Element::f64 || array.size() != length)
     fail(std::string(name) + ": expected " + std::to_string(length) + " float64 numbers");
   return static_cast<double*>(array.data);

@@ -32,6 +32,8 @@ ArrayView channel_vector(const py::handle& described, const char* name, Dtype dt
 // int64, in canonical order.
 View<std::int64_t> indices_image(const py::handle& described, const char* name, bool channels_last);
 
+void require_contiguous(const Operand& array, const char* name);
+
 // float64 numbers, contiguous; null for None.
 double* numbers(const py::handle& described, const char* name, Index length);
 

@@ -12,13 +12,9 @@ void one_dtype(const Operand& first, std::initializer_list<const Operand*> other
     if (each->data && each->element != first.element) throw py::type_error("x: expected arrays of one dtype");
 }
 
-void require_contiguous(const Operand& array, const Sizes& shape, const char* name) {
+void require_dense(const Operand& array, const Sizes& shape, const char* name) {
   if (array.shape != shape) fail(std::string(name) + ": wrong shape");
-  Index dense = 1;
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    if (shape[i] > 1 && array.stride[i] != dense) fail(std::string(name) + ": expected a contiguous array");
-    dense *= shape[i];
-  }
+  require_contiguous(array, name);
 }
 
 CrossEntropy cross_entropy_of(const py::handle& logits, const py::handle& target, const py::handle& weight,
@@ -36,11 +32,11 @@ CrossEntropy cross_entropy_of(const py::handle& logits, const py::handle& target
   problem.samples = shape[0];
   problem.classes = shape[1];
   problem.positions = shape[2];
-  require_contiguous(problem.logits, shape, "logits");
-  require_contiguous(problem.target, problem.by_class() ? Sizes{shape[0], shape[2]} : shape, "target");
+  require_dense(problem.logits, shape, "logits");
+  require_dense(problem.target, problem.by_class() ? Sizes{shape[0], shape[2]} : shape, "target");
   if (!problem.by_class()) one_dtype(problem.logits, {&problem.target});
   one_dtype(problem.logits, {&problem.weight});
-  if (problem.weight.data) require_contiguous(problem.weight, {shape[1]}, "weight");
+  if (problem.weight.data) require_dense(problem.weight, {shape[1]}, "weight");
   return problem;
 }
 
@@ -89,7 +85,7 @@ void bind_loss(py::module_& module) {
                const Operand to = number_operand(result, "result");
                one_dtype(problem.logits, {&to});
                const bool none = reduction == "none";
-               require_contiguous(to, none ? Sizes{problem.samples, problem.positions} : Sizes{}, "result");
+               require_dense(to, none ? Sizes{problem.samples, problem.positions} : Sizes{}, "result");
                const Call call(where);
                cross_entropy(call.queue(), problem,
                              none                  ? Reduction::none
@@ -104,9 +100,8 @@ void bind_loss(py::module_& module) {
                const CrossEntropy problem = cross_entropy_of(logits, target, weight, ignore_index, label_smoothing);
                const Operand g = operand(grad_output, "grad_output"), result = number_operand(grad_input, "grad_input");
                one_dtype(problem.logits, {&result, &g});
-               if (g.data && !g.shape.empty())
-                 require_contiguous(g, {problem.samples, problem.positions}, "grad_output");
-               require_contiguous(result, problem.logits.shape, "grad_input");
+               if (g.data && !g.shape.empty()) require_dense(g, {problem.samples, problem.positions}, "grad_output");
+               require_dense(result, problem.logits.shape, "grad_input");
                const Call call(where);
                cross_entropy_backward(call.queue(), problem, g, mean, result);
              });

@@ -1,5 +1,7 @@
-// The input's gradient, one thread an element: every output that read it, by way of every tap, hands its share back.
+// The input's gradient, tile by tile; where tiles do not serve, one thread an element: every output that read it, by
+// way of every tap, hands its share back.
 #include "cuda/conv/taps.h"
+#include "cuda/conv/tiles.h"
 #include "cuda/dev_half.h"
 #include "cuda/index.h"
 #include "cuda/launch.h"
@@ -57,12 +59,84 @@ __global__ void backward_input_kernel(ConvProblem p, View<const S> gy, View<cons
   }
 }
 
+// One phase of the gradient: the inputs first, first + stride, ... of each axis, which the same taps read. Input i is
+// read with tap t by output (i + pad - t * dilation) / stride; the taps of a phase are `stride` apart, and from one to
+// the next the output goes down by one (or, with stride 1, by the dilation). Turned around, they are taps of a forward
+// sum over the gradient.
+struct Phase {
+  int first[kSpatial];
+};
+
+TileSum phase_sum(const ConvProblem& p, const ArrayView& gy, const ArrayView& w, const Phase& phase,
+                  const ArrayView& gx) {
+  TileSum sum{};
+  const char* data = static_cast<const char*>(w.data);
+  for (int i = 0; i < kSpatial; ++i) {
+    const ConvAxis& a = p.axis[i];
+    const int stride = static_cast<int>(a.stride), pad = static_cast<int>(a.pad_before);
+    const int kernel = static_cast<int>(a.kernel), dilation = static_cast<int>(a.dilation);
+    const int tap = stride == 1 ? 0 : (phase.first[i] + pad) % stride;  // the phase's first
+    const int taps = tap < kernel ? (kernel - tap + stride - 1) / stride : 0;
+    const int nearest = stride == 1 ? phase.first[i] + pad : (phase.first[i] + pad - tap) / stride;
+    const int gap = stride == 1 ? dilation : 1;
+    const int out = phase.first[i] < a.in ? static_cast<int>((a.in - phase.first[i] + stride - 1) / stride) : 0;
+    // Output j of the sum, tap u of the turned ones, reads gradient j + nearest - (taps - 1 - u) * gap.
+    sum.axis[i] = {static_cast<int>(gy.extent(i)), out, taps, 1, gap, (taps - 1) * gap - nearest};
+    const Index step = w.step(i) * stride;
+    sum.filter.tap[i] = -step;
+    data += static_cast<Index>(dtype_size(w.dtype)) * (tap * w.step(i) + (taps > 0 ? taps - 1 : 0) * step);
+  }
+  sum.filter.data = data;
+  sum.filter.group = p.group_outputs * w.stride[0];
+  sum.filter.output = w.stride[1];
+  sum.filter.input = w.stride[0];
+  sum.groups = p.groups;
+  sum.group_inputs = p.group_outputs;
+  sum.group_outputs = p.group_inputs;
+  sum.samples = gx.shape[0];
+  return sum;
+}
+
+// The elements of a phase as an array of their own.
+ArrayView phase_view(const ArrayView& gx, const ConvProblem& p, const Phase& phase, const TileSum& sum) {
+  ArrayView part = gx;
+  auto* data = static_cast<char*>(gx.data);
+  for (int i = 0; i < kSpatial; ++i) {
+    data += static_cast<Index>(dtype_size(gx.dtype)) * phase.first[i] * gx.step(i);
+    part.shape[2 + i] = sum.axis[i].out;
+    part.stride[2 + i] = gx.step(i) * p.axis[i].stride;
+  }
+  part.data = data;
+  return part;
+}
+
+// Whether each axis's phases are those above: taps next to each other, or outputs.
+bool has_phases(const ConvProblem& p) {
+  Index phases = 1;
+  for (const ConvAxis& axis : p.axis) {
+    if (axis.stride != 1 && axis.dilation != 1) return false;
+    phases *= axis.stride;
+  }
+  return phases <= 64;
+}
+
 }  // namespace
 
 void conv_backward_input(const Queue& queue, const ConvProblem& problem, const ArrayView& grad_output,
                          const ArrayView& weight, const ArrayView& bias, const ArrayView& grad_input) {
   const Index count = grad_input.size();
   if (count == 0) return;
+  if (has_phases(problem) && tiles_serve(problem, problem.group_outputs, problem.group_inputs)) {
+    Phase phase{};
+    const ConvAxis* a = problem.axis;
+    for (phase.first[0] = 0; phase.first[0] < a[0].stride; ++phase.first[0])
+      for (phase.first[1] = 0; phase.first[1] < a[1].stride; ++phase.first[1])
+        for (phase.first[2] = 0; phase.first[2] < a[2].stride; ++phase.first[2]) {
+          const TileSum sum = phase_sum(problem, grad_output, weight, phase, grad_input);
+          conv_tiles(queue, sum, grad_output, bias, phase_view(grad_input, problem, phase, sum));
+        }
+    return;
+  }
   dispatch_storage(grad_input.dtype, [&](auto zero) {
     using S = decltype(zero);
     launch(queue, grid_of(count), backward_input_kernel<S>, problem, grad_output.as<const S>(), weight.as<const S>(),

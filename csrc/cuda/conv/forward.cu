@@ -1,32 +1,15 @@
-// Forward, one thread an output: the sum over taps and channels, in the order of the weight's memory.
+// Forward. Where tiles do not pay, one thread an output: the sum over taps and channels, in the order of the weight's
+// memory.
+#include "cuda/conv/fused.h"
 #include "cuda/conv/taps.h"
+#include "cuda/conv/tiles.h"
 #include "cuda/dev_half.h"
-#include "cuda/eltwise/functions.h"
 #include "cuda/index.h"
 #include "cuda/launch.h"
 
 namespace fastconv {
 namespace cuda {
 namespace {
-
-template <class T>
-FASTCONV_DEVICE T fused(const FusedMap& map, T value) {
-  const T parameter = static_cast<T>(map.parameter);
-  switch (map.map) {
-    case Fused::relu:
-      return relu(value);
-    case Fused::leaky_relu:
-      return leaky_relu(value, parameter);
-    case Fused::elu:
-      return elu(value, parameter);
-    case Fused::sigmoid:
-      return sigmoid(value);
-    case Fused::tanh:
-      return std::tanh(value);
-    default:
-      return value;
-  }
-}
 
 template <class S>
 __global__ void forward_kernel(ConvProblem p, View<const S> x, View<const S> w, const S* bias, View<S> y, Walk walk,
@@ -66,6 +49,26 @@ void conv_forward(const Queue& queue, const ConvProblem& problem, const ArrayVie
                   const ArrayView& bias, const ArrayView& y, FusedMap map) {
   const Index count = y.size();
   if (count == 0) return;
+  if (tiles_serve(problem, problem.group_inputs, problem.group_outputs)) {
+    TileSum sum{};
+    for (int i = 0; i < kSpatial; ++i) {
+      const ConvAxis& axis = problem.axis[i];
+      sum.axis[i] = {static_cast<int>(axis.in),     static_cast<int>(axis.out),      static_cast<int>(axis.kernel),
+                     static_cast<int>(axis.stride), static_cast<int>(axis.dilation), static_cast<int>(axis.pad_before)};
+      sum.filter.tap[i] = weight.step(i);
+    }
+    sum.filter.data = weight.data;
+    sum.filter.group = problem.group_outputs * weight.stride[0];
+    sum.filter.output = weight.stride[0];
+    sum.filter.input = weight.stride[1];
+    sum.groups = problem.groups;
+    sum.group_inputs = problem.group_inputs;
+    sum.group_outputs = problem.group_outputs;
+    sum.samples = problem.batch;
+    sum.map = map;
+    conv_tiles(queue, sum, x, bias, y);
+    return;
+  }
   dispatch_storage(y.dtype, [&](auto zero) {
     using S = decltype(zero);
     launch(queue, grid_of(count), forward_kernel<S>, problem, x.as<const S>(), weight.as<const S>(),

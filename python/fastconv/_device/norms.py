@@ -46,6 +46,11 @@ def batch_statistics(x: DeviceArray, last: bool, rows: bool, per_sample: bool) -
     return _moments(x, last, _channels(x, last), per_sample)
 
 
+def update_running(running: DeviceArray, batch: DeviceArray, momentum: float) -> None:
+    """``running = (1 - momentum) * running + momentum * batch``, in float64 and in place."""
+    running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch.astype(np.float64, copy=False)
+
+
 def batch_norm(
     x: DeviceArray,
     y: DeviceArray,
@@ -135,7 +140,19 @@ def group_norm(
     bias: DeviceArray | None,
 ) -> Pair:
     mean, var = _moments(x, last, groups, True)
-    run("normalise", x, x, y, last, groups, True, mean, inverse_deviation(var, eps), contiguous(weight), contiguous(bias))
+    run(
+        "normalise",
+        x,
+        x,
+        y,
+        last,
+        groups,
+        True,
+        mean,
+        inverse_deviation(var, eps),
+        contiguous(weight),
+        contiguous(bias),
+    )
     return mean, var
 
 

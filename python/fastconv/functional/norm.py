@@ -76,7 +76,7 @@ def update_running(running: tuple[Array, Array], batch: tuple[Array, Array], mom
     """``new = (1 - momentum) * old + momentum * batch``, in place, of mean and variance."""
     for old, new in zip(running, batch, strict=True):
         own = in_steps(old)
-        _core.update_running(own, new, momentum)
+        _engine.update_running(own, new, momentum)
         if own is not old:
             old[...] = own
 

@@ -1,0 +1,36 @@
+// Convolution as a product of matrices that are never built: tiles of outputs (positions by channels), summed over taps
+// and channels. Forward and, phase by phase, the input's gradient are this sum.
+#pragma once
+
+#include "cuda/conv/conv.h"
+
+namespace fastconv {
+namespace cuda {
+
+// One axis of the sum: output o and tap t meet input o * stride + t * dilation - pad, or nothing outside [0, in).
+struct SumAxis {
+  int in, out, taps, stride, dilation, pad;
+};
+
+// Weights by strides of any sign: tap t of input channel c for output channel k of group g.
+struct Filter {
+  const void* data;
+  Index group, output, input, tap[kSpatial];
+};
+
+struct TileSum {
+  SumAxis axis[kSpatial];
+  Filter filter;
+  Index groups, group_inputs, group_outputs, samples;
+  FusedMap map;
+};
+
+// Whether the tiles serve a problem: zero padding, sizes of 32 bits, and enough of each for a tile to pay. It does not
+// depend on the number of samples, so neither do a sample's bits.
+bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs);
+
+// y = map(sum + bias); views are canonical, y may be every so many elements of an array.
+void conv_tiles(const Queue& queue, const TileSum& sum, const ArrayView& x, const ArrayView& bias, const ArrayView& y);
+
+}  // namespace cuda
+}  // namespace fastconv
