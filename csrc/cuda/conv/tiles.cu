@@ -80,9 +80,9 @@ __global__ void __launch_bounds__(kTileThreads)
     tile_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles) {
   using T = Compute<S>;
   T* memory = dev::shared_memory<T>();
-  T* const inputs[2] = {memory, memory + kDeep * kPitch};
-  T* const weights[2] = {memory + 2 * kDeep * kPitch, memory + 3 * kDeep * kPitch};
-  int* const odd_weight = reinterpret_cast<int*>(memory + 4 * kDeep * kPitch);
+  // Two stages of inputs, then two of weights.
+  constexpr int stage_size = kDeep * kPitch;
+  int* const odd_weight = reinterpret_cast<int*>(memory + 4 * stage_size);
   const int thread = static_cast<int>(threadIdx.x);
   const int my_row = thread / (kTile / kSide) * kSide, my_column = thread % (kTile / kSide) * kSide;
 
@@ -114,8 +114,9 @@ __global__ void __launch_bounds__(kTileThreads)
     const auto keep = [&](int stage) {
       FASTCONV_UNROLL
       for (int i = 0; i < kLoads; ++i) {
-        inputs[stage][depth_of(i) * kPitch + row_of(i)] = next_input[i];
-        weights[stage][thread % kDeep * kPitch + thread / kDeep + i * (kTileThreads / kDeep)] = next_weight[i];
+        memory[stage * stage_size + depth_of(i) * kPitch + row_of(i)] = next_input[i];
+        memory[(2 + stage) * stage_size + thread % kDeep * kPitch + thread / kDeep + i * (kTileThreads / kDeep)] =
+            next_weight[i];
         if (!(next_weight[i] - next_weight[i] == T(0))) *odd_weight = 1;
       }
     };
@@ -138,7 +139,8 @@ __global__ void __launch_bounds__(kTileThreads)
             if (task.input_at(row, begin + k) < 0) continue;
             FASTCONV_UNROLL
             for (int j = 0; j < kSide; ++j)
-              total[i][j] += inputs[stage][k * kPitch + my_row + i] * weights[stage][k * kPitch + my_column + j];
+              total[i][j] += memory[stage * stage_size + k * kPitch + my_row + i] *
+                             memory[(2 + stage) * stage_size + k * kPitch + my_column + j];
           }
         }
       } else {
@@ -147,8 +149,8 @@ __global__ void __launch_bounds__(kTileThreads)
           T a[kSide], b[kSide];
           FASTCONV_UNROLL
           for (int i = 0; i < kSide; ++i) {
-            a[i] = inputs[stage][k * kPitch + my_row + i];
-            b[i] = weights[stage][k * kPitch + my_column + i];
+            a[i] = memory[stage * stage_size + k * kPitch + my_row + i];
+            b[i] = memory[(2 + stage) * stage_size + k * kPitch + my_column + i];
           }
           FASTCONV_UNROLL
           for (int i = 0; i < kSide; ++i) FASTCONV_UNROLL
