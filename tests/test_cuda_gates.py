@@ -1,6 +1,7 @@
 """The built CUDA extension keeps the budgets of ``cuda_budgets.csv``: see `cuda_gates`."""
 
 import pathlib
+import re
 
 import cuda_gates
 import fastconv
@@ -23,9 +24,7 @@ def test_every_kernel_has_a_budget():
         pytest.skip("reads the source tree, which is not here")
     kernels = set()
     for path in [*sources.rglob("*.cu"), *sources.rglob("*.h")]:
-        for line in path.read_text().splitlines():
-            if line.startswith("__global__ void"):
-                name = line.split("(")[0].rsplit(" ", 1)[1]
-                kernels.add(f"{path.stem}/{name}" if path.suffix == ".cu" else name)
+        for name in re.findall(r"^__global__ void(?: __launch_bounds__\(\w+\))?\s+(\w+)\(", path.read_text(), re.M):
+            kernels.add(f"{path.stem}/{name}" if path.suffix == ".cu" else name)
     assert kernels == set(cuda_gates.budgets())
     assert all(stack == 0 for _, stack, _ in cuda_gates.budgets().values()), "registers are spilled"
