@@ -20,6 +20,7 @@ constexpr int kTile = 64, kDeep = 16, kSide = 4;  // of a block, of a step, of a
 constexpr int kTileThreads = (kTile / kSide) * (kTile / kSide);
 constexpr int kLoads = kTile * kDeep / kTileThreads;  // elements of each operand that a thread fetches for a step
 constexpr int kPitch = kTile + 4;
+constexpr Index kNothing = std::numeric_limits<Index>::min();  // no offset, of which negative ones are some
 static_assert(kTileThreads == kThreads, "a block is one tile");
 
 // A position of the output: where its window starts in the input.
@@ -47,20 +48,22 @@ struct Task {
     row.offset = number / positions * x.stride[0];
     const int rest = static_cast<int>(number % positions);
     const int o[kSpatial] = {rest / a[2].out / a[1].out, rest / a[2].out % a[1].out, rest % a[2].out};
+    FASTCONV_UNROLL
     for (int i = 0; i < kSpatial; ++i) row.start[i] = o[i] * a[i].stride - a[i].pad;
     return row;
   }
 
-  // The offset of the input that a step of the sum reads for a row; -1 in the padding and beyond the ends.
+  // The offset of the input that a step of the sum reads for a row; kNothing in the padding and beyond the ends.
   FASTCONV_DEVICE Index input_at(const Row& row, int step) const {
-    if (!row.live || step >= steps) return -1;
+    if (!row.live || step >= steps) return kNothing;
     const SumAxis* a = sum.axis;
     const int inputs = static_cast<int>(sum.group_inputs), tap = step / inputs, c = step % inputs;
     const int t[kSpatial] = {tap / a[2].taps / a[1].taps, tap / a[2].taps % a[1].taps, tap % a[2].taps};
     Index offset = row.offset + c * x.stride[1];
+    FASTCONV_UNROLL
     for (int i = 0; i < kSpatial; ++i) {
       const int at = row.start[i] + t[i] * a[i].dilation;
-      if (at < 0 || at >= a[i].in) return -1;
+      if (at < 0 || at >= a[i].in) return kNothing;
       offset += at * x.stride[2 + i];
     }
     return offset;
@@ -104,7 +107,7 @@ __global__ void __launch_bounds__(kTileThreads)
       FASTCONV_UNROLL
       for (int i = 0; i < kLoads; ++i) {
         const Index from = task.input_at(rows[Lanes ? i : 0], begin + depth_of(i));
-        next_input[i] = from >= 0 ? dev::load(image + from) : T(0);
+        next_input[i] = from != kNothing ? dev::load(image + from) : T(0);
         const int step = begin + thread % kDeep;
         const Index channel = first_column + thread / kDeep + i * (kTileThreads / kDeep);
         const bool there = channel < task.sum.group_outputs && step < task.steps;
@@ -136,7 +139,7 @@ __global__ void __launch_bounds__(kTileThreads)
         for (int i = 0; i < kSide; ++i) {
           const Row row = task.row_at(first_row + my_row + i);
           for (int k = 0; k < kDeep; ++k) {
-            if (task.input_at(row, begin + k) < 0) continue;
+            if (task.input_at(row, begin + k) == kNothing) continue;
             FASTCONV_UNROLL
             for (int j = 0; j < kSide; ++j)
               total[i][j] += memory[stage * stage_size + k * kPitch + my_row + i] *
