@@ -1,12 +1,7 @@
 # The CUDA part: a second extension that is loaded with the first device array, and, for the tests, the same sources on
 # the emulator. Neither is part of _core, which is the same with and without them.
-# A wheel has the kernels; a build of the CPU part by cmake alone has them if asked, and is quicker without.
-if(SKBUILD)
-  set(FASTCONV_CUDA_DEFAULT ON)
-else()
-  set(FASTCONV_CUDA_DEFAULT OFF)
-endif()
-option(FASTCONV_CUDA "Build the CUDA kernels where nvcc is found" ${FASTCONV_CUDA_DEFAULT})
+# Off unless asked for: the kernels take several minutes to compile.
+option(FASTCONV_CUDA "Build the CUDA kernels where nvcc is found" OFF)
 option(FASTCONV_CUDA_EMULATION "Build the CUDA kernels as host code, to test them without a GPU" OFF)
 set(FASTCONV_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING "Compute capabilities; PTX for the last of them")
 

@@ -30,7 +30,7 @@ def load() -> tuple[Any, str]:
         spec.loader.exec_module(module)
         return module, ""
     except ModuleNotFoundError:
-        return None, "this build of fastconv has no CUDA kernels: nvcc was not found when it was built"
+        return None, "this build of fastconv has no CUDA kernels: it was not built with FASTCONV_CUDA=ON and nvcc"
     except ImportError as error:
         return None, f"the CUDA kernels could not be loaded: {error}"
 
