@@ -7,7 +7,7 @@ set(FASTCONV_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING "Compute cap
 
 file(GLOB FASTCONV_CUDA_BINDINGS CONFIGURE_DEPENDS csrc/bindings/cuda/*.cpp)
 file(GLOB FASTCONV_CUDA_KERNELS CONFIGURE_DEPENDS csrc/cuda/*/*.cu)
-set(FASTCONV_CUDA_SHARED csrc/core/error.cpp csrc/core/window.cpp csrc/core/pool_shape.cpp)
+set(FASTCONV_CUDA_SHARED csrc/core/error.cpp csrc/core/map.cpp csrc/core/window.cpp csrc/core/pool_shape.cpp)
 
 if(FASTCONV_CUDA)
   include(CheckLanguage)
@@ -25,12 +25,9 @@ if(FASTCONV_CUDA)
 endif()
 
 if(FASTCONV_WITH_CUDA)
-  set(targets "")
-  foreach(arch IN LISTS FASTCONV_CUDA_ARCHITECTURES)
-    list(APPEND targets -gencode arch=compute_${arch},code=sm_${arch})
-    set(newest ${arch})
-  endforeach()
-  list(APPEND targets -gencode arch=compute_${newest},code=compute_${newest})
+  list(TRANSFORM FASTCONV_CUDA_ARCHITECTURES REPLACE "(.+)" "arch=compute_\\1,code=sm_\\1" OUTPUT_VARIABLE targets)
+  list(GET FASTCONV_CUDA_ARCHITECTURES -1 newest)
+  list(APPEND targets arch=compute_${newest},code=compute_${newest})
   string(REPLACE ";" "," names "${FASTCONV_CUDA_ARCHITECTURES}")
   pybind11_add_module(_cuda MODULE NO_EXTRAS ${FASTCONV_CUDA_BINDINGS} ${FASTCONV_CUDA_KERNELS} csrc/cuda/runtime.cu
                                              ${FASTCONV_CUDA_SHARED})
@@ -39,10 +36,8 @@ if(FASTCONV_WITH_CUDA)
   target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow>
     $<$<COMPILE_LANGUAGE:CUDA>:SHELL:-std=c++17 -O3 --threads 1 -Xfatbin=-compress-all -compress-mode=size
                                -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter --diag-suppress=177,20012>)
-  foreach(part IN LISTS targets)
-    if(NOT part STREQUAL "-gencode")
-      target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-gencode ${part}>")
-    endif()
+  foreach(target IN LISTS targets)
+    target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-gencode ${target}>")
   endforeach()
   set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden
                                          CUDA_STANDARD 17 CUDA_ARCHITECTURES OFF)

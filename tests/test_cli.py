@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from fastconv import _cli, datasets, models, nn, optim, train, visualize
 from fastconv._cli import output, training
-from test_datasets import _idx
+from test_datasets import write_bars
 
 PICTURES = {
     "filters-conv1.png",
@@ -36,16 +36,8 @@ PICTURES = {
 @pytest.fixture
 def few_digits(tmp_path, monkeypatch):
     """A small stand-in for MNIST under FASTCONV_DATA: crude digits, so that an epoch takes a moment only."""
-    rng = np.random.default_rng(0)
     folder = tmp_path / "data"
-    folder.mkdir()
-    for part, count in (("train", 400), ("t10k", 60)):
-        labels = rng.integers(0, 10, count).astype(np.uint8)
-        images = rng.integers(0, 40, (count, 28, 28)).astype(np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[4 + 2 * label : 6 + 2 * label, 4:24] = 255
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(_idx(images))
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(_idx(labels))
+    write_bars(folder, train=400, t10k=60)
     monkeypatch.setenv("FASTCONV_DATA", str(folder))
     return folder
 

@@ -8,9 +8,8 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from test_datasets import _idx
+from test_datasets import write_bars
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 if not EXAMPLES.is_dir():
@@ -138,15 +137,8 @@ def test_cross_validation(tmp_path):
 
 def test_clothes(tmp_path, monkeypatch):
     """On a stand-in for Fashion-MNIST in its format: a bright bar, somewhere else for each class."""
-    data, rng = tmp_path / "data" / "fashion-mnist", np.random.default_rng(0)
-    data.mkdir(parents=True)
-    for part, count in (("train", 640), ("t10k", 100)):
-        labels = rng.integers(0, 10, count).astype(np.uint8)
-        images = rng.integers(0, 40, (count, 28, 28)).astype(np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            image[4 + 2 * label : 6 + 2 * label, 4:24] = 255
-        (data / f"{part}-images-idx3-ubyte").write_bytes(_idx(images))
-        (data / f"{part}-labels-idx1-ubyte").write_bytes(_idx(labels))
+    data = tmp_path / "data" / "fashion-mnist"
+    write_bars(data, train=640, t10k=100)
     monkeypatch.setenv("FASTCONV_DATA", str(data.parent))
     text, pictures = _run("clothes", tmp_path / "pictures")
     assert pictures == ["clothes.png"]

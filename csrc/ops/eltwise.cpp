@@ -13,20 +13,6 @@ namespace {
 constexpr std::int64_t kItem = 32768;  // elements of one work item
 constexpr std::int64_t kRun = 1024;    // elements gathered at a time where an input is not dense
 
-constexpr const char* kMapNames[kMapCount] = {"relu",
-                                              "leaky_relu",
-                                              "elu",
-                                              "sigmoid",
-                                              "tanh",
-                                              "step",
-                                              "relu_backward",
-                                              "leaky_relu_backward",
-                                              "elu_backward",
-                                              "sigmoid_backward",
-                                              "tanh_backward",
-                                              "squared_difference",
-                                              "scaled_difference"};
-
 // Maps that only pick or scale their inputs keep subnormal numbers; so does float64 everywhere.
 Subnormals mode_of(Dtype dtype, Map map) {
   const bool selection = map == Map::relu || map == Map::leaky_relu || map == Map::step || map == Map::relu_backward ||
@@ -85,12 +71,6 @@ double sum_of_pieces(std::int64_t size, Subnormals mode, Term&& term) {
 }
 
 }  // namespace
-
-Map map_by_name(const std::string& name) {
-  for (int i = 0; i < kMapCount; ++i)
-    if (name == kMapNames[i]) return static_cast<Map>(i);
-  fail("name: no map is called '" + name + "'");
-}
 
 bool map_has_two_inputs(Map map) { return map >= Map::relu_backward; }
 

@@ -2,15 +2,12 @@
 // input that does not lie in the result's order is read through small buffers.
 #pragma once
 
-#include <string>
-
 #include "core/dtype.h"
 #include "cpu/eltwise/kernels.h"
 #include "ops/loop_nest.h"
 
 namespace fastconv {
 
-Map map_by_name(const std::string& name);
 bool map_has_two_inputs(Map map);
 
 // y = map(a, b); b is null for a map of one input. All of one shape and dtype, y dense in some order of its axes.

@@ -307,7 +307,7 @@ def spatial_shape(x: Array, n: int, name: str, last: bool) -> tuple[int, ...]:
     return tuple(x.shape[1:-1] if last else x.shape[2:])
 
 
-def channels(x: Array, last: bool) -> int:
+def channels(x: Array | DeviceArray, last: bool) -> int:
     """The channel count of a batch of images."""
     return int(x.shape[-1] if last else x.shape[1])
 

@@ -4,33 +4,17 @@
 
 #include <cstdint>
 
+#include "core/map.h"
 #include "cpu/registry.h"
 
 namespace fastconv {
-
-// y[i] = map(a[i], b[i]); a map of one input gets a null b. `parameter` is the slope, alpha or factor where one exists.
-enum class Map : int {
-  relu,
-  leaky_relu,
-  elu,
-  sigmoid,
-  tanh,
-  step,                 // 1 where positive, else 0
-  relu_backward,        // of (grad_output, y)
-  leaky_relu_backward,  // of (grad_output, x), as elu's
-  elu_backward,
-  sigmoid_backward,
-  tanh_backward,
-  squared_difference,
-  scaled_difference,
-};
-constexpr int kMapCount = 13;
 
 // The binary cross entropy of logits x and targets t, elementwise, with weights w and p of positives (null: 1):
 // w * ((1 - t) * softplus(x) + p * t * softplus(-x)), or its derivative by x, times `factor`.
 using BinaryCrossEntropyFunction = void (*)(const void* x, const void* t, const void* w, const void* p, void* y,
                                             std::int64_t count, double factor);
 
+// y[i] = map(a[i], b[i]); a map of one input gets a null b. `parameter` is the slope, alpha or factor where one exists.
 using MapFunction = void (*)(const void* a, const void* b, void* y, std::int64_t count, double parameter);
 
 struct ActivationKernel : KernelInfo {

@@ -1,4 +1,5 @@
 // Activations, their gradients, and the differences that the squared error is made of.
+#include "core/map.h"
 #include "cuda/eltwise/eltwise.h"
 #include "cuda/eltwise/functions.h"
 #include "cuda/nest.h"
@@ -6,35 +7,6 @@
 namespace fastconv {
 namespace cuda {
 namespace {
-
-enum class Map : std::uint8_t {
-  relu,
-  leaky_relu,
-  elu,
-  sigmoid,
-  tanh,
-  step,
-  relu_backward,
-  leaky_relu_backward,
-  elu_backward,
-  sigmoid_backward,
-  tanh_backward,
-  squared_difference,
-  scaled_difference
-};
-constexpr const char* kNames[] = {"relu",
-                                  "leaky_relu",
-                                  "elu",
-                                  "sigmoid",
-                                  "tanh",
-                                  "step",
-                                  "relu_backward",
-                                  "leaky_relu_backward",
-                                  "elu_backward",
-                                  "sigmoid_backward",
-                                  "tanh_backward",
-                                  "squared_difference",
-                                  "scaled_difference"};
 
 // Of a gradient a is the output's gradient, and b what was saved.
 template <class T>
@@ -84,10 +56,7 @@ __global__ void map_kernel(Map map, Nest<3> nest, const S* a, const S* b, S* y, 
 
 void eltwise(const Queue& queue, const std::string& name, const Operand& a, const Operand& b, const Operand& y,
              double parameter) {
-  int number = 0;
-  const int count = static_cast<int>(sizeof kNames / sizeof kNames[0]);
-  while (number < count && name != kNames[number]) ++number;
-  if (number == count) fail("name: no map is called '" + name + "'");
+  const Map map = map_by_name(name);
   require_shape(b, a.shape, "b");
   require_shape(y, a.shape, "y");
   const Operand* const arrays[] = {&a, &b, &y};
@@ -95,7 +64,7 @@ void eltwise(const Queue& queue, const std::string& name, const Operand& a, cons
   if (nest.size == 0) return;
   dispatch_storage(a.dtype(), [&](auto zero) {
     using S = decltype(zero);
-    launch(queue, grid_of(nest.size), map_kernel<S>, static_cast<Map>(number), nest, static_cast<const S*>(a.data),
+    launch(queue, grid_of(nest.size), map_kernel<S>, map, nest, static_cast<const S*>(a.data),
            static_cast<const S*>(b.data), static_cast<S*>(y.data), parameter);
   });
 }

@@ -122,45 +122,50 @@ __global__ void join_products_kernel(Index sets, Parts parts, const double* part
   }
 }
 
-}  // namespace
-
-void moments(const Queue& queue, const ArrayView& x, Sets sets, double* mean, double* variance) {
+// Two sums a set: body(walk, parts, grid of the parts, how many parts in all, room for two numbers of each) makes them.
+template <class Body>
+void sum_sets(const Queue& queue, const ArrayView& x, Sets sets, double* first, double* second, Body&& body) {
   const Index count = sets.count(x);
   if (count == 0) return;
   const SetWalk walk = set_walk(x, sets);
   if (walk.elements == 0) {
-    launch(queue, grid_of(count), no_elements_kernel, count, mean, variance);
+    launch(queue, grid_of(count), no_elements_kernel, count, first, second);
     return;
   }
   const Parts parts = parts_of(walk.elements);
   const Index items = count * parts.count;
   auto* partial = static_cast<double*>(queue.scratch(sizeof(double) * 2 * static_cast<std::size_t>(items)));
-  dispatch_storage(x.dtype, [&](auto zero) {
-    using S = decltype(zero);
-    launch(queue, part_grid(count, parts), moments_kernel<S>, x.as<const S>(), walk, items, parts, partial);
-    launch(queue, grid_of(count), join_moments_kernel<S>, x.as<const S>(), walk, count, parts,
-           static_cast<const double*>(partial), mean, variance);
-  });
+  body(walk, parts, part_grid(count, parts), items, partial);
+}
+
+}  // namespace
+
+void moments(const Queue& queue, const ArrayView& x, Sets sets, double* mean, double* variance) {
+  sum_sets(queue, x, sets, mean, variance,
+           [&](const SetWalk& walk, const Parts& parts, const Grid& grid, Index items, double* partial) {
+             dispatch_storage(x.dtype, [&](auto zero) {
+               using S = decltype(zero);
+               launch(queue, grid, moments_kernel<S>, x.as<const S>(), walk, items, parts, partial);
+               const Index count = sets.count(x);
+               launch(queue, grid_of(count), join_moments_kernel<S>, x.as<const S>(), walk, count, parts,
+                      static_cast<const double*>(partial), mean, variance);
+             });
+           });
 }
 
 void products(const Queue& queue, const ArrayView& grad_output, const ArrayView& x, Sets sets, Sets statistics,
               const double* mean, const double* scale, const ArrayView& weight, double* sum, double* dot) {
-  const Index count = sets.count(x);
-  if (count == 0) return;
-  const SetWalk walk = set_walk(x, sets);
-  if (walk.elements == 0) {
-    launch(queue, grid_of(count), no_elements_kernel, count, sum, dot);
-    return;
-  }
-  const Parts parts = parts_of(walk.elements);
-  const Index items = count * parts.count;
-  auto* partial = static_cast<double*>(queue.scratch(sizeof(double) * 2 * static_cast<std::size_t>(items)));
-  dispatch_storage(x.dtype, [&](auto zero) {
-    using S = decltype(zero);
-    launch(queue, part_grid(count, parts), products_kernel<S>, grad_output.as<const S>(), x.as<const S>(), walk,
-           set_walk(x, statistics), items, parts, mean, scale, static_cast<const S*>(weight.data), partial);
-  });
-  launch(queue, grid_of(count), join_products_kernel, count, parts, static_cast<const double*>(partial), sum, dot);
+  sum_sets(queue, x, sets, sum, dot,
+           [&](const SetWalk& walk, const Parts& parts, const Grid& grid, Index items, double* partial) {
+             dispatch_storage(x.dtype, [&](auto zero) {
+               using S = decltype(zero);
+               launch(queue, grid, products_kernel<S>, grad_output.as<const S>(), x.as<const S>(), walk,
+                      set_walk(x, statistics), items, parts, mean, scale, static_cast<const S*>(weight.data), partial);
+             });
+             const Index count = sets.count(x);
+             launch(queue, grid_of(count), join_products_kernel, count, parts, static_cast<const double*>(partial), sum,
+                    dot);
+           });
 }
 
 }  // namespace cuda

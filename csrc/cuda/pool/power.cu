@@ -26,20 +26,10 @@ __global__ void power_kernel(PoolShape shape, double exponent, double scale, Vie
   using T = Compute<S>;
   for (Index i = dev::first(); i < count; i += dev::step()) {
     const Position at = walk.at(i);
-    Live live[kSpatial];
-    Index start[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis) {
-      live[axis] = live_taps(shape.axis[axis], at.at[axis]);
-      start[axis] = at.at[axis] * shape.axis[axis].stride - shape.axis[axis].pad_before;
-    }
     T sum = 0;
-    for (Index a = live[0].first; a < live[0].first + live[0].count; ++a)
-      for (Index b = live[1].first; b < live[1].first + live[1].count; ++b)
-        for (Index c = live[2].first; c < live[2].first + live[2].count; ++c) {
-          const Index from[kSpatial] = {start[0] + a * shape.axis[0].dilation, start[1] + b * shape.axis[1].dilation,
-                                        start[2] + c * shape.axis[2].dilation};
-          sum += raised(dev::load(x.data + spatial_offset(x, at.n, at.c, from)), exponent);
-        }
+    taps_of(shape, at.at, [&](const Index(&from)[kSpatial]) {
+      sum += raised(dev::load(x.data + spatial_offset(x, at.n, at.c, from)), exponent);
+    });
     const T mean = sum / static_cast<T>(divisor_of(shape, at.at)) * static_cast<T>(scale);
     dev::store(y.data + offset_of(y, at), exponent == 2 ? std::sqrt(mean) : raised(mean, 1 / exponent));
   }

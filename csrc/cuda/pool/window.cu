@@ -12,22 +12,19 @@ __global__ void extreme_kernel(bool smallest, PoolShape shape, View<const S> x, 
   using T = Compute<S>;
   for (Index i = dev::first(); i < count; i += dev::step()) {
     const Position at = walk.at(i);
-    Live live[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis) live[axis] = live_taps(shape.axis[axis], at.at[axis]);
-    const PoolAxis *depth = &shape.axis[0], *height = &shape.axis[1], *width = &shape.axis[2];
-    auto best = no_extreme<T>(smallest, (live[0].nearest * height->in + live[1].nearest) * width->in + live[2].nearest);
+    Index nearest[kSpatial];
+    const auto place_of = [&](const Index(&input)[kSpatial]) {
+      return (input[0] * shape.axis[1].in + input[1]) * shape.axis[2].in + input[2];
+    };
+    for (int axis = 0; axis < kSpatial; ++axis) nearest[axis] = live_taps(shape.axis[axis], at.at[axis]).nearest;
+    auto best = no_extreme<T>(smallest, place_of(nearest));
     bool chosen = false;
-    for (Index a = live[0].first; a < live[0].first + live[0].count; ++a)
-      for (Index b = live[1].first; b < live[1].first + live[1].count; ++b)
-        for (Index c = live[2].first; c < live[2].first + live[2].count; ++c) {
-          const Index from[kSpatial] = {at.at[0] * depth->stride - depth->pad_before + a * depth->dilation,
-                                        at.at[1] * height->stride - height->pad_before + b * height->dilation,
-                                        at.at[2] * width->stride - width->pad_before + c * width->dilation};
-          const Index place = (from[0] * height->in + from[1]) * width->in + from[2];
-          if (!chosen) best.place = place;  // of values that are all the worst, the first
-          chosen = true;
-          best.take(dev::load(x.data + spatial_offset(x, at.n, at.c, from)), place);
-        }
+    taps_of(shape, at.at, [&](const Index(&from)[kSpatial]) {
+      const Index place = place_of(from);
+      if (!chosen) best.place = place;  // of values that are all the worst, the first
+      chosen = true;
+      best.take(dev::load(x.data + spatial_offset(x, at.n, at.c, from)), place);
+    });
     dev::store(y.data + offset_of(y, at), best.value);
     if (indices.data) indices.data[offset_of(indices, at)] = best.place;
   }
@@ -38,20 +35,9 @@ __global__ void mean_kernel(PoolShape shape, View<const S> x, View<S> y, Walk wa
   using T = Compute<S>;
   for (Index i = dev::first(); i < count; i += dev::step()) {
     const Position at = walk.at(i);
-    Live live[kSpatial];
-    Index start[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis) {
-      live[axis] = live_taps(shape.axis[axis], at.at[axis]);
-      start[axis] = at.at[axis] * shape.axis[axis].stride - shape.axis[axis].pad_before;
-    }
     T sum = 0;
-    for (Index a = live[0].first; a < live[0].first + live[0].count; ++a)
-      for (Index b = live[1].first; b < live[1].first + live[1].count; ++b)
-        for (Index c = live[2].first; c < live[2].first + live[2].count; ++c) {
-          const Index from[kSpatial] = {start[0] + a * shape.axis[0].dilation, start[1] + b * shape.axis[1].dilation,
-                                        start[2] + c * shape.axis[2].dilation};
-          sum += dev::load(x.data + spatial_offset(x, at.n, at.c, from));
-        }
+    taps_of(shape, at.at,
+            [&](const Index(&from)[kSpatial]) { sum += dev::load(x.data + spatial_offset(x, at.n, at.c, from)); });
     dev::store(y.data + offset_of(y, at), sum / static_cast<T>(divisor_of(shape, at.at)));
   }
 }

@@ -56,7 +56,23 @@ FASTCONV_DEVICE Extreme<T> no_extreme(bool smallest, Index place) {
   return {smallest, smallest ? infinity : -infinity, place};
 }
 
-// Calls take(offset of the output, its coordinates) for every window that input i lies in.
+// Calls take(the input's coordinates) for every tap of window o that lies inside the input.
+template <class Take>
+FASTCONV_DEVICE void taps_of(const PoolShape& shape, const Index (&o)[kSpatial], Take&& take) {
+  Live live[kSpatial];
+  for (int axis = 0; axis < kSpatial; ++axis) live[axis] = live_taps(shape.axis[axis], o[axis]);
+  const auto input = [&](int axis, Index tap) {
+    return o[axis] * shape.axis[axis].stride - shape.axis[axis].pad_before + tap * shape.axis[axis].dilation;
+  };
+  for (Index a = live[0].first; a < live[0].first + live[0].count; ++a)
+    for (Index b = live[1].first; b < live[1].first + live[1].count; ++b)
+      for (Index c = live[2].first; c < live[2].first + live[2].count; ++c) {
+        const Index from[kSpatial] = {input(0, a), input(1, b), input(2, c)};
+        take(from);
+      }
+}
+
+// Calls take(the output's coordinates) for every window that input i lies in.
 template <class Take>
 FASTCONV_DEVICE void windows_over(const PoolShape& shape, const Index (&i)[kSpatial], Take&& take) {
   Index o[kSpatial];
@@ -82,8 +98,7 @@ FASTCONV_DEVICE void windows_over(const PoolShape& shape, const Index (&i)[kSpat
 
 template <class T>
 FASTCONV_DEVICE Index spatial_offset(const View<T>& view, Index n, Index c, const Index (&at)[kSpatial]) {
-  return n * view.stride[0] + c * view.stride[1] + at[0] * view.stride[2] + at[1] * view.stride[3] +
-         at[2] * view.stride[4];
+  return offset_of(view, Position{n, c, {at[0], at[1], at[2]}});
 }
 
 }  // namespace cuda

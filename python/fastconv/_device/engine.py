@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from fastconv._check import Pads, output_sizes
 from fastconv._device.array import DeviceArray
 from fastconv._device.extension import extension
-
-Pads = Sequence[tuple[int, int]]
+from fastconv.functional._conv_arguments import image_shape
 
 
 def run(name: str, like: DeviceArray, *arguments: Any) -> None:
@@ -66,10 +65,6 @@ def dropout_apply(x: DeviceArray, mask: DeviceArray, y: DeviceArray, scale: floa
 # --- convolution ------------------------------------------------------------------------------------------------------
 
 
-def _image_shape(samples: int, channels: int, spatial: Sequence[int], last: bool) -> tuple[int, ...]:
-    return (samples, *spatial, channels) if last else (samples, channels, *spatial)
-
-
 def conv_forward(
     x: DeviceArray,
     weight: DeviceArray,
@@ -86,13 +81,8 @@ def conv_forward(
 ) -> DeviceArray:
     sizes = x.shape[1:-1] if last else x.shape[2:]
     if out is None:
-        spatial = [
-            _core.output_size(size, kernel, step, gap, before, after, False)
-            for size, kernel, step, gap, (before, after) in zip(
-                sizes, weight.shape[2:], stride, dilation, padding, strict=True
-            )
-        ]
-        out = x.new(_image_shape(x.shape[0], weight.shape[0], spatial, last))
+        spatial = output_sizes(sizes, weight.shape[2:], stride, dilation, padding)
+        out = x.new(image_shape(x.shape[0], weight.shape[0], spatial, last))
     run("conv_forward", x, x, weight, bias, out, stride, padding, dilation, groups, mode, last, activation, parameter)
     return out
 
@@ -111,7 +101,7 @@ def conv_backward_input(
     out: DeviceArray | None,
 ) -> DeviceArray:
     if out is None:
-        out = grad_output.new(_image_shape(grad_output.shape[0], weight.shape[1] * groups, size, last))
+        out = grad_output.new(image_shape(grad_output.shape[0], weight.shape[1] * groups, tuple(size), last))
     run("conv_backward_input", weight, grad_output, weight, bias, out, stride, padding, dilation, groups, mode, last)
     return out
 

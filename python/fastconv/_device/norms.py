@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._check import channels
 from fastconv._device.array import DeviceArray, contiguous
 from fastconv._device.engine import run
 
 Pair = tuple[DeviceArray, DeviceArray]
-
-
-def _channels(x: DeviceArray, last: bool) -> int:
-    return x.shape[-1 if last else 1]
 
 
 def _numbers(values: Any) -> DeviceArray:
@@ -43,7 +40,7 @@ def inverse_deviation(var: DeviceArray, eps: float) -> DeviceArray:
 
 
 def batch_statistics(x: DeviceArray, last: bool, rows: bool, per_sample: bool) -> Pair:
-    return _moments(x, last, _channels(x, last), per_sample)
+    return _moments(x, last, channels(x, last), per_sample)
 
 
 def update_running(running: DeviceArray, batch: DeviceArray, momentum: float) -> None:
@@ -63,7 +60,7 @@ def batch_norm(
 ) -> None:
     per_sample = mean.ndim == 2
     scale, factor, offset = _numbers(invstd), contiguous(weight), contiguous(bias)
-    run("normalise", x, x, y, last, _channels(x, last), per_sample, _numbers(mean), scale, factor, offset)
+    run("normalise", x, x, y, last, channels(x, last), per_sample, _numbers(mean), scale, factor, offset)
 
 
 def batch_norm_backward(
@@ -78,7 +75,7 @@ def batch_norm_backward(
     training: bool,
     sums: bool,
 ) -> Pair:
-    count = _channels(x, last)
+    count = channels(x, last)
     center, inverse, factor = _numbers(mean), _numbers(invstd), contiguous(weight)
     sum_, dot = _pair(x, count)
     if sums or training:
@@ -108,7 +105,7 @@ def batch_norm_backward(
 
 
 def sample_products(grad_output: DeviceArray, x: DeviceArray, last: bool, rows: bool, mean: DeviceArray) -> Pair:
-    count = _channels(x, last)
+    count = channels(x, last)
     sum_, dot = _pair(x, x.shape[0], count)
     run("products", x, grad_output, x, last, count, True, count, True, _numbers(mean), None, None, sum_, dot)
     return sum_, dot
@@ -126,7 +123,7 @@ def sample_backward(
     shift: DeviceArray,
 ) -> None:
     numbers = [_numbers(each) for each in (mean, scale, slope, shift)]
-    run("normalise_backward", x, grad_output, x, grad_input, last, _channels(x, last), True, *numbers, None)
+    run("normalise_backward", x, grad_output, x, grad_input, last, channels(x, last), True, *numbers, None)
 
 
 def group_norm(
@@ -167,7 +164,7 @@ def group_norm_backward(
     invstd: DeviceArray,
     weight: DeviceArray | None,
 ) -> Pair:
-    samples, count = x.shape[0], _channels(x, last)
+    samples, count = x.shape[0], channels(x, last)
     center, inverse, factor = _numbers(mean), _numbers(invstd), contiguous(weight)
     if grad_input is not None:
         sum_, dot = _pair(x, samples, groups)

@@ -10,6 +10,8 @@ import numpy as np
 from fastconv import _core
 from fastconv._device.array import DeviceArray
 from fastconv._device.engine import run
+from fastconv._device.norms import batch_statistics
+from fastconv.functional._pool_window import spatial_sizes
 
 
 def _window(window: Any) -> tuple[Any, ...]:
@@ -22,10 +24,6 @@ def _window(window: Any) -> tuple[Any, ...]:
         window.count_include_pad,
         window.divisor_override,
     )
-
-
-def _spatial(shape: Sequence[int], last: bool) -> tuple[int, ...]:
-    return tuple(shape[1:-1] if last else shape[2:])
 
 
 def _in_lanes(x: DeviceArray, last: bool) -> bool:
@@ -49,7 +47,7 @@ def _like(x: DeviceArray, spatial: Sequence[int], last: bool, dtype: Any = None)
 
 
 def pool(op: str, x: DeviceArray, window: Any, last: bool, return_indices: bool) -> Any:
-    out = _core.pool_output_shape(window, _spatial(x.shape, last))
+    out = _core.pool_output_shape(window, spatial_sizes(x.shape, last))
     y = _like(x, out, last)
     indices = _like(x, out, last, np.int64) if return_indices and op != "avg" else None
     run("pool", x, op, x, _window(window), last, y, indices)
@@ -57,13 +55,13 @@ def pool(op: str, x: DeviceArray, window: Any, last: bool, return_indices: bool)
 
 
 def avg_pool_backward(grad_output: DeviceArray, input_shape: Sequence[int], window: Any, last: bool) -> DeviceArray:
-    result = _like(grad_output, _spatial(input_shape, last), last)
+    result = _like(grad_output, spatial_sizes(input_shape, last), last)
     run("avg_pool_backward", grad_output, grad_output, _window(window), last, result)
     return result
 
 
 def power_pool(x: DeviceArray, exponent: float, mean: bool, window: Any, last: bool) -> DeviceArray:
-    y = _like(x, _core.pool_output_shape(window, _spatial(x.shape, last)), last)
+    y = _like(x, _core.pool_output_shape(window, spatial_sizes(x.shape, last)), last)
     run("power_pool", x, x, exponent, mean, _window(window), last, y)
     return y
 
@@ -71,7 +69,7 @@ def power_pool(x: DeviceArray, exponent: float, mean: bool, window: Any, last: b
 def power_pool_backward(
     grad_output: DeviceArray, x: DeviceArray, y: DeviceArray, exponent: float, mean: bool, window: Any, last: bool
 ) -> DeviceArray:
-    result = _like(grad_output, _spatial(x.shape, last), last)
+    result = _like(grad_output, spatial_sizes(x.shape, last), last)
     run("power_pool_backward", x, grad_output, x, y, exponent, mean, _window(window), last, result)
     return result
 
@@ -79,7 +77,7 @@ def power_pool_backward(
 def pool_backward_from_indices(
     grad_output: DeviceArray, indices: DeviceArray, input_shape: Sequence[int], last: bool
 ) -> DeviceArray:
-    result = _like(grad_output, _spatial(input_shape, last), last)
+    result = _like(grad_output, spatial_sizes(input_shape, last), last)
     run("scatter", grad_output, True, grad_output, indices, last, result)
     return result
 
@@ -92,9 +90,7 @@ def _as_image(pairs: DeviceArray, n: int, last: bool) -> DeviceArray:
 
 def _mean(x: DeviceArray, last: bool) -> DeviceArray:
     """Of each image's channel: many threads for each, as a norm's statistics have."""
-    pair = (x.shape[0], x.shape[-1 if last else 1])
-    mean, var = x.new(pair, np.float64), x.new(pair, np.float64)
-    run("moments", x, x, last, pair[1], True, mean, var)
+    mean, _ = batch_statistics(x, last, last, True)
     return mean.astype(x.dtype)
 
 
@@ -135,18 +131,18 @@ def adaptive_pool(x: DeviceArray, output_size: Sequence[int], maximum: bool, las
 
 
 def adaptive_avg_pool_backward(grad_output: DeviceArray, input_shape: Sequence[int], last: bool) -> DeviceArray:
-    result = _like(grad_output, _spatial(input_shape, last), last)
+    result = _like(grad_output, spatial_sizes(input_shape, last), last)
     run("adaptive_avg_pool_backward", grad_output, grad_output, last, result)
     return result
 
 
 def max_unpool(x: DeviceArray, indices: DeviceArray, output_shape: Sequence[int], last: bool) -> DeviceArray:
-    result = _like(x, _spatial(output_shape, last), last)
+    result = _like(x, spatial_sizes(output_shape, last), last)
     run("scatter", x, False, x, indices, last, result)
     return result
 
 
 def max_unpool_backward(grad_output: DeviceArray, indices: DeviceArray, last: bool) -> DeviceArray:
-    result = _like(grad_output, _spatial(indices.shape, last), last)
+    result = _like(grad_output, spatial_sizes(indices.shape, last), last)
     run("gather", grad_output, grad_output, indices, last, result)
     return result
