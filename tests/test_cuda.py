@@ -290,6 +290,43 @@ def test_padding_makes_no_nan_in_a_tile():
 
 
 @emulated
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+def test_padding_makes_no_nan_in_a_weights_gradient(last):
+    """An infinite gradient meets only inputs, not the zeros that stand for padding in a tile."""
+    x, w, g = np.abs(normal(2, 8, 6, 7)) + 1, normal(32, 8, 3, 3), normal(2, 32, 6, 7)
+    g[0, 5, 0, 3], g[1, 9, 5, 6] = np.inf, np.nan
+    expected = F.conv2d_backward(g, x, w, padding=1).weight
+    options = {"padding": 1}
+    if last:
+        x, g = (np.ascontiguousarray(np.moveaxis(each, 1, -1)) for each in (x, g))
+        options["data_format"] = "channels_last"
+    ours = to_host(F.conv2d_backward(*device(g, x, w), **options)).weight
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(ours[5, :, 0]).all()
+    assert np.isinf(ours[5, :, 1:]).all()
+    assert np.isnan(ours[9, :, 0, 0]).all()
+    assert np.isfinite(ours[9, :, 2]).all()
+
+
+@emulated
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize(("samples", "size"), [(1, 15), (1, 16), (1, 17), (2, 256), (1, 513), (9, 57), (3, 1025)])
+def test_runs_of_a_weights_gradient(schedule, samples, size, last):
+    """Positions around a stage, a run and a chain of a run's sums; the same bits whatever runs first."""
+    axis = -1 if last else 1
+    x, g = (np.moveaxis(normal(samples, channels, size), 1, axis) for channels in (24, 17))
+    wide = [each.astype(np.float64) for each in (g, x, np.zeros((17, 24, 1)))]
+    options = {"data_format": "channels_last"} if last else {}
+    expected = F.conv1d_backward(*wide, **options).weight
+    results = []
+    for order in ORDERS:
+        schedule(*order)
+        results.append(to_host(F.conv1d_backward(*device(g, x, np.zeros((17, 24, 1), "f")), **options)).weight)
+    np.testing.assert_allclose(results[0], expected, rtol=1e-4, atol=1e-6 * size * samples)
+    assert all(other.tobytes() == results[0].tobytes() for other in results)
+
+
+@emulated
 def test_a_tiles_sums_do_not_depend_on_the_batch_or_the_order(schedule):
     x, w = normal(5, 16, 5, 5), normal(24, 16, 3, 3)
     together = to_host(F.conv2d(*device(x, w), padding=1))

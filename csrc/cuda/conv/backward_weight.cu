@@ -1,7 +1,7 @@
-// The weight's gradient: a sum over all samples and output positions, which are split into runs of one length. One
-// thread sums one run for one weight; then one thread adds up a weight's runs in their order. The number of runs
-// follows from the shapes alone, so the result is the same each time and on every device.
+// The weight's gradient, tile by tile; where tiles do not serve: one thread sums one run of positions for one weight.
+#include "cuda/conv/runs.h"
 #include "cuda/conv/taps.h"
+#include "cuda/conv/tiles.h"
 #include "cuda/dev_half.h"
 #include "cuda/index.h"
 #include "cuda/launch.h"
@@ -12,16 +12,6 @@ namespace {
 
 constexpr Index kChain = 256;              // products summed in the computing type before they join a double
 constexpr Index kWanted = Index{1} << 18;  // threads that keep a device busy
-
-struct Runs {
-  Index count, length;  // of samples times positions
-};
-
-Runs runs_of(Index weights, Index items) {
-  const Index most = std::max<Index>(ceil_div(items, kChain), 1);
-  const Index count = std::clamp<Index>(kWanted / std::max<Index>(weights, 1), 1, most);
-  return {count, ceil_div(items, count)};
-}
 
 template <class S>
 __global__ void partial_kernel(ConvProblem p, View<const S> gy, View<const S> x, Walk weights, Index size, Runs runs,
@@ -72,15 +62,6 @@ __global__ void partial_kernel(ConvProblem p, View<const S> gy, View<const S> x,
   }
 }
 
-template <class S>
-__global__ void join_kernel(const double* partial, Index size, Index runs, Walk weights, View<S> gw) {
-  for (Index i = dev::first(); i < size; i += dev::step()) {
-    double sum = 0;
-    for (Index run = 0; run < runs; ++run) sum += partial[run * size + i];
-    dev::store(gw.data + offset_of(gw, weights.at(i)), static_cast<Compute<S>>(sum));
-  }
-}
-
 }  // namespace
 
 void conv_backward_weight(const Queue& queue, const ConvProblem& problem, const ArrayView& grad_output,
@@ -88,15 +69,18 @@ void conv_backward_weight(const Queue& queue, const ConvProblem& problem, const 
   const Index size = grad_weight.size();
   if (size == 0) return;
   const Index items = problem.batch * problem.outputs();
-  const Runs runs = runs_of(size, items);
+  if (tiles_serve(problem, problem.group_inputs, problem.group_outputs)) {
+    conv_weight_tiles(queue, forward_sum(problem), grad_output, x, grad_weight);
+    return;
+  }
+  const Runs runs = runs_of(items, kWanted / size, kChain);
   auto* partial = static_cast<double*>(queue.scratch(sizeof(double) * static_cast<std::size_t>(size * runs.count)));
   const Walk weights = walk_of(grad_weight);
   dispatch_storage(grad_weight.dtype, [&](auto zero) {
     using S = decltype(zero);
     launch(queue, grid_of(size * runs.count), partial_kernel<S>, problem, grad_output.as<const S>(), x.as<const S>(),
            weights, size, runs, items, partial);
-    launch(queue, grid_of(size), join_kernel<S>, static_cast<const double*>(partial), size, runs.count, weights,
-           grad_weight.as<S>());
+    join_runs<double, S>(queue, partial, runs.count, weights, grad_weight);
   });
 }
 

@@ -50,21 +50,12 @@ void conv_forward(const Queue& queue, const ConvProblem& problem, const ArrayVie
   const Index count = y.size();
   if (count == 0) return;
   if (tiles_serve(problem, problem.group_inputs, problem.group_outputs)) {
-    TileSum sum{};
-    for (int i = 0; i < kSpatial; ++i) {
-      const ConvAxis& axis = problem.axis[i];
-      sum.axis[i] = {static_cast<int>(axis.in),     static_cast<int>(axis.out),      static_cast<int>(axis.kernel),
-                     static_cast<int>(axis.stride), static_cast<int>(axis.dilation), static_cast<int>(axis.pad_before)};
-      sum.filter.tap[i] = weight.step(i);
-    }
+    TileSum sum = forward_sum(problem);
+    for (int i = 0; i < kSpatial; ++i) sum.filter.tap[i] = weight.step(i);
     sum.filter.data = weight.data;
     sum.filter.group = problem.group_outputs * weight.stride[0];
     sum.filter.output = weight.stride[0];
     sum.filter.input = weight.stride[1];
-    sum.groups = problem.groups;
-    sum.group_inputs = problem.group_inputs;
-    sum.group_outputs = problem.group_outputs;
-    sum.samples = problem.batch;
     sum.map = map;
     conv_tiles(queue, sum, x, bias, y);
     return;

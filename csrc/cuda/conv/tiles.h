@@ -29,8 +29,15 @@ struct TileSum {
 // depend on the number of samples, so neither do a sample's bits.
 bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs);
 
+// The sum of a forward pass, but for its weights.
+TileSum forward_sum(const ConvProblem& problem);
+
 // y = map(sum + bias); views are canonical, y may be every so many elements of an array.
 void conv_tiles(const Queue& queue, const TileSum& sum, const ArrayView& x, const ArrayView& bias, const ArrayView& y);
+
+// The weight's gradient, in tiles of weights: sums over the positions, which are split into runs, each in one order.
+void conv_weight_tiles(const Queue& queue, const TileSum& sum, const ArrayView& grad_output, const ArrayView& x,
+                       const ArrayView& grad_weight);
 
 }  // namespace cuda
 }  // namespace fastconv

@@ -54,8 +54,8 @@ def _wide(**named: Any) -> tuple[Any, ...]:
     dtype = arrays[0].dtype
     if not _check.is_sixteen_bit(dtype):
         return *named.values(), lambda result: result
-    wide = (None if array is None else array.astype(np.float32) for array in arrays)
-    return *wide, lambda result: restore(result.astype(dtype))
+    wide = (None if array is None else restore(array.astype(np.float32)) for array in arrays)
+    return *wide, lambda result: restore(_check.as_ndarray(result, "y").astype(dtype))
 
 
 def _separable_forward(n: int) -> Callable[..., Any]:
