@@ -326,6 +326,106 @@ def test_runs_of_a_weights_gradient(schedule, samples, size, last):
     assert all(other.tobytes() == results[0].tobytes() for other in results)
 
 
+def sixteen(name, *shape):
+    dtype = np.float16 if name == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+    return normal(*shape).astype(dtype)
+
+
+def assert_rounded_once(ours, wide, magnitude=1.0):
+    """Within the rounding of the result and a few of float32's, of what the terms add up to."""
+    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[ours.dtype.name]
+    bound = 1.01 * unit * np.abs(wide) + 2.0**-20 * magnitude + 6e-8
+    error = np.abs(ours.astype(np.float64) - wide)
+    assert (error <= bound).all(), (error / bound).max()
+
+
+@emulated
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "options"),
+    [
+        (16, 63, (9, 14), {}),
+        (8, 64, (1, 127), {"padding": 1}),
+        (3, 65, (2, 64), {"padding": 1}),
+        (24, 16, (3, 43), {"padding": (1, 0), "dilation": (1, 2)}),
+        (17, 129, (7, 9), {"stride": 2, "padding": 2}),
+        (20, 40, (6, 6), {"groups": 2, "padding": 1, "stride": (1, 3)}),
+    ],
+    ids=["plain", "row", "few_inputs", "dilated", "strided", "groups"],
+)
+def test_tensor_cores_at_sizes_around_a_tile(schedule, dtype, inputs, outputs, size, options, last):
+    """Positions, output channels and steps that are one below, at or above what a tile has."""
+    groups = options.get("groups", 1)
+    inputs, kernel = inputs * groups, (1 if size[0] == 1 else 2, 3)
+    x, w = sixteen(dtype, 2, inputs, *size), sixteen(dtype, outputs * groups, inputs // groups, *kernel)
+    if last:
+        x, options = np.ascontiguousarray(np.moveaxis(x, 1, -1)), {**options, "data_format": "channels_last"}
+    wide = [each.astype(np.float64) for each in (x, w)]
+    y = F.conv2d(*wide, **options)
+    gradient = sixteen(dtype, *y.shape)
+    expected = F.conv2d_backward(gradient.astype(np.float64), *wide, **options)
+    magnitude = 16 * np.sqrt(inputs * 6)
+    for order in ORDERS[::3]:
+        schedule(*order)
+        assert_rounded_once(to_host(F.conv2d(*device(x, w), **options)), y, magnitude)
+        ours = to_host(F.conv2d_backward(*device(gradient, x, w), **options))
+        assert_rounded_once(ours.input, expected.input, 16 * np.sqrt(outputs * 6))
+        assert_rounded_once(ours.weight, expected.weight, 16 * np.sqrt(y.size / outputs))
+
+
+@emulated
+@pytest.mark.parametrize("outputs", [65, 128])
+def test_large_tiles_of_tensor_cores(outputs):
+    """Where there are many tiles: here one of each group."""
+    x, w = sixteen("float16", 1, 256 * 16, 2, 5), sixteen("float16", 256 * outputs, 16, 1, 1)
+    y = to_host(F.conv2d(*device(x, w), groups=256))
+    assert_rounded_once(y, F.conv2d(x.astype(np.float64), w.astype(np.float64), groups=256), 64)
+
+
+@emulated
+def test_tensor_cores_see_what_the_fused_step_needs():
+    """Bias, activation and strided arrays."""
+    x, w, b = sixteen("float16", 3, 10, 9, 9), sixteen("float16", 20, 10, 3, 3), sixteen("float16", 20)
+    wide = [each.astype(np.float64) for each in (x[:, ::-1, ::2], w, b)]
+    y = to_host(F.conv2d(*device(x[:, ::-1, ::2], w, b), padding=1, activation="elu"))
+    assert_rounded_once(y, F.conv2d(*wide, padding=1, activation="elu"), 64)
+    wide[0] = x.astype(np.float64)
+    back = sixteen("float16", 3, 20, 18, 18)
+    ours = to_host(F.conv_transpose2d(*device(back, w, b[:10]), stride=2, padding=1))
+    wide = [each.astype(np.float64) for each in (back, w, b[:10])]
+    assert_rounded_once(ours, F.conv_transpose2d(*wide, stride=2, padding=1), 64)
+
+
+@emulated
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_padding_makes_no_nan_on_tensor_cores(dtype):
+    """Infinite and NaN weights and gradients meet only what the image holds; inputs go their way."""
+    x, w, g = (sixteen(dtype, *shape) for shape in ((2, 16, 6, 7), (32, 16, 3, 3), (2, 32, 6, 7)))
+    odd_w, odd_x, odd_g = w.copy(), x.copy(), g.copy()
+    odd_w[5, 3, 0, 0], odd_w[9, 2, 2, 2] = np.inf, np.nan
+    odd_x[0, 3, 2, 2], odd_x[1, 5, 0, 0] = np.inf, np.nan
+    odd_g[0, 5, 0, 3], odd_g[1, 9, 5, 6] = -np.inf, np.nan
+    for arrays in ((x, odd_w, g), (odd_x, w, g), (odd_x, odd_w, odd_g)):
+        wide = [each.astype(np.float64) for each in arrays]
+        with np.errstate(invalid="ignore"):
+            expected = [F.conv2d(*wide[:2], padding=1), *F.conv2d_backward(wide[2], *wide[:2], padding=1)[:2]]
+        ours = [to_host(F.conv2d(*device(*arrays[:2]), padding=1))]
+        ours += to_host(F.conv2d_backward(*device(arrays[2], *arrays[:2]), padding=1))[:2]
+        for one, other in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+            np.testing.assert_allclose(one.astype(np.float64), other, rtol=2e-2, atol=2e-1)
+
+
+@emulated
+def test_a_sample_does_not_depend_on_its_batch_on_tensor_cores(schedule):
+    x, w = sixteen("float16", 70, 16, 2, 3), sixteen("float16", 24, 16, 2, 2)
+    together = to_host(F.conv2d(*device(x, w), padding=1))
+    for order, i in zip(ORDERS, (1, 20, 50, 69), strict=True):
+        schedule(*order)
+        assert to_host(F.conv2d(*device(x[i : i + 1], w), padding=1)).tobytes() == together[i : i + 1].tobytes()
+
+
 @emulated
 def test_a_tiles_sums_do_not_depend_on_the_batch_or_the_order(schedule):
     x, w = normal(5, 16, 5, 5), normal(24, 16, 3, 3)

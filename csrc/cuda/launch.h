@@ -29,6 +29,7 @@ inline Grid grid_of(Index items, int threads = kThreads) {
 // Defined by runtime.cu, and by the emulator.
 void check_launch();
 void allow_shared(const void* kernel, std::size_t bytes);
+int compute_capability();  // of the current device: 75, 80, ...
 
 template <class... Parameters, class... Arguments>
 void launch(const Queue& queue, Grid grid, void (*kernel)(Parameters...), Arguments... arguments) {

@@ -299,6 +299,9 @@ const unsigned char* exchange(const void* bytes, std::size_t size, const char* f
 }
 
 void copy_async(void* to, const void* from, std::size_t bytes, std::size_t zeros) {
+  const std::size_t unit = bytes + zeros;
+  if (reinterpret_cast<std::uintptr_t>(to) % unit != 0 || reinterpret_cast<std::uintptr_t>(from) % unit != 0)
+    stop("an asynchronous copy of " + std::to_string(unit) + " bytes that is not aligned to them");
   std::vector<Copy>& open = copies[static_cast<std::size_t>(current->number)].back();
   open.push_back({to, from, bytes, zeros});
   if (schedule.early_copies) finish(open);

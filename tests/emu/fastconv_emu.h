@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <utility>
 
 #define __global__
 #define __device__
@@ -102,6 +103,8 @@ inline void max_atomic(long long* at, long long value) {
 
 }  // namespace dev
 }  // namespace fastconv
+
+#include "matrices.h"
 
 #define threadIdx (::fastconv::emu::current->index)
 #define blockIdx (::fastconv::emu::current->block)

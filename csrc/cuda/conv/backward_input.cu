@@ -127,13 +127,14 @@ void conv_backward_input(const Queue& queue, const ConvProblem& problem, const A
   const Index count = grad_input.size();
   if (count == 0) return;
   if (has_phases(problem) && tiles_serve(problem, problem.group_outputs, problem.group_inputs)) {
+    const TileInput gradient = tile_input(queue, grad_output, problem.groups);
     Phase phase{};
     const ConvAxis* a = problem.axis;
     for (phase.first[0] = 0; phase.first[0] < a[0].stride; ++phase.first[0])
       for (phase.first[1] = 0; phase.first[1] < a[1].stride; ++phase.first[1])
         for (phase.first[2] = 0; phase.first[2] < a[2].stride; ++phase.first[2]) {
           const TileSum sum = phase_sum(problem, grad_output, weight, phase, grad_input);
-          conv_tiles(queue, sum, grad_output, bias, phase_view(grad_input, problem, phase, sum));
+          conv_tiles(queue, sum, gradient, bias, phase_view(grad_input, problem, phase, sum));
         }
     return;
   }

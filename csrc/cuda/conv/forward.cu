@@ -57,7 +57,7 @@ void conv_forward(const Queue& queue, const ConvProblem& problem, const ArrayVie
     sum.filter.output = weight.stride[0];
     sum.filter.input = weight.stride[1];
     sum.map = map;
-    conv_tiles(queue, sum, x, bias, y);
+    conv_tiles(queue, sum, tile_input(queue, x, problem.groups), bias, y);
     return;
   }
   dispatch_storage(y.dtype, [&](auto zero) {

@@ -69,7 +69,7 @@ inline Gather gather_of(const TileSum& sum, const ArrayView& x) {
   for (int i = 0; i < kSpatial; ++i) {
     gather.axis[i] = a[i];
     gather.along[i] = x.step(i);
-    gather.out[i] = a[i].out;
+    gather.out[i] = std::max(a[i].out, 1);
   }
   gather.inputs = static_cast<int>(sum.group_inputs);
   gather.taps = a[0].taps * a[1].taps * a[2].taps;

@@ -3,6 +3,7 @@
 
 #include "cuda/conv/fused.h"
 #include "cuda/conv/gather.h"
+#include "cuda/conv/products.h"
 #include "cuda/conv/tile_sum.h"
 #include "cuda/dev_half.h"
 #include "cuda/launch.h"
@@ -21,6 +22,7 @@ struct Task {
   const S* bias;
   Index rows, group_outputs;  // positions of all samples; channels of a group
   FusedMap map;
+  const int* only_if;  // null, or what must not be 0
 };
 
 // The input, by output position and step.
@@ -114,6 +116,7 @@ FASTCONV_DEVICE void store_tile(const Task<S>& task, Index first_row, Index grou
 template <class S, bool Deep>
 __global__ void __launch_bounds__(kTileThreads)
     tile_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles) {
+  if (task.only_if && *task.only_if == 0) return;
   using T = Compute<S>;
   T* memory = dev::shared_memory<T>();
   for (Index tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -132,7 +135,30 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
+void add_plainly(const Queue& queue, const TileSum& sum, const ArrayView& x, const ArrayView& bias, const ArrayView& y,
+                 const int* only_if) {
+  const Index rows = sum.positions();
+  const Index row_tiles = ceil_div(rows, kTile), column_tiles = ceil_div(sum.group_outputs, kTile);
+  const Index tiles = row_tiles * column_tiles * sum.groups;
+  dispatch_storage(y.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    const Task<S> task{
+        gather_of(sum, x), sum.filter, y.as<S>(), static_cast<const S*>(x.data), static_cast<const S*>(bias.data), rows,
+        sum.group_outputs, sum.map,    only_if};
+    const Grid grid{std::min(tiles, kMostBlocks), kTileThreads, kTileShared<Compute<S>>};
+    const bool dense_channels = x.stride[1] == 1 && x.shape[1] > 1;
+    launch(queue, grid, dense_channels ? tile_kernel<S, true> : tile_kernel<S, false>, task, row_tiles, column_tiles,
+           tiles);
+  });
+}
+
 }  // namespace
+
+bool reads_padding(const TileSum& sum) {
+  for (const SumAxis& a : sum.axis)
+    if (a.pad > 0 || Index{a.out - 1} * a.stride + Index{a.taps - 1} * a.dilation - a.pad >= a.in) return true;
+  return false;
+}
 
 bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs) {
   constexpr Index most = std::numeric_limits<int>::max() / 4;
@@ -165,22 +191,21 @@ TileSum forward_sum(const ConvProblem& problem) {
   return sum;
 }
 
-void conv_tiles(const Queue& queue, const TileSum& sum, const ArrayView& x, const ArrayView& bias, const ArrayView& y) {
+TileInput tile_input(const Queue& queue, const ArrayView& x, Index groups) {
+  return {x, products_serve(x.dtype) ? pack_image(queue, x, groups) : ArrayView{}};
+}
+
+void conv_tiles(const Queue& queue, const TileSum& sum, const TileInput& x, const ArrayView& bias, const ArrayView& y) {
   if (y.size() == 0) return;
-  const SumAxis* a = sum.axis;
-  const Index rows = sum.samples * a[0].out * a[1].out * a[2].out;
-  const Index row_tiles = ceil_div(rows, kTile), column_tiles = ceil_div(sum.group_outputs, kTile);
-  const Index tiles = row_tiles * column_tiles * sum.groups;
-  dispatch_storage(y.dtype, [&](auto zero) {
-    using S = decltype(zero);
-    const Task<S> task{
-        gather_of(sum, x), sum.filter, y.as<S>(), static_cast<const S*>(x.data), static_cast<const S*>(bias.data), rows,
-        sum.group_outputs, sum.map};
-    const Grid grid{std::min(tiles, kMostBlocks), kTileThreads, kTileShared<Compute<S>>};
-    const bool dense_channels = x.stride[1] == 1 && x.shape[1] > 1;
-    launch(queue, grid, dense_channels ? tile_kernel<S, true> : tile_kernel<S, false>, task, row_tiles, column_tiles,
-           tiles);
-  });
+  if (!x.packed) {
+    add_plainly(queue, sum, x.plain, bias, y, nullptr);
+    return;
+  }
+  int* odd = reads_padding(sum) ? new_flag(queue) : nullptr;
+  const void* filter = pack_filter(queue, sum, y.dtype, odd);
+  conv_products(queue, sum, x.packed, bias, y, filter, odd);
+  // Only one of the two computes. Which one, the host need not know.
+  if (odd) add_plainly(queue, sum, x.plain, bias, y, odd);
 }
 
 }  // namespace cuda

@@ -23,6 +23,8 @@ struct TileSum {
   Filter filter;
   Index groups, group_inputs, group_outputs, samples;
   FusedMap map;
+
+  Index positions() const { return samples * axis[0].out * axis[1].out * axis[2].out; }  // of all samples
 };
 
 // Whether the tiles serve a problem: zero padding, sizes of 32 bits, and enough of each for a tile to pay. It does not
@@ -32,8 +34,17 @@ bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs);
 // The sum of a forward pass, but for its weights.
 TileSum forward_sum(const ConvProblem& problem);
 
+// Whether some output's sum has a tap in the padding.
+bool reads_padding(const TileSum& sum);
+
+// The input of one or several sums: as it is, and for tensor cores, where they serve.
+struct TileInput {
+  ArrayView plain, packed;
+};
+TileInput tile_input(const Queue& queue, const ArrayView& x, Index groups);
+
 // y = map(sum + bias); views are canonical, y may be every so many elements of an array.
-void conv_tiles(const Queue& queue, const TileSum& sum, const ArrayView& x, const ArrayView& bias, const ArrayView& y);
+void conv_tiles(const Queue& queue, const TileSum& sum, const TileInput& x, const ArrayView& bias, const ArrayView& y);
 
 // The weight's gradient, in tiles of weights: sums over the positions, which are split into runs, each in one order.
 void conv_weight_tiles(const Queue& queue, const TileSum& sum, const ArrayView& grad_output, const ArrayView& x,

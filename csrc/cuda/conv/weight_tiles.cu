@@ -1,7 +1,7 @@
 // Tiles of the weight's gradient: steps (a tap and an input channel) by output channels, summed over a run of output
 // positions; the runs are added up in their order.
 #include "cuda/conv/gather.h"
-#include "cuda/conv/runs.h"
+#include "cuda/conv/products.h"
 #include "cuda/conv/tile_sum.h"
 
 namespace fastconv {
@@ -20,6 +20,7 @@ struct Task {
   Index sample, channel, along[kSpatial];  // strides of gy
   Index positions, groups, group_outputs;  // positions of all samples
   Runs runs;
+  const int* only_if;  // null, or what must not be 0
 };
 
 // The positions of a thread's next elements.
@@ -94,6 +95,7 @@ struct Gradients {
 template <class S, bool Deep>
 __global__ void __launch_bounds__(kTileThreads)
     run_tile_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles, Compute<S>* partial) {
+  if (task.only_if && *task.only_if == 0) return;
   using T = Compute<S>;
   T* memory = dev::shared_memory<T>();
   const Gather& gather = task.gather;
@@ -132,37 +134,64 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
+Index row_tiles_of(const TileSum& sum) {
+  return ceil_div(sum.group_inputs * sum.axis[0].taps * sum.axis[1].taps * sum.axis[2].taps, kTile);
+}
+Index column_tiles_of(const TileSum& sum) { return ceil_div(sum.group_outputs, kTile); }
+
+Runs tile_runs(const TileSum& sum) {
+  const Index tiles = row_tiles_of(sum) * column_tiles_of(sum) * sum.groups;
+  return runs_of(sum.positions(), kWantedBlocks / tiles, kChain / 2, kDeep);
+}
+
+template <class S>
+void add_plainly(const Queue& queue, const TileSum& sum, const ArrayView& gy, const ArrayView& x, const Runs& runs,
+                 Compute<S>* partial, const int* only_if) {
+  const Task<S> task{gather_of(sum, x),
+                     static_cast<const S*>(x.data),
+                     static_cast<const S*>(gy.data),
+                     gy.stride[0],
+                     gy.stride[1],
+                     {gy.stride[2], gy.stride[3], gy.stride[4]},
+                     sum.positions(),
+                     sum.groups,
+                     sum.group_outputs,
+                     runs,
+                     only_if};
+  const Index row_tiles = row_tiles_of(sum), column_tiles = column_tiles_of(sum);
+  const Index tiles = row_tiles * column_tiles * sum.groups;
+  const Grid grid{std::min(tiles * runs.count, kMostBlocks), kTileThreads, kTileShared<Compute<S>>};
+  const bool dense_channels = x.stride[1] == 1 && x.shape[1] > 1;
+  launch(queue, grid, dense_channels ? run_tile_kernel<S, false> : run_tile_kernel<S, true>, task, row_tiles,
+         column_tiles, tiles, partial);
+}
+
 }  // namespace
 
 void conv_weight_tiles(const Queue& queue, const TileSum& sum, const ArrayView& grad_output, const ArrayView& x,
                        const ArrayView& grad_weight) {
-  const ArrayView& gy = grad_output;
-  const Gather gather = gather_of(sum, x);
-  const Index positions = sum.samples * gather.out[0] * gather.out[1] * gather.out[2];
-  const Index row_tiles = ceil_div(gather.steps, kTile), column_tiles = ceil_div(sum.group_outputs, kTile);
-  const Index tiles = row_tiles * column_tiles * sum.groups;
-  const Runs runs = runs_of(positions, kWantedBlocks / tiles, kChain / 2, kDeep);
+  const bool on_tensor_cores = products_serve(x.dtype);
+  const Runs runs = on_tensor_cores ? weight_product_runs(sum) : tile_runs(sum);
   Walk weights = walk_of(grad_weight);
   weights.channels_fast = true;  // as a step's channel and tap follow each other
-  dispatch_storage(gy.dtype, [&](auto zero) {
+  dispatch_storage(x.dtype, [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
-    auto* partial =
-        static_cast<T*>(queue.scratch(sizeof(T) * static_cast<std::size_t>(grad_weight.size() * runs.count)));
-    const Task<S> task{gather,
-                       static_cast<const S*>(x.data),
-                       static_cast<const S*>(gy.data),
-                       gy.stride[0],
-                       gy.stride[1],
-                       {gy.stride[2], gy.stride[3], gy.stride[4]},
-                       positions,
-                       sum.groups,
-                       sum.group_outputs,
-                       runs};
-    const Grid grid{std::min(tiles * runs.count, kMostBlocks), kTileThreads, kTileShared<T>};
-    const bool dense_channels = x.stride[1] == 1 && x.shape[1] > 1;
-    launch(queue, grid, dense_channels ? run_tile_kernel<S, false> : run_tile_kernel<S, true>, task, row_tiles,
-           column_tiles, tiles, partial);
+    const auto bytes = sizeof(T) * static_cast<std::size_t>(grad_weight.size() * runs.count);
+    auto* partial = static_cast<T*>(queue.scratch(bytes));
+    int* odd = nullptr;
+    if constexpr (!is_wide<S>) {
+      if (on_tensor_cores) {
+        if (reads_padding(sum)) {
+          odd = new_flag(queue);
+          look_for_odd(queue, grad_output, odd);
+        }
+        conv_weight_products(queue, sum, pack_image(queue, grad_output, sum.groups), pack_image(queue, x, sum.groups),
+                             runs, partial, odd);
+      }
+    }
+    // Of the two only one computes. Which one, the host need not know.
+    if (!on_tensor_cores || odd) add_plainly<S>(queue, sum, grad_output, x, runs, partial, odd);
     join_runs<T, S>(queue, partial, runs.count, weights, grad_weight);
   });
 }
