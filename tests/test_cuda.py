@@ -433,3 +433,101 @@ def test_a_tiles_sums_do_not_depend_on_the_batch_or_the_order(schedule):
     for order, i in zip(ORDERS, range(1, 5), strict=True):
         schedule(*order)
         assert to_host(F.conv2d(*device(x[i : i + 1], w), padding=1)).tobytes() == together[i : i + 1].tobytes()
+
+
+# --- depthwise convolution and other groups of few channels ----------------------------------------------------------
+
+
+def passes_on(arrays, options):
+    """All three passes of a convolution: ``(forward, grad_input, grad_weight)`` of host or device arrays."""
+    g, x, w = arrays
+    conv, back = {3: (F.conv1d, F.conv1d_backward), 4: (F.conv2d, F.conv2d_backward)}.get(
+        x.ndim, (F.conv3d, F.conv3d_backward)
+    )
+    grads = back(g, x, w, **options)
+    return [to_host(each) for each in (conv(x, w, **options), grads.input, grads.weight)]
+
+
+@emulated
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("multiplier", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("size", "kernel", "options"),
+    [
+        ((5,), (3,), {}),
+        ((6,), (3,), {"padding": 1}),
+        ((5, 7), (3, 3), {"padding": 1}),
+        ((8, 9), (5, 5), {"padding": 2}),
+        ((7, 7), (7, 7), {"padding": 3}),
+        ((9, 8), (3, 3), {"padding": 1, "stride": 2}),
+        ((11, 17), (5, 5), {"padding": (2, 1), "stride": (1, 2)}),
+        ((9, 10), (2, 2), {"stride": 2}),
+        ((9, 10), (3, 3), {"padding": 2, "dilation": 2}),
+        ((9, 13), (3, 4), {"padding": 1, "stride": 3}),
+        ((3, 4, 6), (2, 3, 3), {"padding": 1}),
+    ],
+    ids=str,
+)
+def test_depthwise(schedule, size, kernel, options, multiplier, last):
+    """Rows of outputs around a strip's four, kernels with and without a strip of their own, small multipliers."""
+    channels = 5
+    x, w = normal(2, channels, *size), normal(channels * multiplier, 1, *kernel)
+    options = {**options, "groups": channels}
+    if last:
+        x, options = np.ascontiguousarray(np.moveaxis(x, 1, -1)), {**options, "data_format": "channels_last"}
+    dims = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(size)]
+    g = normal(*dims(x, w, **options).shape)
+    expected = passes_on([each.astype(np.float64) for each in (g, x, w)], options)
+    results = []
+    for order in ORDERS[::3]:
+        schedule(*order)
+        results.append(passes_on(device(g, x, w), options))
+    for ours, again, theirs in zip(*results, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert ours.tobytes() == again.tobytes()
+
+
+@emulated
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_depthwise_of_16_bits(dtype):
+    x, w = sixteen(dtype, 2, 6, 9, 9), sixteen(dtype, 6, 1, 3, 3)
+    g = sixteen(dtype, 2, 6, 9, 9)
+    options = {"padding": 1, "groups": 6}
+    expected = passes_on([each.astype(np.float64) for each in (g, x, w)], options)
+    for ours, theirs in zip(passes_on(device(g, x, w), options), expected, strict=True):
+        assert_rounded_once(ours, theirs, 64)
+
+
+@emulated
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("positions", [31, 32, 33, 63, 65, 2047, 2049, 20000])
+def test_runs_of_a_depthwise_weights_gradient(positions, last):
+    """Positions around a warp, a run and a chain of a run's sums."""
+    x, g = (np.moveaxis(normal(1, 3, size), 1, -1 if last else 1) for size in (positions + 2, positions))
+    options = {"groups": 3, **({"data_format": "channels_last"} if last else {})}
+    arrays = g, x, np.zeros((3, 1, 3), "f")
+    expected = F.conv1d_backward(*(each.astype(np.float64) for each in arrays), **options).weight
+    ours = to_host(F.conv1d_backward(*device(*arrays), **options)).weight
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6 * np.sqrt(positions))
+
+
+@emulated
+def test_padding_makes_no_nan_in_a_strip():
+    """What is not finite meets inputs only, in all three passes."""
+    x, w, g = normal(2, 4, 6, 7), normal(4, 1, 3, 3), normal(2, 4, 6, 7)
+    x[0, 1, 2, 2], w[2, 0, 0, 0], w[3, 0, 2, 1], g[0, 2, 0, 3], g[1, 3, 5, 6] = np.inf, np.inf, np.nan, np.inf, np.nan
+    options = {"padding": 1, "groups": 4}
+    with np.errstate(invalid="ignore"):
+        expected = passes_on([each.astype(np.float64) for each in (g, x, w)], options)
+    for ours, theirs in zip(passes_on(device(g, x, w), options), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@emulated
+def test_groups_of_few_channels():
+    """More than one, and fewer than a tile takes: the same strips, which add up channels as well."""
+    x, w, g = normal(2, 12, 7, 9), normal(9, 4, 3, 3), normal(2, 9, 4, 5)
+    options = {"padding": 1, "stride": 2, "groups": 3}
+    expected = passes_on([each.astype(np.float64) for each in (g, x, w)], options)
+    for ours, theirs in zip(passes_on(device(g, x, w), options), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)

@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 #define FASTCONV_DEVICE __device__ __forceinline__
 #define FASTCONV_UNROLL _Pragma("unroll")  // before a loop over arrays that have to stay in registers
+#define FASTCONV_NO_UNROLL _Pragma("unroll 1")
 
 namespace fastconv {
 namespace dev {

@@ -15,12 +15,22 @@ struct Odometer {
   // The place of item `number`, where digit i counts to extent[i].
   FASTCONV_DEVICE static Odometer at(Index number, const int (&extent)[kSpatial]) {
     Odometer result{};
-    result.high = number;
+    if (number >> 31 == 0) {  // divisions of 32 bits are much faster
+      unsigned rest = static_cast<unsigned>(number);
+      FASTCONV_UNROLL
+      for (int i = kSpatial - 1; i >= 0; --i) {
+        result.digit[i] = static_cast<int>(rest % static_cast<unsigned>(extent[i]));
+        rest /= static_cast<unsigned>(extent[i]);
+      }
+      result.high = rest;
+      return result;
+    }
     FASTCONV_UNROLL
     for (int i = kSpatial - 1; i >= 0; --i) {
-      result.digit[i] = static_cast<int>(result.high % extent[i]);
-      result.high /= extent[i];
+      result.digit[i] = static_cast<int>(number % extent[i]);
+      number /= extent[i];
     }
+    result.high = number;
     return result;
   }
 

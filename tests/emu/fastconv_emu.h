@@ -18,6 +18,7 @@
 #define __launch_bounds__(...)
 #define FASTCONV_DEVICE inline
 #define FASTCONV_UNROLL
+#define FASTCONV_NO_UNROLL
 
 namespace fastconv {
 namespace emu {

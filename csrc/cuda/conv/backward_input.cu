@@ -1,5 +1,5 @@
-// The input's gradient, tile by tile; where tiles do not serve, one thread an element: every output that read it, by
-// way of every tap, hands its share back.
+// The input's gradient, as one or several forward sums; where it is none, one thread an element: every output that read
+// it, by way of every tap, hands its share back.
 #include "cuda/conv/taps.h"
 #include "cuda/conv/tiles.h"
 #include "cuda/dev_half.h"
@@ -126,15 +126,20 @@ void conv_backward_input(const Queue& queue, const ConvProblem& problem, const A
                          const ArrayView& weight, const ArrayView& bias, const ArrayView& grad_input) {
   const Index count = grad_input.size();
   if (count == 0) return;
-  if (has_phases(problem) && tiles_serve(problem, problem.group_outputs, problem.group_inputs)) {
-    const TileInput gradient = tile_input(queue, grad_output, problem.groups);
+  if (has_phases(problem) && fits_tiles(problem)) {
+    const bool in_tiles = tiles_serve(problem, problem.group_outputs, problem.group_inputs);
+    const TileInput gradient = in_tiles ? tile_input(queue, grad_output, problem.groups) : TileInput{};
     Phase phase{};
     const ConvAxis* a = problem.axis;
     for (phase.first[0] = 0; phase.first[0] < a[0].stride; ++phase.first[0])
       for (phase.first[1] = 0; phase.first[1] < a[1].stride; ++phase.first[1])
         for (phase.first[2] = 0; phase.first[2] < a[2].stride; ++phase.first[2]) {
           const TileSum sum = phase_sum(problem, grad_output, weight, phase, grad_input);
-          conv_tiles(queue, sum, gradient, bias, phase_view(grad_input, problem, phase, sum));
+          const ArrayView part = phase_view(grad_input, problem, phase, sum);
+          if (in_tiles)
+            conv_tiles(queue, sum, gradient, bias, part);
+          else
+            conv_strips(queue, sum, grad_output, bias, part);
         }
     return;
   }

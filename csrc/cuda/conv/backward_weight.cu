@@ -73,6 +73,10 @@ void conv_backward_weight(const Queue& queue, const ConvProblem& problem, const 
     conv_weight_tiles(queue, forward_sum(problem), grad_output, x, grad_weight);
     return;
   }
+  if (depthwise_weight_serves(problem)) {
+    conv_depthwise_weight(queue, forward_sum(problem), grad_output, x, grad_weight);
+    return;
+  }
   const Runs runs = runs_of(items, kWanted / size, kChain);
   auto* partial = static_cast<double*>(queue.scratch(sizeof(double) * static_cast<std::size_t>(size * runs.count)));
   const Walk weights = walk_of(grad_weight);

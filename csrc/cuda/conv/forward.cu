@@ -1,5 +1,5 @@
-// Forward. Where tiles do not pay, one thread an output: the sum over taps and channels, in the order of the weight's
-// memory.
+// Forward. Where the window's numbers are too large or the padding is not zeros, one thread an output: the sum over
+// taps and channels, in the order of the weight's memory.
 #include "cuda/conv/fused.h"
 #include "cuda/conv/taps.h"
 #include "cuda/conv/tiles.h"
@@ -49,7 +49,7 @@ void conv_forward(const Queue& queue, const ConvProblem& problem, const ArrayVie
                   const ArrayView& bias, const ArrayView& y, FusedMap map) {
   const Index count = y.size();
   if (count == 0) return;
-  if (tiles_serve(problem, problem.group_inputs, problem.group_outputs)) {
+  if (fits_tiles(problem)) {
     TileSum sum = forward_sum(problem);
     for (int i = 0; i < kSpatial; ++i) sum.filter.tap[i] = weight.step(i);
     sum.filter.data = weight.data;
@@ -57,7 +57,10 @@ void conv_forward(const Queue& queue, const ConvProblem& problem, const ArrayVie
     sum.filter.output = weight.stride[0];
     sum.filter.input = weight.stride[1];
     sum.map = map;
-    conv_tiles(queue, sum, tile_input(queue, x, problem.groups), bias, y);
+    if (tiles_serve(problem, problem.group_inputs, problem.group_outputs))
+      conv_tiles(queue, sum, tile_input(queue, x, problem.groups), bias, y);
+    else
+      conv_strips(queue, sum, x, bias, y);
     return;
   }
   dispatch_storage(y.dtype, [&](auto zero) {

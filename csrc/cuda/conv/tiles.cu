@@ -160,8 +160,9 @@ bool reads_padding(const TileSum& sum) {
   return false;
 }
 
-bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs) {
+bool fits_tiles(const ConvProblem& problem) {
   constexpr Index most = std::numeric_limits<int>::max() / 4;
+  const Index inputs = problem.group_inputs, outputs = problem.group_outputs;
   bool fits = inputs <= most && outputs <= most;
   Index taps = 1, area = 1, out_area = 1;
   for (const ConvAxis& axis : problem.axis) {
@@ -174,7 +175,11 @@ bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs) {
     out_area *= axis.out;
     fits = taps <= most && area <= most && out_area <= most;
   }
-  return fits && taps * inputs <= most && taps * inputs >= kDeep && outputs >= kTile / 4;
+  return fits && taps * std::max(inputs, outputs) <= most;
+}
+
+bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs) {
+  return fits_tiles(problem) && problem.taps() * inputs >= kDeep && outputs >= kTile / 4;
 }
 
 TileSum forward_sum(const ConvProblem& problem) {

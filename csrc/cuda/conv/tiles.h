@@ -27,8 +27,10 @@ struct TileSum {
   Index positions() const { return samples * axis[0].out * axis[1].out * axis[2].out; }  // of all samples
 };
 
-// Whether the tiles serve a problem: zero padding, sizes of 32 bits, and enough of each for a tile to pay. It does not
-// depend on the number of samples, so neither do a sample's bits.
+// Whether a problem has zero padding and sizes of 32 bits.
+bool fits_tiles(const ConvProblem& problem);
+// Whether tiles serve it: there is enough of each for one to pay. It does not depend on the number of samples, so
+// neither do a sample's bits.
 bool tiles_serve(const ConvProblem& problem, Index inputs, Index outputs);
 
 // The sum of a forward pass, but for its weights.
@@ -46,9 +48,17 @@ TileInput tile_input(const Queue& queue, const ArrayView& x, Index groups);
 // y = map(sum + bias); views are canonical, y may be every so many elements of an array.
 void conv_tiles(const Queue& queue, const TileSum& sum, const TileInput& x, const ArrayView& bias, const ArrayView& y);
 
+// The same without tiles, where channels are few.
+void conv_strips(const Queue& queue, const TileSum& sum, const ArrayView& x, const ArrayView& bias, const ArrayView& y);
+
 // The weight's gradient, in tiles of weights: sums over the positions, which are split into runs, each in one order.
 void conv_weight_tiles(const Queue& queue, const TileSum& sum, const ArrayView& grad_output, const ArrayView& x,
                        const ArrayView& grad_weight);
+
+// The same of a depthwise convolution.
+bool depthwise_weight_serves(const ConvProblem& problem);
+void conv_depthwise_weight(const Queue& queue, const TileSum& sum, const ArrayView& grad_output, const ArrayView& x,
+                           const ArrayView& grad_weight);
 
 }  // namespace cuda
 }  // namespace fastconv
