@@ -3,11 +3,34 @@
 # Off unless asked for: the kernels take several minutes to compile.
 option(FASTCONV_CUDA "Build the CUDA kernels where nvcc is found" OFF)
 option(FASTCONV_CUDA_EMULATION "Build the CUDA kernels as host code, to test them without a GPU" OFF)
-set(FASTCONV_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING "Compute capabilities; PTX for the last of them")
+set(FASTCONV_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING "Compute capabilities to make machine code for")
+# The compiler's front half runs once for each of these, and only the assembler for each target. From 8.0 to 9.0 the
+# machine code is the same as from their own PTX; that of 10.0 and 12.0, from 8.0's PTX, needs more registers.
+set(FASTCONV_CUDA_PTX 75 80 100 CACHE STRING "Compute capabilities to make PTX for, from which the targets' code is made")
 
 file(GLOB FASTCONV_CUDA_BINDINGS CONFIGURE_DEPENDS csrc/bindings/cuda/*.cpp)
 file(GLOB FASTCONV_CUDA_KERNELS CONFIGURE_DEPENDS csrc/cuda/*/*.cu)
 set(FASTCONV_CUDA_SHARED csrc/core/error.cpp csrc/core/map.cpp csrc/core/window.cpp csrc/core/pool_shape.cpp)
+
+# Sets `result` to nvcc's -gencode arguments: each target by the newest PTX that is not newer than itself; the PTX of the
+# last target stays in the module, for devices that are newer than all.
+function(fastconv_cuda_targets result)
+  set(all)
+  foreach(target IN LISTS FASTCONV_CUDA_ARCHITECTURES)
+    set(ptx)
+    foreach(virtual IN LISTS FASTCONV_CUDA_PTX)
+      if(virtual LESS_EQUAL target)
+        set(ptx ${virtual})
+      endif()
+    endforeach()
+    if(NOT ptx)
+      message(FATAL_ERROR "FASTCONV_CUDA_ARCHITECTURES: ${target} is older than the oldest PTX, ${FASTCONV_CUDA_PTX}")
+    endif()
+    list(APPEND all arch=compute_${ptx},code=sm_${target})
+  endforeach()
+  list(APPEND all arch=compute_${ptx},code=compute_${ptx})
+  set(${result} ${all} PARENT_SCOPE)
+endfunction()
 
 if(FASTCONV_CUDA)
   include(CheckLanguage)
@@ -25,9 +48,7 @@ if(FASTCONV_CUDA)
 endif()
 
 if(FASTCONV_WITH_CUDA)
-  list(TRANSFORM FASTCONV_CUDA_ARCHITECTURES REPLACE "(.+)" "arch=compute_\\1,code=sm_\\1" OUTPUT_VARIABLE targets)
-  list(GET FASTCONV_CUDA_ARCHITECTURES -1 newest)
-  list(APPEND targets arch=compute_${newest},code=compute_${newest})
+  fastconv_cuda_targets(targets)
   string(REPLACE ";" "," names "${FASTCONV_CUDA_ARCHITECTURES}")
   pybind11_add_module(_cuda MODULE NO_EXTRAS ${FASTCONV_CUDA_BINDINGS} ${FASTCONV_CUDA_KERNELS} csrc/cuda/runtime.cu
                                              ${FASTCONV_CUDA_SHARED})
