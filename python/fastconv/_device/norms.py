@@ -208,6 +208,8 @@ def layer_norm(
     matrix = x.reshape(count, row) if x.size else x.new((count, row))
     flat = [None if each is None else each.reshape(row) for each in (weight, bias)]
     mean, var = group_norm(matrix, y.reshape(count, row), False, True, groups, eps, *flat)
+    if length == 0:  # a row without values has no mean
+        mean[...] = var[...] = np.nan
     return mean.reshape(-1), var.reshape(-1)
 
 
