@@ -5,8 +5,8 @@ option(FASTCONV_CUDA "Build the CUDA kernels where nvcc is found" OFF)
 option(FASTCONV_CUDA_EMULATION "Build the CUDA kernels as host code, to test them without a GPU" OFF)
 set(FASTCONV_CUDA_ARCHITECTURES 75 80 86 89 90 100 120 CACHE STRING "Compute capabilities to make machine code for")
 # The compiler's front half runs once for each of these, and only the assembler for each target. From 8.0 to 9.0 the
-# machine code is the same as from their own PTX; that of 10.0 and 12.0, from 8.0's PTX, needs more registers.
-set(FASTCONV_CUDA_PTX 75 80 100 CACHE STRING "Compute capabilities to make PTX for, from which the targets' code is made")
+# machine code is the same as from their own PTX; for 10.0 and 12.0 nvcc 13.0 makes PTX that unrolls more, and spills.
+set(FASTCONV_CUDA_PTX 75 80 CACHE STRING "Compute capabilities to make PTX for, from which the targets' code is made")
 
 file(GLOB FASTCONV_CUDA_BINDINGS CONFIGURE_DEPENDS csrc/bindings/cuda/*.cpp)
 file(GLOB FASTCONV_CUDA_KERNELS CONFIGURE_DEPENDS csrc/cuda/*/*.cu)
@@ -44,6 +44,8 @@ if(FASTCONV_CUDA)
     else()
       set(FASTCONV_WITH_CUDA ON)
     endif()
+  else()
+    message(WARNING "FASTCONV_CUDA: nvcc is not found; the package is built without CUDA kernels")
   endif()
 endif()
 

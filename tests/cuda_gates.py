@@ -1,16 +1,23 @@
 """What the compiler made of the CUDA kernels, and the limits that it must keep: ``python tests/cuda_gates.py MODULE``.
 
-Reads the resource usage of every kernel for every target from the built extension (``cuobjdump``, of the package
-nvidia-cuda-cuobjdump), and compares it with ``cuda_budgets.csv``: for each kernel the most registers, bytes of stack
-(spilled registers and arrays without a place in them) and bytes of static shared memory that any dtype and target may
-use. ``--write`` writes the table anew.
+Reads the built extension with ``cuobjdump`` and ``nvdisasm`` (packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm).
+
+- The resource usage of every kernel for every target, compared with ``cuda_budgets.csv``: for each kernel the most
+  registers, bytes of stack (spilled registers and arrays without a place in them) and bytes of shared memory (static,
+  and the 1024 that newer devices keep for themselves) that any dtype and target may use. ``--write`` writes the table
+  anew.
+- The machine code of every kernel for every target. None has an instruction of `FORBIDDEN`, and each has those that
+  ``cuda_opcodes.csv`` expects of it: the row's opcode, or one that goes on after a dot, in every variant of the kernel
+  with that dtype as its first, for the targets from ``since`` on.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures
 import csv
+import os
 import pathlib
 import re
 import shutil
@@ -18,23 +25,46 @@ import subprocess
 import sys
 
 TABLE = pathlib.Path(__file__).with_name("cuda_budgets.csv")
+OPCODES = TABLE.with_name("cuda_opcodes.csv")
 COLUMNS = ("registers", "stack", "shared")
 MEGABYTES = 30
 """What the extension may add to the wheel."""
+FORBIDDEN = {
+    r"(LDL|STL)\b.*": "local memory, which is a spilled register or an array without a place",
+    r"(ATOM|RED)[GS]?(?!.*\.(EXCH|MAX)\b)(\..*)?": "an atomic operation other than an exchange and a maximum",
+    r"(ATOM|RED)[GS]?\..*\bB?F(16|32|64)\b.*": "a floating-point atomic operation",
+}
+"""Patterns of whole instructions' opcodes, and what they are."""
+
+DTYPES = {"f": "float32", "d": "float64", "7Float16": "float16", "8BFloat16": "bfloat16"}
+"""A template's first argument, as names are mangled."""
+
+
+def program(name):
+    """``cuobjdump`` or ``nvdisasm``, on the path or in the Python package that has it; ``None`` without one."""
+    found = shutil.which(name)
+    beside = [pathlib.Path(folder) / "nvidia" for folder in sys.path]
+    inside = [path for folder in beside if folder.is_dir() for path in folder.glob(f"*/bin/{name}")]
+    return found or (str(inside[0]) if inside else None)
 
 
 def disassembler():
-    """The program cuobjdump, on the path or in the Python package that has it; ``None`` without one."""
-    found = shutil.which("cuobjdump")
-    beside = [pathlib.Path(folder) / "nvidia" for folder in sys.path]
-    inside = [path for folder in beside if folder.is_dir() for path in folder.glob("*/bin/cuobjdump")]
-    return found or (str(inside[0]) if inside else None)
+    """The program that reads resource usage and, with its neighbour ``nvdisasm``, machine code; ``None`` without."""
+    return program("cuobjdump") if program("nvdisasm") else None
+
+
+def dumped(*arguments):
+    """What ``cuobjdump`` prints."""
+    path = os.pathsep.join([str(pathlib.Path(program("nvdisasm")).parent), os.environ.get("PATH", "")])
+    command = [disassembler(), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
+    ).stdout
 
 
 def usage(module):
     """``{(target, mangled name): (registers, stack, shared)}`` of every kernel in the extension."""
-    command = [disassembler(), "-res-usage", str(module)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = dumped("-res-usage", module)
     kernels, target, name = {}, "", ""
     for line in text.splitlines():
         if found := re.match(r"arch = (\w+)", line):
@@ -57,6 +87,62 @@ def short_name(mangled):
                 return f"{found[1]}/{rest[:length]}"
     plain = re.search(r"\d+([a-z_]+?_kernel)", mangled)
     return plain[1] if plain else mangled
+
+
+def dtype_of(mangled):
+    """The dtype that a kernel's first template argument says; "" where it says none."""
+    found = re.search(r"_kernelI(?:N\w*?(7Float16|8BFloat16)E|([fd]))", mangled)
+    return DTYPES[found[1] or found[2]] if found else ""
+
+
+def opcodes_in(text):
+    """``{mangled name: opcodes}`` of a disassembly."""
+    code, name = collections.defaultdict(set), ""
+    instruction = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
+    for line in text.splitlines():
+        if found := instruction.match(line):
+            code[name].add(found[1])
+        elif found := re.match(r"\s*Function : (\w+)", line):
+            name = found[1]
+    return dict(code)
+
+
+def machine_code(module, targets):
+    """``{(target, mangled name): opcodes}`` of every kernel in the extension."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        texts = pool.map(lambda target: opcodes_in(dumped("-sass", "-arch", target, module)), targets)
+        return {
+            (target, name): opcodes
+            for target, of_target in zip(targets, texts, strict=True)
+            for name, opcodes in of_target.items()
+        }
+
+
+def expected_opcodes():
+    """The checked-in table."""
+    with OPCODES.open(newline="") as file:
+        return [(row["kernel"], row["dtype"], int(row["since"]), row["opcode"]) for row in csv.DictReader(file)]
+
+
+def opcode_problems(code, expected):
+    """What is in the kernels' code and must not be, and what is not and must be."""
+    wrong = []
+    rows = collections.defaultdict(list)
+    for kernel, dtype, since, opcode in expected:
+        rows[kernel, dtype].append((since, opcode))
+    met = set()
+    for (target, mangled), opcodes in sorted(code.items()):
+        variant = short_name(mangled), dtype_of(mangled)
+        met.add(variant)
+        what = f"{' of '.join(filter(None, variant))} for {target}"
+        for pattern, meaning in FORBIDDEN.items():
+            wrong += [f"{what}: {each}, {meaning}" for each in sorted(opcodes) if re.fullmatch(pattern, each)]
+        for since, opcode in rows[variant]:
+            there = any(each == opcode or each.startswith(f"{opcode}.") for each in opcodes)
+            if int(re.sub(r"\D", "", target)) >= since and not there:
+                wrong.append(f"{what}: no {opcode}")
+    absent = sorted(rows.keys() - met)
+    return wrong + [f"{' of '.join(filter(None, each))}: in {OPCODES.name}, but not in the extension" for each in absent]
 
 
 def largest(kernels):
@@ -92,7 +178,7 @@ def problems(module):
     size = module.stat().st_size
     if size > MEGABYTES * 2**20:
         wrong.append(f"{module.name}: {size / 2**20:.1f} MB, may have {MEGABYTES}")
-    return wrong
+    return wrong + opcode_problems(machine_code(module, sorted(targets)), expected_opcodes())
 
 
 def main():
