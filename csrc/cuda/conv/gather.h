@@ -19,41 +19,42 @@ struct Gather {
   int out[kSpatial];                         // what an odometer of positions counts to; its `high` is the sample
   int inner[kSpatial], taps, steps, inputs;  // of an odometer of steps: taps of two axes, channels; `high` is the first
 
-  // Where an output's window begins.
+  // Where an output's window begins, and what a step adds to that. One that is not live is so far out on the first axis
+  // that it is outside with any of the other kind, also with one that is not live (sizes are below 2^29).
   struct Corner {
     Index offset;
     int start[kSpatial];
-    bool live;
   };
-  // What a step adds to that.
   struct Reach {
     Index offset;
     int ahead[kSpatial];
-    bool live;
   };
+  static constexpr int kFarBefore = std::numeric_limits<int>::min(), kFarAhead = 1 << 30;
 
   FASTCONV_DEVICE Corner corner(const Odometer& position, bool live) const {
-    Corner result{position.high * sample, {}, live};
+    Corner result{position.high * sample, {}};
     FASTCONV_UNROLL
     for (int i = 0; i < kSpatial; ++i) {
       result.start[i] = position.digit[i] * axis[i].stride - axis[i].pad;
       result.offset += result.start[i] * along[i];
     }
+    if (!live) result.start[0] = kFarBefore;
     return result;
   }
   FASTCONV_DEVICE Reach reach(const Odometer& step, bool live) const {
     const int tap[kSpatial] = {static_cast<int>(step.high), step.digit[0], step.digit[1]};
-    Reach result{step.digit[2] * channel, {}, live};
+    Reach result{step.digit[2] * channel, {}};
     FASTCONV_UNROLL
     for (int i = 0; i < kSpatial; ++i) {
       result.ahead[i] = tap[i] * axis[i].dilation;
       result.offset += result.ahead[i] * along[i];
     }
+    if (!live) result.ahead[0] = kFarAhead;
     return result;
   }
   // kNothing in the padding and beyond the ends.
   FASTCONV_DEVICE Index at(const Corner& corner, const Reach& reach) const {
-    bool inside = corner.live && reach.live;
+    bool inside = true;
     FASTCONV_UNROLL
     for (int i = 0; i < kSpatial; ++i)
       inside = inside && static_cast<unsigned>(corner.start[i] + reach.ahead[i]) < static_cast<unsigned>(axis[i].in);

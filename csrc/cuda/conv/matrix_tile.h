@@ -19,6 +19,15 @@ constexpr int kWarpRows = 64, kWarpColumns = 32;
 template <int Rows, int Columns>
 constexpr int kMatrixThreads = (Rows / kWarpRows) * (Columns / kWarpColumns) * 32;
 
+// Blocks that the registers of a processor are shared out for. With one more of any, some would be spilled.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <int Rows, int Columns>
+constexpr int kMatrixBlocks = 1;
+#else
+template <int Rows, int Columns>
+constexpr int kMatrixBlocks = kMatrixThreads<Rows, Columns> > 128 ? 1 : 3;
+#endif
+
 // Where an operand's pieces lie in a stage. In lines of a side (a row of the left operand, a column of the right one),
 // each with four pieces of eight steps; or, `Turned`, in lines of a step, with pieces of eight sides. Pieces are
 // permuted so that the eight that a matrix consists of lie in different banks.
@@ -77,19 +86,37 @@ struct WarpTile {
     }
   }
 
-  // Hands a function each row of the lane, and then with each column of it the result.
-  template <class RowOf, class Store>
-  FASTCONV_DEVICE void store(const RowOf& row_of, const Store& store) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    FASTCONV_UNROLL
-    for (int i = 0; i < 2 * kHigh; ++i) {
-      const auto row = row_of(first_row() + 8 * i + lane / 4);
+  // Calls put(cursor, column, value) for each result. They go by way of shared memory, so that the lanes of a warp have
+  // neighbours each time: rows of a column if `along_rows`, otherwise columns of a row. `cursor_at` makes a cursor of a
+  // row's number, whose next() goes on to the next one. All threads of the block call it, between barriers.
+  template <class CursorAt, class Put>
+  FASTCONV_DEVICE void store(bool along_rows, const CursorAt& cursor_at, const Put& put) const {
+    constexpr int pass_rows = 32, pitch = kWarpColumns + 1;
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    float* const scratch = dev::shared_memory<float>() + warp * pass_rows * pitch;
+    FASTCONV_NO_UNROLL
+    for (int pass = 0; pass < kWarpRows / pass_rows; ++pass) {
       FASTCONV_UNROLL
-      for (int j = 0; j < 2 * kWide; ++j)
-        store(row, first_column() + j / 2 * 8 + lane % 4 * 2 + j % 2, sum[i / 2][j / 2][i % 2 * 2 + j % 2]);
+      for (int i = 0; i < kHigh; ++i) {
+        if (i * 16 / pass_rows != pass) continue;
+        FASTCONV_UNROLL
+        for (int j = 0; j < kWide; ++j) FASTCONV_UNROLL
+        for (int k = 0; k < 4; ++k)
+          scratch[(i * 16 % pass_rows + lane / 4 + k / 2 * 8) * pitch + j * 8 + lane % 4 * 2 + k % 2] = sum[i][j][k];
+      }
+      __syncwarp();
+      auto cursor = cursor_at(first_row() + pass * pass_rows + (along_rows ? lane : 0));
+      FASTCONV_NO_UNROLL
+      for (int n = 0; n < 32; ++n) {
+        const int row = along_rows ? lane : n, column = along_rows ? n : lane;
+        put(cursor, first_column() + column, scratch[row * pitch + column]);
+        if (!along_rows) cursor.next();
+      }
+      __syncwarp();
     }
   }
 };
+static_assert(kWarpColumns == 32, "a lane a column");
 
 template <int Rows, int Columns>
 constexpr std::size_t kMatrixShared = std::size_t{kStages} * (Rows + Columns) * kSteps / kPiece * kUnit;

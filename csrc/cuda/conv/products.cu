@@ -75,7 +75,7 @@ struct Weights {
   const S* data;  // at the block's first channel
   int channels, steps, depth;
 
-  FASTCONV_DEVICE Weights(const Task<S>& task, Index group, Index first_column)
+  FASTCONV_DEVICE Weights(const Task<S>& task, int group, int first_column)
       : data(task.filter + (group * task.group_outputs + first_column) * task.gather.steps * kPiece),
         channels(static_cast<int>(task.group_outputs - first_column)),
         steps(task.gather.steps),
@@ -92,35 +92,47 @@ struct Weights {
   }
 };
 
+// Goes along the positions of the output.
+template <class S>
+struct Cursor {
+  const Task<S>& task;
+  Index number;
+  Odometer at;
+
+  FASTCONV_DEVICE Cursor(const Task<S>& of, Index row) : task(of), number(row), at(Odometer::at(row, of.gather.out)) {}
+  FASTCONV_DEVICE void next() {
+    ++number;
+    at.advance(1, task.gather.out);
+  }
+  FASTCONV_DEVICE S* begin() const {
+    const Index* stride = task.y.stride;
+    return task.y.data + at.high * stride[0] + at.digit[0] * stride[2] + at.digit[1] * stride[3] +
+           at.digit[2] * stride[4];
+  }
+};
+
 template <class S, int Rows, int Columns>
-__global__ void __launch_bounds__(kMatrixThreads<Rows, Columns>)
+__global__ void __launch_bounds__(kMatrixThreads<Rows, Columns>, kMatrixBlocks<Rows, Columns>)
     product_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles) {
   if (task.odd && *task.odd) return;
   constexpr int threads = kMatrixThreads<Rows, Columns>, deep = kSteps / kPiece;
   for (Index number = blockIdx.x; number < tiles; number += gridDim.x) {
     const Index first_row = number % row_tiles * Rows;
-    const Index first_column = number / row_tiles % column_tiles * Columns, group = number / row_tiles / column_tiles;
-    Inputs<S, Rows, threads> inputs(task, task.x + group * task.gather.inputs * kPiece, first_row);
+    const int first_column = static_cast<int>(number / row_tiles % column_tiles) * Columns;
+    const int group = static_cast<int>(number / row_tiles / column_tiles);
+    Inputs<S, Rows, threads> inputs(task, task.x + static_cast<Index>(group) * task.gather.inputs * kPiece, first_row);
     Weights<S, Columns, threads> weights(task, group, first_column);
     WarpTile<S, false, Rows, Columns> tile;
     add_stages(tile, inputs, weights, (task.gather.steps + deep - 1) / deep);
 
-    struct Row {
-      Index offset;
-      bool live;
-    };
-    const auto row_of = [&](int row) {
-      const Odometer at = Odometer::at(first_row + row, task.gather.out);
-      const Index* stride = task.y.stride;
-      return Row{at.high * stride[0] + at.digit[0] * stride[2] + at.digit[1] * stride[3] + at.digit[2] * stride[4],
-                 first_row + row < task.rows};
-    };
-    tile.store(row_of, [&](const Row& row, int column, float value) {
-      if (!row.live || first_column + column >= task.group_outputs) return;
+    const auto cursor_at = [&](int row) { return Cursor<S>(task, first_row + row); };
+    tile.store(task.y.stride[1] != 1, cursor_at, [&](const Cursor<S>& row, int column, float value) {
+      if (row.number >= task.rows || first_column + column >= task.group_outputs) return;
       const Index channel = group * task.group_outputs + first_column + column;
       if (task.bias) value += dev::load(task.bias + channel);
-      dev::store(task.y.data + row.offset + channel * task.y.stride[1], fused(task.map, value));
+      dev::store(row.begin() + channel * task.y.stride[1], fused(task.map, value));
     });
+    __syncthreads();  // the results are read, and the memory is free
   }
 }
 

@@ -14,6 +14,7 @@ namespace cuda {
 
 constexpr int kTile = 64, kDeep = 16, kSide = 4;  // of a block, of a step, of a thread
 constexpr int kTileThreads = (kTile / kSide) * (kTile / kSide);
+constexpr int kTileBlocks = 1;  // that the registers of a processor are shared out for; two would make it spill some
 constexpr int kLoads = kTile * kDeep / kTileThreads;  // elements of each operand that a thread fetches for a step
 constexpr int kPitch = kTile + 4;
 constexpr int kStage = kDeep * kPitch;

@@ -114,7 +114,7 @@ FASTCONV_DEVICE void store_tile(const Task<S>& task, Index first_row, Index grou
 
 // `Deep`: x's channels are dense, otherwise its positions.
 template <class S, bool Deep>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     tile_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles) {
   if (task.only_if && *task.only_if == 0) return;
   using T = Compute<S>;

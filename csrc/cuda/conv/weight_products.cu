@@ -100,7 +100,7 @@ struct Inputs {
 };
 
 template <class S>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kMatrixBlocks<kRows, kColumns>)
     run_product_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles, float* partial) {
   if (task.odd && *task.odd) return;
   const Gather& gather = task.gather;
@@ -116,13 +116,18 @@ __global__ void __launch_bounds__(kTileThreads)
     add_stages(sums, gradients, inputs, static_cast<int>((end - begin + kSteps - 1) / kSteps));
 
     float* const results = partial + (run * task.groups + group) * task.group_outputs * weights;
-    const auto row_of = [&](int row) { return first_row + row; };
-    sums.store(row_of, [&](Index row, int column, float value) {
+    struct Cursor {
+      Index row;
+      FASTCONV_DEVICE void next() { ++row; }
+    };
+    const auto cursor_at = [&](int row) { return Cursor{first_row + row}; };
+    sums.store(false, cursor_at, [&](const Cursor& at, int column, float value) {
       const int step = first_step + column / kPiece;
       const int channel = step % gather.inputs * kPiece + column % kPiece;
-      if (row < task.group_outputs && step < gather.steps && channel < task.inputs)
-        results[row * weights + static_cast<Index>(step / gather.inputs) * task.inputs + channel] = value;
+      if (at.row < task.group_outputs && step < gather.steps && channel < task.inputs)
+        results[at.row * weights + static_cast<Index>(step / gather.inputs) * task.inputs + channel] = value;
     });
+    __syncthreads();  // the results are read, and the memory is free
   }
 }
 

@@ -91,10 +91,9 @@ struct Gradients {
   }
 };
 
-// `Deep`: neighbouring positions are neighbours in memory, otherwise channels. To have room for two blocks on a
-// multiprocessor, nvcc would spill registers.
+// `Deep`: neighbouring positions are neighbours in memory, otherwise channels.
 template <class S, bool Deep>
-__global__ void __launch_bounds__(kTileThreads, 1)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks)
     run_tile_kernel(Task<S> task, Index row_tiles, Index column_tiles, Index tiles, Compute<S>* partial) {
   if (task.only_if && *task.only_if == 0) return;
   using T = Compute<S>;
