@@ -209,7 +209,7 @@ def array_libraries():
         try:
             library = __import__(name)
             there = library.cuda.is_available()
-        except (ImportError, AttributeError, RuntimeError):
+        except (ImportError, AttributeError, RuntimeError, Warning):
             continue
         if there:
             found.append(name)
