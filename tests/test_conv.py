@@ -230,6 +230,39 @@ def kernel_problems(row, axes, edge):
     yield Problem("", "conv", 1, 3, length, edge, (1,) * (axes - 1) + (2,), (2,) * axes, "same", ones)
 
 
+@pytest.mark.parametrize(
+    "row", [row for row in CONV_KERNELS if "depthwise" in row["name"]], ids=lambda row: row["name"]
+)
+def test_rows_of_a_few_channels(row, force_kernel):
+    """Sums along rows for several output channels at a time: rows around whole registers, sums longer than one part."""
+    rng = np.random.default_rng(12)
+    lanes = max(row["tile"])
+    cases = [(3, outputs, (5, lanes + 3), (3, 3)) for outputs in (1, 2, 3, 4, 5, 6, 7, 13)]
+    cases += [(2, 5, (3, width), (3, 3)) for edge in (lanes, 2 * lanes, 4 * lanes) for width in around(edge)]
+    cases += [(40, 4, (7, lanes + 5), (5, 5)), (2, 6, (4, 3, lanes), (3, 2, 3)), (3, 5, (2 * lanes + 1,), (4,))]
+    for inputs, outputs, length, kernel in cases:
+        ones = (1,) * len(length)
+        for stride in (1, 2):
+            pads = tuple((size - 1, size // 2) for size in kernel)
+            problem = Problem("", "conv", 2, inputs, length, outputs, kernel, (stride,) * len(length), pads, ones)
+            call = expected.make_call(problem, np.dtype(row["dtype"]), rng, "channels_first")
+            with force_kernel(row["name"]):
+                expected.check(call, rng)
+
+
+@pytest.mark.parametrize("outputs", [1, 5, 20])
+def test_infinite_weights_do_not_meet_the_padding(isa, outputs):
+    """An infinite weight reaches the outputs that read an input with it, and no other, along rows and in tiles."""
+    x, weight = np.ones((1, 2, 6, 20), np.float32), np.ones((outputs, 2, 3, 3), np.float32)
+    weight[0, 0, 0, 0] = np.inf
+    y = F.conv2d(x, weight, padding=1)
+    reads = np.zeros((6, 20), bool)
+    reads[1:, 1:] = True
+    np.testing.assert_array_equal(np.isposinf(y[0, 0]), reads)
+    assert np.isfinite(y[0, 1:]).all()
+    assert not np.isnan(y).any()
+
+
 @pytest.mark.parametrize("view", ["contiguous", "gapped", "reversed"])
 @pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("op", ["conv", "conv_transpose"])

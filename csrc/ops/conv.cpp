@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_matrices.h"
@@ -64,17 +65,36 @@ Finish finish_of(const Activation* activation, Dtype dtype) {
   return {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
 }
 
-// A dense kernel's columns are output channels: with a few of them most lanes idle, and sums along rows are faster. So
-// they are along long rows where the sums are too short to keep a tile in registers.
+// Whether sums along rows (conv_gather_depthwise.cpp) are faster than tiles whose columns are output channels. Tiles
+// move all of x and y between channels-first memory and packed blocks, and leave lanes idle where y has few channels;
+// rows leave them idle where they are not whole registers. Costs of one row of y, in multiply-adds of a register,
+// fitted to 400 random problems of at most 48 to 24 channels; see bench/LOG.md.
 template <class S>
-bool has_few_outputs(const GatherProblem<S>& problem) {
-  constexpr std::int64_t kFew = 4, kFewTerms = 16, kShortRow = 4, kLongRow = 56, kMostTerms = 1 << 15;
+bool rows_are_faster(const GatherProblem<S>& problem) {
+  using T = Compute<S>;
+  constexpr std::int64_t kFew = 4, kMostTerms = 1 << 15, kMostWeights = 1 << 15;
   if (problem.x_channels == 1 && problem.y_channels <= kFew) return true;
-  std::int64_t terms = problem.x_channels;
-  for (int axis = 0; axis < kSpatial; ++axis) terms *= static_cast<std::int64_t>(problem.phases[axis][0].taps.size());
-  const std::int64_t row = problem.phases[2][0].out_count;
-  if (terms == 0 || terms > kMostTerms || problem.x.stride[1] == 1) return false;
-  return problem.y_channels <= kFew ? row >= kShortRow * problem.y_channels : terms <= kFewTerms && row >= kLongRow;
+  const AxisPhase& row = problem.phases[2][0];
+  std::int64_t taps = problem.x_channels;
+  for (int axis = 0; axis < kSpatial; ++axis) taps *= static_cast<std::int64_t>(problem.phases[axis][0].taps.size());
+  if (taps == 0 || taps > kMostTerms || problem.x.stride[1] == 1) return false;
+  const DepthwiseKernel& rows = find_depthwise(DtypeOf<T>::value, active_isa_mask());
+  const ConvKernel& tiles = find_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask());
+  const std::string forced = forced_kernel();
+  if (forced == rows.name || forced == tiles.name) return forced == rows.name;
+  const std::int64_t width = row.out_count, lanes = rows.tile_cols, outputs = problem.y_channels;
+  const bool side_by_side = row.out_step * problem.y_shape.step(2) == 1;
+  if (width < lanes || !side_by_side) return outputs <= kFew && width >= kFew * outputs;
+  if (taps * outputs > kMostWeights) return false;
+  const auto sum = static_cast<double>(taps), vectors = static_cast<double>(ceil_div(width, lanes));
+  const auto blocks = static_cast<double>(ceil_div(outputs, kMostWindowRows));
+  const auto columns = static_cast<double>(ceil_div(outputs, tiles.tile_cols) * tiles.tile_cols);
+  const double by_rows =
+      vectors * sum * (0.9 * static_cast<double>(outputs) + 2.3 * blocks) + blocks * (1.8 * sum + 340);
+  const double by_tiles =
+      static_cast<double>(width) * (sum * (1.1 * columns / static_cast<double>(lanes) + 0.6) + 6.5 * columns) +
+      160.0 * static_cast<double>(row.taps.size());
+  return by_rows < by_tiles;
 }
 
 // y from x over a set of phases, with the weight's axes of y's and x's channels.
@@ -97,7 +117,7 @@ void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
     problem.finish = finish_of(activation, g.x.dtype);
     if (problem.y_shape.size() == 0) return;
-    if (has_few_outputs(problem))
+    if (rows_are_faster(problem))
       gather_depthwise(problem);
     else
       gather_dense(problem);

@@ -55,6 +55,10 @@ struct BlockPacker {
     const auto source = [this](int axis, std::int64_t position) {
       return padded_source(position, x.extent(axis), phase[axis]->mode);
     };
+    // Planes one after the other are cleared as one; else what lies outside the input is, run by run.
+    const bool at_once = position_stride == 1 && channel_stride == positions() && !inside(j0);
+    if (at_once)
+      std::memset(static_cast<void*>(dst), 0, sizeof(T) * static_cast<std::size_t>(channels * channel_stride));
     for (const AxisSlots::Run& rd : slots[0]->runs)
       for (std::int64_t d = 0; d < rd.count; ++d) {
         const std::int64_t id = source(0, j0[0] * phase[0]->in_step + rd.start + d * rd.in_step);
@@ -82,7 +86,7 @@ struct BlockPacker {
                 };
                 repeat(0, begin);
                 repeat(end, rw.count);
-              } else {
+              } else if (!at_once) {
                 zero(target, begin, channels, position_stride, channel_stride);
                 zero(target + end * position_stride, rw.count - end, channels, position_stride, channel_stride);
               }
@@ -95,6 +99,16 @@ struct BlockPacker {
   }
 
  private:
+  // Whether all runs lie inside the input.
+  bool inside(const std::int64_t (&j0)[kSpatial]) const {
+    for (int axis = 0; axis < kSpatial; ++axis)
+      for (const AxisSlots::Run& run : slots[axis]->runs) {
+        const std::int64_t first = j0[axis] * phase[axis]->in_step + run.start;
+        if (first < 0 || first + (run.count - 1) * run.in_step >= x.extent(axis)) return false;
+      }
+    return true;
+  }
+
   static void zero(T* dst, std::int64_t positions, std::int64_t channels, std::int64_t position_stride,
                    std::int64_t channel_stride) {
     if (positions <= 0) return;

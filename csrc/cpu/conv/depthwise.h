@@ -9,50 +9,80 @@ using fastconv::LanesArgs;
 using fastconv::LanesDotArgs;
 using fastconv::WindowArgs;
 
-// `Vectors` registers of neighbouring outputs: one load and one FMA per tap and register.
-template <class T, int Vectors>
-FASTCONV_INLINE void window_block(const WindowArgs<T>& args, int64_t i, Reg<T> (&acc)[Vectors]) {
-  using V = Reg<T>;
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) acc[j] = V::zero();
-  for (int64_t t = 0; t < args.taps; ++t) {
-    const V weight = V::broadcast(args.weights[t]);
-    const T* x = args.x + args.offsets[t] + i;
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) acc[j] = V::fma(V::load(x + j * V::width), weight, acc[j]);
-  }
-  const V bias = V::broadcast(args.bias);
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) acc[j] = acc[j] + bias;
-}
-
-template <class T, int Vectors>
-FASTCONV_INLINE void window_store(const WindowArgs<T>& args, int64_t i) {
-  Reg<T> acc[Vectors];
-  window_block<T, Vectors>(args, i, acc);
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) acc[j].store(args.y + i + j * Reg<T>::width);
-}
-
-// As many registers at a time as hide the FMA's latency; the last, partial register is computed as a full one that
-// overlaps its neighbour (the same sum, so the same bits).
+// Registers of neighbouring outputs that go with `Rows` channels: what hides the latency of the multiply-adds and
+// leaves registers for a weight and the inputs.
 template <class T>
-void window(const void* erased) {
-  constexpr int width = Reg<T>::width;
-  const WindowArgs<T>& args = *static_cast<const WindowArgs<T>*>(erased);
-  if (args.count < width) {
-    Reg<T> acc[1];
-    window_block<T, 1>(args, 0, acc);
-    acc[0].store_partial(args.y, static_cast<int>(args.count));
-    return;
+constexpr int window_vectors(int rows) {
+  const int accumulators = Reg<T>::width * sizeof(T) >= 64 ? 24 : 12;
+  return accumulators / rows < 4 ? accumulators / rows : 4;
+}
+
+// The outputs from i on: a load for every register and tap, shared by all rows. A register that would go beyond the
+// last output overlaps its neighbour instead (the same sum, so the same bits).
+template <class T, int Rows, int Vectors>
+FASTCONV_INLINE void window_block(const WindowArgs<T>& args, int64_t i) {
+  using V = Reg<T>;
+  int64_t at[Vectors];
+#pragma GCC unroll 4
+  for (int j = 0; j < Vectors; ++j) {
+    const int64_t last = args.count - V::width, next = i + j * V::width;
+    at[j] = next < last ? next : last;
   }
+  V acc[Rows][Vectors];
+#pragma GCC unroll 6
+  for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) acc[m][j] = V::zero();
+  const T* weights[Rows];
+#pragma GCC unroll 6
+  for (int m = 0; m < Rows; ++m) weights[m] = args.weights + m * args.weight_step;
+  for (int64_t t = 0; t < args.taps; ++t) {
+    const T* x = args.x + args.offsets[t];
+    V value[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) value[j] = V::load(x + at[j]);
+#pragma GCC unroll 6
+    for (int m = 0; m < Rows; ++m) {
+      const V weight = V::broadcast(weights[m][t]);
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) acc[m][j] = V::fma(value[j], weight, acc[m][j]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int m = 0; m < Rows; ++m) {
+    const V bias = V::broadcast(args.bias ? args.bias[m] : T(0));
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) (acc[m][j] + bias).store(args.y + m * args.y_step + at[j]);
+  }
+}
+
+// Fewer outputs than a register has.
+template <class T>
+FASTCONV_INLINE void window_part(const WindowArgs<T>& args, int rows) {
+  using V = Reg<T>;
+  for (int m = 0; m < rows; ++m) {
+    V acc = V::zero();
+    const T* weights = args.weights + m * args.weight_step;
+    for (int64_t t = 0; t < args.taps; ++t)
+      acc = V::fma(V::load(args.x + args.offsets[t]), V::broadcast(weights[t]), acc);
+    acc = acc + V::broadcast(args.bias ? args.bias[m] : T(0));
+    acc.store_partial(args.y + m * args.y_step, static_cast<int>(args.count));
+  }
+}
+
+template <class T, int Rows>
+void window(const void* erased) {
+  constexpr int width = Reg<T>::width, most = window_vectors<T>(Rows);
+  const WindowArgs<T>& args = *static_cast<const WindowArgs<T>*>(erased);
+  if (args.count < width) return window_part(args, Rows);
   int64_t i = 0;
-  for (; i + 4 * width <= args.count; i += 4 * width) window_store<T, 4>(args, i);
-  const int64_t left = (args.count - i) / width;
-  if (left == 3) window_store<T, 3>(args, i);
-  if (left == 2) window_store<T, 2>(args, i);
-  if (left == 1) window_store<T, 1>(args, i);
-  if (i + left * width < args.count) window_store<T, 1>(args, args.count - width);
+  for (; i + (most - 1) * width < args.count; i += most * width) window_block<T, Rows, most>(args, i);
+  const int64_t left = (args.count - i + width - 1) / width;
+  if constexpr (most > 3)
+    if (left == 3) window_block<T, Rows, 3>(args, i);
+  if constexpr (most > 2)
+    if (left == 2) window_block<T, Rows, 2>(args, i);
+  if (left == 1) window_block<T, Rows, 1>(args, i);
 }
 
 // Registers of channels that a block of eight accumulators has: a cache line, at most two.

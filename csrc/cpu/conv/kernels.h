@@ -3,7 +3,7 @@
 //   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
 //                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
 //   product      few rows:          c[m][n] (+)= sum over k of a[m][k] * b[k][n]
-//   window       depthwise:         y[i] = sum over taps t of x[offset[t] + i] * w[t]
+//   window       few channels:      y[m][i] = sum over taps t of x[offset[t] + i] * w[m][t]
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
@@ -47,16 +47,21 @@ struct ConvKernel : KernelInfo {
 
 constexpr int kWindowSlack = 16;
 
+// Rows of y share what is read of x: output channel m at y + m * y_step, its weights at weights + m * weight_step.
 template <class T>
 struct WindowArgs {
   const T* x;
   const std::int64_t* offsets;
   const T* weights;
+  std::int64_t weight_step;
   std::int64_t taps;
-  T bias;
+  const T* bias;  // of each row, or null
   T* y;
+  std::int64_t y_step;
   std::int64_t count;
 };
+
+constexpr int kMostWindowRows = 6;
 
 // A rectangle of outputs (rows, positions of a row) that have the same taps (along depth, rows and positions); channels
 // side by side, at least one register of them. Steps count elements between neighbours.
@@ -85,7 +90,7 @@ struct LanesDotArgs {
 };
 
 struct DepthwiseKernel : KernelInfo {
-  void (*window)(const void* args);
+  void (*window[kMostWindowRows])(const void* args);  // window[m - 1] computes m rows
   void (*lanes)(const void* args);
   void (*lanes_dot)(const void* args);
 };
@@ -139,5 +144,8 @@ const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
 const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask);
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask);
 const ProductKernel& select_product(Dtype dtype, IsaMask mask);
+// Which ones the first two would be.
+const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
+const DepthwiseKernel& find_depthwise(Dtype dtype, IsaMask mask);
 
 }  // namespace fastconv

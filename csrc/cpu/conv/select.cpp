@@ -47,7 +47,7 @@ constexpr auto always = [](const KernelInfo&) { return true; };
 
 }  // namespace
 
-const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
+const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   // Rows are listed widest first; a narrower one is better where it leaves fewer lanes idle.
   const auto idle = [cols](const ConvKernel& row) { return ceil_div(cols, row.tile_cols) * row.tile_cols; };
   Isa best_isa = Isa::baseline;
@@ -56,8 +56,18 @@ const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   std::int64_t least = INT64_MAX;
   for (const ConvKernel* row : conv_rows())
     if (row->dtype == dtype && row->isa == best_isa && idle(*row) < least) least = idle(*row);
-  return choose_kernel(conv_rows(), dtype, mask,
-                       [&](const ConvKernel& row) { return row.isa < best_isa || idle(row) == least; });
+  return find_kernel(conv_rows(), dtype, mask,
+                     [&](const ConvKernel& row) { return row.isa < best_isa || idle(row) == least; });
+}
+
+const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
+  const ConvKernel& row = find_conv(dtype, cols, mask);
+  count_kernel(row);
+  return row;
+}
+
+const DepthwiseKernel& find_depthwise(Dtype dtype, IsaMask mask) {
+  return find_kernel(depthwise_rows(), dtype, mask, always);
 }
 
 const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask) {

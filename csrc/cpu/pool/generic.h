@@ -107,24 +107,45 @@ FASTCONV_INLINE void store_before(Reg<T> v, T* p, const T* end) {
     v.store_partial(p, static_cast<int>(end - p));
 }
 
-template <int W>
+// A register of int64 positions: of half as many lanes as a register of T, where T is half as wide. (As one vector of
+// all lanes it would not fit a register, and go through memory.)
+template <class T>
 struct Positions {
-  typedef int64_t raw __attribute__((vector_size(8 * W)));
+  static constexpr int width = static_cast<int>(Reg<T>::width * sizeof(T) / 8);
+  typedef int64_t raw __attribute__((vector_size(8 * width)));
 };
+
+// The offsets of the lower (half = 0) or the upper lanes, as int64.
+template <int half, class T>
+FASTCONV_INLINE typename Positions<T>::raw widen_offsets(typename Reg<T>::mask offset) {
+  using Raw = typename Positions<T>::raw;
+  constexpr int W = Reg<T>::width, h = half * W / 2;
+  if constexpr (sizeof(T) == 8) return offset;
+  if constexpr (sizeof(T) == 4 && W == 4)
+    return __builtin_convertvector(__builtin_shufflevector(offset, offset, h, h + 1), Raw);
+  if constexpr (sizeof(T) == 4 && W == 8)
+    return __builtin_convertvector(__builtin_shufflevector(offset, offset, h, h + 1, h + 2, h + 3), Raw);
+  if constexpr (sizeof(T) == 4 && W == 16)
+    return __builtin_convertvector(
+        __builtin_shufflevector(offset, offset, h, h + 1, h + 2, h + 3, h + 4, h + 5, h + 6, h + 7), Raw);
+}
 
 // int64 positions of a register's lanes: base + lane * step + offset[lane].
 template <class T>
 FASTCONV_INLINE void store_positions(typename Reg<T>::mask offset, Index base, Index step, int64_t* p,
                                      const int64_t* end) {
-  constexpr int W = Reg<T>::width;
-  using Wide = typename Positions<W>::raw;
-  Wide lane;
-  for (int i = 0; i < W; ++i) lane[i] = i * step;
-  const Wide position = __builtin_convertvector(offset, Wide) + lane + base;
-  if (end - p >= W)
-    memcpy(p, &position, sizeof position);
-  else
-    memcpy(p, &position, static_cast<size_t>(end - p) * 8);
+  constexpr int W = Reg<T>::width, H = Positions<T>::width;
+  typename Positions<T>::raw lane;
+  for (int i = 0; i < H; ++i) lane[i] = i * step;
+  typename Positions<T>::raw position[2];
+  position[0] = widen_offsets<0, T>(offset) + lane + base;
+  if constexpr (H < W) position[1] = widen_offsets<1, T>(offset) + lane + (base + H * step);
+  if (end - p >= W) {
+    memcpy(p, &position[0], sizeof position[0]);
+    if constexpr (H < W) memcpy(p + H, &position[1], sizeof position[1]);
+  } else {
+    memcpy(p, position, static_cast<size_t>(end - p) * 8);
+  }
 }
 
 template <class T>

@@ -1,5 +1,6 @@
-// Window pooling with the vector along W. Values alone are reduced strip by strip; for indices the rows are taken one
-// by one, so that the first of equals wins: each is padded and split, so that every tap is a contiguous load.
+// Window pooling with the vector along W and the positions of the extremes. Output rows are taken side by side in a
+// strip, as in strip.h, but one tap after the other in row-major order, so that the first of equals wins: a strip is
+// made of one input row of every output row at a time.
 #pragma once
 
 #include "cpu/pool/strip.h"
@@ -7,61 +8,68 @@
 namespace fastconv {
 namespace {
 
+// One output row of a strip.
 template <class T>
-struct PlaneScratch {
-  T *row, *phases, *gathered, *best;
-  IntLane<T>*first_tap, *offsets;
-  Index begin;       // input column of row[0]
-  Index live_first;  // columns of the row inside the input
-  Index live_last;
-  Phases layout;
+struct ChosenRow {
+  const T* x;             // the input row of the first live tap, from the first live column on
+  Index depths, heights;  // live taps
+  Index position;         // of that tap, for a window that starts in the strip's first column
 };
 
-template <class T, class Op>
-void prepare_plane(const PoolTask& t, PlaneScratch<T>& s) {
-  const PoolAxis& axis = t.shape->axis[2];
-  const Index outputs = t.col_last - t.col_first;
-  const Index span = (outputs - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
-  s.begin = t.col_first * axis.stride - axis.pad_before;
-  s.live_first = smaller(larger(s.begin, 0), axis.in);
-  s.live_last = larger(smaller(s.begin + span, axis.in), s.live_first);
-  s.layout = make_phases(axis, outputs, span);
-  Arena arena{static_cast<char*>(t.scratch)};
-  s.row = arena.take<T>(span + 4 * kPoolSlack);
-  s.phases = arena.take<T>(s.layout.rows() * s.layout.pitch + kPoolSlack);
-  s.gathered = arena.take<T>(span + kPoolSlack);
-  s.best = arena.take<T>(outputs + kPoolSlack);
-  s.first_tap = arena.take<IntLane<T>>(outputs + kPoolSlack);
-  s.offsets = arena.take<IntLane<T>>(outputs + kPoolSlack);
-  for (Index j = 0; j < span + 4 * kPoolSlack; ++j) s.row[j] = Op::identity();
-  for (Index o = 0; o < outputs; ++o)
-    s.first_tap[o] = static_cast<IntLane<T>>(live_taps(axis, t.col_first + o).first -
-                                             ((t.col_first + o) * axis.stride - axis.pad_before));
-}
+constexpr Index kChosenRows = 64;  // side by side at most
 
+// The best so far of each window of a strip, and its distance from where the window starts.
 template <class T>
-FASTCONV_INLINE const T* split_or_row(const T* row, PlaneScratch<T>& s) {
-  if (s.layout.stride == 1) return row;
-  split_row(row, s.phases, s.layout);
-  return s.phases;
+struct Choice {
+  T* best;
+  IntLane<T>*offsets, *first_tap;
+};
+
+// The room of what only sums need: an extreme has no divisors.
+template <class T>
+FASTCONV_INLINE Choice<T> choice_of(const Strip<T>& s) {
+  return Choice<T>{s.results, reinterpret_cast<IntLane<T>*>(s.divisors), reinterpret_cast<IntLane<T>*>(s.counts)};
 }
 
-// One row's taps against the best so far, `row_offset` being where the row starts relative to the window's first.
-template <class T, class Op>
-void choose_in_row(const T* split, PlaneScratch<T>& s, Index row_offset) {
+// The windows of a strip against the best so far, tap by tap. Stride is that of the taps of neighbouring windows: 1, 2,
+// or 0 for a strip that was split by phase.
+template <class T, class Op, int Stride>
+void choose_in_strip(const T* source, Index n, const Strip<T>& s, const Choice<T>& choice, Index row_offset) {
   constexpr int W = Reg<T>::width;
-  for (Index o = 0; o < s.layout.outputs; o += W) {
-    Reg<T> best = Reg<T>::load(s.best + o);
-    typename Reg<T>::mask offset = load_offsets<T>(s.offsets + o);
-    TapCursor cursor = taps_of(s.layout);
-    for (Index k = 0; k < s.layout.kernel; ++k, cursor.next()) {
-      const Reg<T> x = Reg<T>::load(split + cursor.offset() + o);
+  const PoolAxis axis = *s.axis;
+  Phases layout{};
+  if (Stride == 0) {
+    layout = make_phases(axis, n, (n - 1) * s.stride + (axis.kernel - 1) * axis.dilation + 1);
+    split_row(source, s.phases, layout);
+    source = s.phases;
+  }
+  for (Index o = 0; o < n; o += W) {
+    Reg<T> best = Reg<T>::load(choice.best + o);
+    typename Reg<T>::mask offset = load_offsets<T>(choice.offsets + o);
+    const auto choose = [&](Reg<T> x, Index k) __attribute__((always_inline)) {
       const typename Reg<T>::mask take = Op::better(x, best);
       best = Reg<T>::select(take, x, best);
-      offset = take ? broadcast_offset<T>(row_offset + k * s.layout.dilation) : offset;
+      offset = take ? broadcast_offset<T>(row_offset + k * axis.dilation) : offset;
+    };
+    if constexpr (Stride == 2) {
+      const T* const p = source + 2 * o;
+      if (axis.dilation == 1) {
+        for (Index k = 0; k < axis.kernel; k += 2) {
+          const Reg<T> a = Reg<T>::load(p + k), b = Reg<T>::load(p + k + W);
+          choose(every_second<0, T>(a, b), k);
+          if (k + 1 < axis.kernel) choose(every_second<1, T>(a, b), k + 1);
+        }
+      } else {
+        for (Index k = 0; k < axis.kernel; ++k) choose(load_second<0, T>(p + k * axis.dilation), k);
+      }
+    } else if constexpr (Stride == 1) {
+      for (Index k = 0; k < axis.kernel; ++k) choose(Reg<T>::load(source + o + k * axis.dilation), k);
+    } else {
+      TapCursor cursor = taps_of(layout);
+      for (Index k = 0; k < axis.kernel; ++k, cursor.next()) choose(Reg<T>::load(source + cursor.offset() + o), k);
     }
-    best.store(s.best + o);
-    memcpy(s.offsets + o, &offset, sizeof offset);
+    best.store(choice.best + o);
+    memcpy(choice.offsets + o, &offset, sizeof offset);
   }
 }
 
@@ -70,41 +78,72 @@ void plane_indices(const PoolTask& t) {
   constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
-  const Index outputs = t.col_last - t.col_first;
-  const bool whole_rows = outputs == width.out;
-  PlaneScratch<T> s;
-  prepare_plane<T, Op>(t, s);
-  RowMerger<T, Op> merger{Op(t),         s.row + (s.live_first - s.begin), s.gathered, s.live_last - s.live_first,
-                          t.x_stride[4], static_cast<const T*>(t.x_end),   {},         0,
-                          true};
-  T* const y = static_cast<T*>(t.y);
+  Strip<T> s;
+  prepare_strip<T, Op>(t, s, kChosenRows);
+  const Choice<T> choice = choice_of(s);
+  for (Index o = 0; o < s.outputs; ++o)
+    choice.first_tap[o] = static_cast<IntLane<T>>(live_taps(width, t.col_first + o).first -
+                                                  ((t.col_first + o) * width.stride - width.pad_before));
+  const auto choose = s.stride == 1   ? &choose_in_strip<T, Op, 1>
+                      : s.stride == 2 ? &choose_in_strip<T, Op, 2>
+                                      : &choose_in_strip<T, Op, 0>;
+  const Index live = s.live_last - s.live_first;
+  const T* const x_end = static_cast<const T*>(t.x_end);
+  const bool unpadded = t.x_stride[4] == 1 && live == s.span;
+  RowMerger<T, Op> merger{Op(t), s.merged, s.gathered, live, t.x_stride[4], x_end, {}, 0, true};
+  ChosenRow<T> chosen[kChosenRows];
   Counter at = count_from(t.first, shape.channels, depth.out, height.out);
-  for (Index r = t.first; r < t.last; ++r, at.next()) {
-    const Live rows_d = live_taps(depth, at.b), rows_h = live_taps(height, at.c);
-    const T* x =
-        static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] + s.live_first * t.x_stride[4];
+  for (Index r = t.first; r < t.last; r += s.rows) {
+    const Index rows = smaller(s.rows, t.last - r), n = s.results_of(rows);
+    Index depths = 0, heights = 0;
+    for (Index i = 0; i < rows; ++i, at.next()) {
+      const Live rows_d = live_taps(depth, at.b), rows_h = live_taps(height, at.c);
+      chosen[i].x = static_cast<const T*>(t.x) + at.batch * t.x_stride[0] + at.a * t.x_stride[1] +
+                    rows_d.first * t.x_stride[2] + rows_h.first * t.x_stride[3] + s.live_first * t.x_stride[4];
+      chosen[i].depths = rows_d.count;
+      chosen[i].heights = rows_h.count;
+      chosen[i].position = (rows_d.first * height.in + rows_h.first) * width.in + s.begin;
+      depths = larger(depths, rows_d.count);
+      heights = larger(heights, rows_h.count);
+      T* const best = choice.best + i * s.step;
+      IntLane<T>* const offsets = choice.offsets + i * s.step;
+      for (Index o = 0; o < s.step; o += W) {
+        Reg<T>::broadcast(Op::identity()).store(best + o);
+        memcpy(offsets + o, choice.first_tap + smaller(o, s.outputs), sizeof(typename Reg<T>::mask));
+      }
+    }
+    for (Index d = 0; d < depths; ++d)
+      for (Index h = 0; h < heights; ++h) {
+        const Index from_first = d * depth.dilation * t.x_stride[2] + h * height.dilation * t.x_stride[3];
+        const T* source = s.merged;
+        for (Index i = 0; i < rows; ++i) {
+          const bool is_live = d < chosen[i].depths && h < chosen[i].heights;
+          // The registers behind the last column are read as well, and must be the array's.
+          if (rows == 1 && is_live && unpadded && x_end - (chosen[i].x + from_first) >= s.span + 4 * W) {
+            source = chosen[i].x + from_first;
+            break;
+          }
+          merger.dst = s.merged + i * s.pitch + (s.live_first - s.begin);
+          if (!is_live) {
+            for (Index j = 0; j < live; ++j) merger.dst[j] = Op::identity();
+            continue;
+          }
+          merger.start();
+          merger.add(chosen[i].x + from_first);
+          merger.flush();
+        }
+        choose(source, n, s, choice, (d * depth.dilation * height.in + h * height.dilation) * width.in);
+      }
     // Full registers may be written as far as rows follow that this task writes later.
     const Index y_first = r * width.out + t.col_first;
-    const Index y_last = whole_rows ? t.last * width.out : y_first + outputs;
-    for (Index o = 0; o < outputs; o += W) {
-      Reg<T>::broadcast(Op::identity()).store(s.best + o);
-      memcpy(s.offsets + o, s.first_tap + o, sizeof(typename Reg<T>::mask));
-    }
-    for (Index d = 0; d < rows_d.count; ++d)
-      for (Index h = 0; h < rows_h.count; ++h) {
-        const Index in_d = rows_d.first + d * depth.dilation, in_h = rows_h.first + h * height.dilation;
-        merger.start();
-        merger.add(x + in_d * t.x_stride[2] + in_h * t.x_stride[3]);
-        merger.flush();
-        const Index row_offset = (d * depth.dilation * height.in + h * height.dilation) * width.in;
-        choose_in_row<T, Op>(split_or_row(s.row, s), s, row_offset);
+    const Index y_last = s.outputs == width.out ? t.last * width.out : y_first + s.outputs;
+    for (Index i = 0; i < rows; ++i)
+      for (Index o = 0; o < s.outputs; o += W) {
+        const Index from = i * s.step + o, to = y_first + i * s.outputs + o;
+        store_before(Reg<T>::load(choice.best + from), static_cast<T*>(t.y) + to, static_cast<T*>(t.y) + y_last);
+        store_positions<T>(load_offsets<T>(choice.offsets + from), chosen[i].position + o * width.stride, width.stride,
+                           t.indices + to, t.indices + y_last);
       }
-    const Index base = (rows_d.first * height.in + rows_h.first) * width.in + s.begin;
-    for (Index o = 0; o < outputs; o += W) {
-      store_before(Reg<T>::load(s.best + o), y + y_first + o, y + y_last);
-      store_positions<T>(load_offsets<T>(s.offsets + o), base + o * width.stride, width.stride, t.indices + y_first + o,
-                         t.indices + y_last);
-    }
   }
 }
 

@@ -1,7 +1,7 @@
-// Window pooling without indices, the vector along W. The input rows of several output rows are merged (along D and H)
-// side by side into one strip, padded with identities, and the strip is reduced along W as if it were one long row: so
-// rows shorter than a register cost no more than their share of one. Where rows have gaps between them in the strip,
-// the results are copied out row by row.
+// Window pooling with the vector along W, here without indices. The input rows of several output rows are merged (along
+// D and H) side by side into one strip, padded with identities, and the strip is reduced along W as if it were one long
+// row: so rows shorter than a register cost no more than their share of one. Where rows have gaps between them in the
+// strip, the results are copied out row by row.
 #pragma once
 
 #include "cpu/pool/rows.h"
@@ -124,7 +124,7 @@ ReduceStrip<T> choose_reduce(const PoolAxis& axis, Index stride) {
 }
 
 template <class T, class Op>
-void prepare_strip(const PoolTask& t, Strip<T>& s) {
+void prepare_strip(const PoolTask& t, Strip<T>& s, Index most_rows) {
   constexpr int W = Reg<T>::width;
   const PoolShape& shape = *t.shape;
   const PoolAxis& axis = shape.axis[2];
@@ -142,7 +142,7 @@ void prepare_strip(const PoolTask& t, Strip<T>& s) {
   const bool in_place = Op::as_read && shape.axis[0].kernel * shape.axis[1].kernel == 1 && t.x_stride[4] == 1 &&
                         s.live_last - s.live_first == s.span && s.span >= 8 * W;
   const bool alone = in_place || s.outputs != axis.out || s.step - s.outputs > W;
-  s.rows = alone ? 1 : larger(1, smaller(kPoolStrip / s.pitch, t.last - t.first));
+  s.rows = alone ? 1 : larger(1, smaller(smaller(kPoolStrip / s.pitch, t.last - t.first), most_rows));
   s.divisor = 0;
   if (!Op::extreme && counts_alike(shape, 0) && counts_alike(shape, 1) && counts_alike(shape, 2))
     s.divisor = static_cast<T>(counted_taps(shape, 0, 0) * counted_taps(shape, 1, 0) * counted_taps(shape, 2, 0));
@@ -167,7 +167,7 @@ void plane_values(const PoolTask& t) {
   const PoolShape& shape = *t.shape;
   const PoolAxis &depth = shape.axis[0], &height = shape.axis[1], &width = shape.axis[2];
   Strip<T> s;
-  prepare_strip<T, Op>(t, s);
+  prepare_strip<T, Op>(t, s, kPoolStrip);
   const ReduceStrip<T> reduce = choose_reduce<T, Op>(width, s.stride);
   const Index live = s.live_last - s.live_first;
   const T* const x_end = static_cast<const T*>(t.x_end);
