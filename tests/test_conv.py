@@ -281,11 +281,12 @@ def test_one_window_is_a_matrix_product(isa, sizes, op, data_format, view):
             expected.check(call, rng, view)
 
 
+@pytest.mark.parametrize("width", [6, 20, 35])
 @pytest.mark.parametrize("channels", [1, 3, 40])
-def test_infinite_gradients_do_not_meet_the_padding(isa, channels):
+def test_infinite_gradients_do_not_meet_the_padding(isa, channels, width):
     """An infinite gradient reaches the weights whose taps read an input there, and no other."""
-    x = np.ones((2, channels, 5, 6), np.float32)
-    gradient = np.ones((2, 3, 5, 6), np.float32)
+    x = np.ones((2, channels, 5, width), np.float32)
+    gradient = np.ones((2, 3, 5, width), np.float32)
     gradient[0, 1, 0, 0] = np.inf
     result = F.conv2d_backward(gradient, x, np.ones((3, channels, 3, 3), np.float32), padding=1).weight
     reads = np.zeros((3, 3), bool)

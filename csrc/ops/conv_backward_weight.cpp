@@ -335,6 +335,7 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
       return;
     }
     if (!few || shape.groups == 1) {
+      if (backward_weight_rows(shape, gy.as<const S>(), x.as<const S>(), grad_weight.as<S>())) return;
       WeightGradient<S>(shape, gy, x, grad_weight).run();
       return;
     }

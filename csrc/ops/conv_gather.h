@@ -44,6 +44,11 @@ template <class S>
 void backward_weight_depthwise(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                                const View<S>& grad_weight);
 
+// The weight gradient along rows, for few channels; false where tiles of channels are faster.
+template <class S>
+bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                          const View<S>& grad_weight);
+
 // A multiply-add of a convolution, in nanoseconds of one thread: an estimate for sharing out the work.
 template <class T>
 constexpr double multiply_add_nanoseconds() {

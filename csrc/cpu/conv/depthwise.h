@@ -7,6 +7,7 @@ namespace {
 
 using fastconv::LanesArgs;
 using fastconv::LanesDotArgs;
+using fastconv::RowDotArgs;
 using fastconv::WindowArgs;
 
 // Registers of neighbouring outputs that go with `Rows` channels: what hides the latency of the multiply-adds and
@@ -83,6 +84,56 @@ void window(const void* erased) {
   if constexpr (most > 2)
     if (left == 2) window_block<T, Rows, 2>(args, i);
   if (left == 1) window_block<T, Rows, 1>(args, i);
+}
+
+// As many taps at a time as window_vectors, of which the last few may be one tap over and over.
+template <class T, int Rows>
+void row_dot(const void* erased) {
+  using V = Reg<T>;
+  constexpr int width = V::width, most = window_vectors<T>(Rows);
+  const RowDotArgs<T>& args = *static_cast<const RowDotArgs<T>*>(erased);
+  // The register at the end of a row overlaps the one before, of which it leaves out the lanes.
+  typename V::mask lane;
+  for (int i = 0; i < width; ++i) lane[i] = i;
+  const typename V::mask last = lane >= static_cast<typename IntOf<T>::type>(width - args.count % width);
+  for (int64_t t = 0; t < args.taps; t += most) {
+    const T* x[most];
+#pragma GCC unroll 4
+    for (int j = 0; j < most; ++j) x[j] = args.x + args.offsets[t + j < args.taps ? t + j : args.taps - 1];
+    V acc[Rows][most];
+#pragma GCC unroll 6
+    for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 4
+      for (int j = 0; j < most; ++j) acc[m][j] = V::zero();
+    for (int64_t r = 0; r < args.rows; ++r) {
+      const T* grad = args.grad + r * args.grad_step;
+      const auto add = [&](int64_t i, auto&& taken) __attribute__((always_inline)) {
+        V value[most];
+#pragma GCC unroll 4
+        for (int j = 0; j < most; ++j) value[j] = V::load(x[j] + i);
+#pragma GCC unroll 6
+        for (int m = 0; m < Rows; ++m) {
+          const V g = taken(V::load(grad + m * args.grad_channel + i));
+#pragma GCC unroll 4
+          for (int j = 0; j < most; ++j) acc[m][j] = V::fma(g, value[j], acc[m][j]);
+        }
+      };
+      int64_t i = 0;
+      for (; i + width <= args.count; i += width) add(i, [](V g) { return g; });
+      if (i < args.count) add(args.count - width, [&](V g) { return V::select(last, g, V::zero()); });
+#pragma GCC unroll 4
+      for (int j = 0; j < most; ++j) x[j] += args.x_step;
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < most; ++j) {
+      if (t + j >= args.taps) break;
+#pragma GCC unroll 6
+      for (int m = 0; m < Rows; ++m) {
+        T* sum = args.sums + ((t + j) * Rows + m) * width;
+        (V::load(sum) + acc[m][j]).store(sum);
+      }
+    }
+  }
 }
 
 // Registers of channels that a block of eight accumulators has: a cache line, at most two.

@@ -203,18 +203,20 @@ void turned_product(const void* erased) {
     }                                                                                                             \
   }
 
-#define FASTCONV_WINDOWS(T) {window<T, 1>, window<T, 2>, window<T, 3>, window<T, 4>, window<T, 5>, window<T, 6>}
+#define FASTCONV_ROWS_6(kernel, T) {kernel<T, 1>, kernel<T, 2>, kernel<T, 3>, kernel<T, 4>, kernel<T, 5>, kernel<T, 6>}
 #define FASTCONV_PRODUCTS(kernel, T) {kernel<T, 1>, kernel<T, 2>, kernel<T, 3>, kernel<T, 4>}
 
 // The tables that every ISA has alike.
 #define FASTCONV_CONV_COMMON_TABLES(isa, f32_lanes, f64_lanes)                                               \
   const DepthwiseKernel depthwise_kernels_##isa[] = {                                                        \
       {{"depthwise", "depthwise_f32_" #isa, Isa::isa, Dtype::f32, 1, f32_lanes},                             \
-       FASTCONV_WINDOWS(float),                                                                              \
+       FASTCONV_ROWS_6(window, float),                                                                       \
+       FASTCONV_ROWS_6(row_dot, float),                                                                      \
        lanes<float>,                                                                                         \
        lanes_dot<float>},                                                                                    \
       {{"depthwise", "depthwise_f64_" #isa, Isa::isa, Dtype::f64, 1, f64_lanes},                             \
-       FASTCONV_WINDOWS(double),                                                                             \
+       FASTCONV_ROWS_6(window, double),                                                                      \
+       FASTCONV_ROWS_6(row_dot, double),                                                                     \
        lanes<double>,                                                                                        \
        lanes_dot<double>},                                                                                   \
   };                                                                                                         \

@@ -3,6 +3,7 @@
 //   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
 //                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
 //   product      few rows:          c[m][n] (+)= sum over k of a[m][k] * b[k][n]
+//   row_dot      few channels:      sums[t][m] += sum over rows r and i of grad[m][r][i] * x[offset[t] + r * step + i]
 //   window       few channels:      y[m][i] = sum over taps t of x[offset[t] + i] * w[m][t]
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
@@ -89,8 +90,23 @@ struct LanesDotArgs {
   std::int64_t taps[2], x_tap[2], sums_tap[2];
 };
 
+// Gradient rows of m channels, of at least a register each, against the inputs of each tap. The lanes of a sum are
+// apart: those of tap t and channel m at sums + (t * rows of the kernel + m) * width.
+template <class T>
+struct RowDotArgs {
+  const T* grad;
+  std::int64_t grad_channel, grad_step;
+  const T* x;
+  const std::int64_t* offsets;
+  std::int64_t x_step;
+  std::int64_t rows, count;
+  std::int64_t taps;
+  T* sums;
+};
+
 struct DepthwiseKernel : KernelInfo {
   void (*window[kMostWindowRows])(const void* args);  // window[m - 1] computes m rows
+  void (*row_dot[kMostWindowRows])(const void* args);
   void (*lanes)(const void* args);
   void (*lanes_dot)(const void* args);
 };

@@ -1,0 +1,235 @@
+// Weight gradient of few channels, along rows: for each pair of channels and each tap, the product of a row of the
+// output's gradient with the input row that the tap reads, register by register; lanes are added up at the very end. So
+// no register idles for want of channels, and the gradient is read where it lies. Padding is packed as zeros, which
+// must not meet what is not finite: sums that are not finite are made again, output by output.
+#include <algorithm>
+#include <vector>
+
+#include "core/arithmetic.h"
+#include "cpu/parallel.h"
+#include "cpu/workspace.h"
+#include "ops/conv_gather.h"
+#include "ops/conv_pack.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kScratchElements = 16 << 10;            // of a block's input or gradient
+constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
+constexpr std::int64_t kPartials = std::int64_t{4} << 20;      // elements of all parts together
+constexpr std::int64_t kMostWidth = 512, kMostTaps = 1 << 15;  // of a row, and of all input channels of a group
+
+template <class S>
+class RowWeightGradient {
+  using T = Compute<S>;
+
+ public:
+  RowWeightGradient(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                    const View<S>& grad_weight)
+      : gy_(grad_output),
+        x_(input),
+        dw_(grad_weight),
+        k_(grad_output.shape[1] / shape.groups),
+        c_(input.shape[1] / shape.groups),
+        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
+        groups_(shape.groups) {
+    for (int axis = 0; axis < kSpatial; ++axis) phase_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
+    taps_ = c_;
+    for (const AxisPhase& phase : phase_) taps_ *= static_cast<std::int64_t>(phase.taps.size());
+    lanes_ = kernel_.tile_cols;
+    blocks_of_k_ = ceil_div(k_, kMostWindowRows);
+    sums_ = ceil_div(k_, blocks_of_k_) * taps_ * lanes_;
+    width_ = std::min(gy_.extent(2), kMostWidth);
+    const std::int64_t depths = axis_slots(phase_[0], 1, false).slots;
+    const std::int64_t row = axis_slots(phase_[2], width_, true).slots * c_ * depths * phase_[1].in_step;
+    const std::int64_t largest = std::max(row, std::max(width_, lanes_) * std::min<std::int64_t>(k_, kMostWindowRows));
+    height_ = std::clamp<std::int64_t>(kScratchElements / largest, 1, gy_.extent(1));
+    rows_ = ceil_div(gy_.extent(1), height_);
+    height_ = ceil_div(gy_.extent(1), rows_);
+    columns_ = ceil_div(gy_.extent(2), width_);
+    blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
+  }
+
+  void run() {
+    const std::int64_t items = groups_ * blocks_of_k_;
+    const std::int64_t most = std::max<std::int64_t>(1, kPartials / (items * sums_));
+    const std::int64_t parts = std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::min(blocks_, most));
+    const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
+                            static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
+    Workspace<T> sums(items * parts * sums_);
+    parallel_for({items * parts, products * multiply_add_nanoseconds<T>()}, subnormals_of(DtypeOf<T>::value),
+                 [&](std::int64_t i) {
+                   const Item item = item_of(i / parts);
+                   accumulate(item, i % parts, parts, false, sums + i * sums_);
+                   if (!all_finite<T>(sums + i * sums_, sums_))
+                     accumulate(item, i % parts, parts, true, sums + i * sums_);
+                 });
+    for (std::int64_t i = 0; i < items; ++i) {
+      T* total = sums + i * parts * sums_;
+      for (std::int64_t part = 1; part < parts; ++part)
+        for (std::int64_t j = 0; j < sums_; ++j) total[j] += total[part * sums_ + j];
+      store(item_of(i), total);
+    }
+  }
+
+ private:
+  // Output channels of a group that share what they read of the input.
+  struct Item {
+    std::int64_t group, k0, rows;
+  };
+
+  Item item_of(std::int64_t index) const {
+    const std::int64_t block = index % blocks_of_k_, first = k_ * block / blocks_of_k_;
+    return {index / blocks_of_k_, first, k_ * (block + 1) / blocks_of_k_ - first};
+  }
+
+  // Rows of the output's gradient: channel m's row r at data + m * channel + r * row.
+  struct Gradient {
+    const T* data;
+    std::int64_t channel, row, count;
+  };
+
+  void accumulate(const Item& item, std::int64_t part, std::int64_t parts, bool exact, T* sums) const {
+    std::fill_n(sums, sums_, T(0));
+    const std::int64_t last = blocks_ * (part + 1) / parts;
+    for (std::int64_t b = blocks_ * part / parts; b < last; ++b) {
+      std::int64_t rest = b, j0[kSpatial];
+      j0[2] = rest % columns_ * width_;
+      rest /= columns_;
+      j0[1] = rest % rows_ * height_;
+      rest /= rows_;
+      j0[0] = rest % gy_.extent(0);
+      add_block(item, rest / gy_.extent(0), j0, exact, sums);
+    }
+  }
+
+  void add_block(const Item& item, std::int64_t n, const std::int64_t (&j0)[kSpatial], bool exact, T* sums) const {
+    const std::int64_t count[kSpatial] = {1, std::min(height_, gy_.extent(1) - j0[1]),
+                                          std::min(width_, gy_.extent(2) - j0[2])};
+    AxisSlots slots[kSpatial];
+    for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(phase_[axis], count[axis], axis == 2);
+    const BlockPacker<S> packer{
+        x_, {&phase_[0], &phase_[1], &phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    // Rows shorter than a register are read as one.
+    const std::int64_t plane = packer.positions(), slack = lanes_;
+    Workspace<T> input(plane * c_ + slack);
+    packer.pack(input, n, item.group * c_, c_, j0, 1, plane);
+    std::fill_n(input + plane * c_, slack, T(0));
+    std::vector<std::int64_t> offsets;
+    for (std::int64_t c = 0; c < c_; ++c)
+      for (std::int64_t d : slots[0].base)
+        for (std::int64_t h : slots[1].base)
+          for (std::int64_t w : slots[2].base)
+            offsets.push_back(c * plane + (d * slots[1].slots + h) * slots[2].slots + w);
+
+    const std::int64_t line = slots[1].step * slots[2].slots;
+    const bool in_place = std::is_same_v<S, T> && gy_.step(2) == 1 && count[2] >= lanes_;
+    Workspace<T> packed(in_place ? 1 : item.rows * count[1] * std::max(count[2], lanes_));
+    const Gradient grad = gradient(item, n, j0, count, in_place, packed);
+    if (exact) {
+      add_output_by_output(item, input, offsets, line, grad, j0, count, sums);
+      return;
+    }
+    const RowDotArgs<T> args{grad.data, grad.channel, grad.row,   input, offsets.data(),
+                             line,      count[1],     grad.count, taps_, sums};
+    kernel_.row_dot[item.rows - 1](&args);
+  }
+
+  // A block's gradient as it lies in memory, or packed, with zeros to fill a register.
+  Gradient gradient(const Item& item, std::int64_t n, const std::int64_t (&j0)[kSpatial],
+                    const std::int64_t (&count)[kSpatial], bool in_place, T* packed) const {
+    const S* const source = gy_.data + n * gy_.stride[0] + (item.group * k_ + item.k0) * gy_.stride[1] +
+                            j0[0] * gy_.step(0) + j0[1] * gy_.step(1) + j0[2] * gy_.step(2);
+    if constexpr (std::is_same_v<S, T>) {
+      if (in_place) return {source, gy_.stride[1], gy_.step(1), count[2]};
+    }
+    const std::int64_t pitch = std::max(count[2], lanes_);
+    for (std::int64_t m = 0; m < item.rows; ++m)
+      for (std::int64_t r = 0; r < count[1]; ++r) {
+        const S* row = source + m * gy_.stride[1] + r * gy_.step(1);
+        T* to = packed + (m * count[1] + r) * pitch;
+        for (std::int64_t i = 0; i < count[2]; ++i) to[i] = widen(row[i * gy_.step(2)]);
+        std::fill(to + count[2], to + pitch, T(0));
+      }
+    return {packed, count[1] * pitch, pitch, pitch};
+  }
+
+  // Only products of outputs whose tap is inside the input.
+  void add_output_by_output(const Item& item, const T* input, const std::vector<std::int64_t>& offsets,
+                            std::int64_t line, const Gradient& grad, const std::int64_t (&j0)[kSpatial],
+                            const std::int64_t (&count)[kSpatial], T* sums) const {
+    for (std::int64_t m = 0; m < item.rows; ++m) {
+      std::int64_t t = 0;
+      for (std::int64_t c = 0; c < c_; ++c)
+        for (const Tap& d : phase_[0].taps)
+          for (const Tap& h : phase_[1].taps)
+            for (const Tap& w : phase_[2].taps) {
+              const Range in_d = live_outputs(phase_[0], d, j0[0], 1, x_.extent(0));
+              const Range in_h = live_outputs(phase_[1], h, j0[1], count[1], x_.extent(1));
+              const Range in_w = live_outputs(phase_[2], w, j0[2], count[2], x_.extent(2));
+              const T* x = input + offsets[static_cast<std::size_t>(t)];
+              T sum = 0;
+              for (std::int64_t r = in_h.begin; r < in_h.end && in_d.begin < in_d.end; ++r)
+                for (std::int64_t i = in_w.begin; i < in_w.end; ++i)
+                  sum += grad.data[m * grad.channel + r * grad.row + i] * x[r * line + i];
+              sums[(t++ * item.rows + m) * lanes_] += sum;
+            }
+    }
+  }
+
+  void store(const Item& item, T* sums) const {
+    const std::vector<std::int64_t> offset = weight_offsets(phase_[0], phase_[1], phase_[2], dw_.stride + 2);
+    const auto window = static_cast<std::int64_t>(offset.size());
+    S* const to = dw_.data + (item.group * k_ + item.k0) * dw_.stride[0];
+    for (std::int64_t t = 0; t < taps_; ++t)
+      for (std::int64_t m = 0; m < item.rows; ++m) {
+        T* lane = sums + (t * item.rows + m) * lanes_;
+        for (std::int64_t half = lanes_ / 2; half > 0; half /= 2)
+          for (std::int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        to[m * dw_.stride[0] + t / window * dw_.stride[1] + offset[static_cast<std::size_t>(t % window)]] =
+            narrow(lane[0], S{});
+      }
+  }
+
+  const View<const S>&gy_, &x_;
+  const View<S>& dw_;
+  std::int64_t k_, c_;
+  const DepthwiseKernel& kernel_;
+  const TransposeKernel& transpose_;
+  std::int64_t groups_;
+  AxisPhase phase_[kSpatial];
+  std::int64_t taps_ = 0, lanes_ = 1, blocks_of_k_ = 1, sums_ = 0;  // the sums of an item
+  std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1;
+};
+
+}  // namespace
+
+template <class S>
+bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                          const View<S>& grad_weight) {
+  // Rows of few registers pay for their last one, and many output channels fill a tile's columns: from 150 random
+  // problems.
+  const std::int64_t outputs = grad_output.shape[1] / shape.groups, width = grad_output.extent(2);
+  const DepthwiseKernel& kernel = find_depthwise(DtypeOf<Compute<S>>::value, active_isa_mask());
+  const std::int64_t lanes = kernel.tile_cols;
+  const bool forced = forced_kernel() == kernel.name;
+  const bool faster = width >= 2 * lanes ? outputs <= 2 * lanes : 2 * width >= 3 * lanes && outputs < lanes;
+  std::int64_t taps = input.shape[1] / shape.groups;
+  for (const Window& window : shape.window) taps *= window.kernel;
+  const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
+  if (!(forced || faster) || !along_rows || taps > kMostTaps) return false;
+  RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();
+  return true;
+}
+
+template bool backward_weight_rows<float>(const ConvShape&, const View<const float>&, const View<const float>&,
+                                          const View<float>&);
+template bool backward_weight_rows<double>(const ConvShape&, const View<const double>&, const View<const double>&,
+                                           const View<double>&);
+template bool backward_weight_rows<Float16>(const ConvShape&, const View<const Float16>&, const View<const Float16>&,
+                                            const View<Float16>&);
+template bool backward_weight_rows<BFloat16>(const ConvShape&, const View<const BFloat16>&, const View<const BFloat16>&,
+                                             const View<BFloat16>&);
+
+}  // namespace fastconv
