@@ -478,6 +478,7 @@ def passes_on(arrays, options):
         ((9, 10), (2, 2), {"stride": 2}),
         ((9, 10), (3, 3), {"padding": 2, "dilation": 2}),
         ((9, 13), (3, 4), {"padding": 1, "stride": 3}),
+        ((9, 14), (2, 1), {"stride": 3}),
         ((3, 4, 6), (2, 3, 3), {"padding": 1}),
     ],
     ids=str,

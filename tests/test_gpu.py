@@ -56,19 +56,21 @@ def test_a_producer_on_another_stream():
 @needs_gpu
 @needs_torch
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_against_pytorch(dtype):
+@pytest.mark.parametrize("order", ["contiguous_format", "channels_last"])
+@pytest.mark.parametrize("groups", [1, 24], ids=["dense", "depthwise"])
+def test_against_pytorch(dtype, order, groups):
     """Convolution and its gradients, the same dtype, against PyTorch in float64."""
     import torch
 
     kind = getattr(torch, dtype)
     torch.manual_seed(0)
-    x = torch.randn(4, 24, 20, 20, device="cuda", dtype=kind)
-    w = torch.randn(32, 24, 3, 3, device="cuda", dtype=kind)
+    x = torch.randn(4, 24, 20, 20, device="cuda", dtype=kind).to(memory_format=getattr(torch, order))
+    w = torch.randn(48, 24 // groups, 3, 3, device="cuda", dtype=kind)
     wide_x, wide_w = x.double().requires_grad_(), w.double().requires_grad_()
-    expected = torch.nn.functional.conv2d(wide_x, wide_w, stride=2, padding=1)
-    y = F.conv2d(x, w, stride=2, padding=1)
+    expected = torch.nn.functional.conv2d(wide_x, wide_w, stride=2, padding=1, groups=groups)
+    y = F.conv2d(x, w, stride=2, padding=1, groups=groups)
     expected.backward(y.double())
-    grads = F.conv2d_backward(y, x, w, stride=2, padding=1)
+    grads = F.conv2d_backward(y, x, w, stride=2, padding=1, groups=groups)
     tolerance = {"float32": 1e-5, "float64": 1e-12, "float16": 2e-3, "bfloat16": 1e-2}[dtype]
     for ours, theirs in ((y, expected), (grads.input, wide_x.grad), (grads.weight, wide_w.grad)):
         error = (ours.double() - theirs).norm() / theirs.norm()

@@ -11,7 +11,7 @@
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 
 namespace fastconv {
@@ -181,6 +181,10 @@ void run(Thread& thread) {
     thread.fiber = free_fibers.back();
     free_fibers.pop_back();
     Fiber& fiber = fibers[static_cast<std::size_t>(thread.fiber)];
+#if defined(__SANITIZE_ADDRESS__)
+    // The thread before on this stack did not return from its last frames, whose marks are still there.
+    __asan_unpoison_memory_region(fiber.stack.data(), kStack);
+#endif
     start_context(fiber.context, fiber.stack.data(), fiber_main);
   }
   thread.state = State::ready;
