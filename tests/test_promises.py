@@ -338,6 +338,8 @@ print(extra)
         "conv_1d: n=16 c=64 k=32 in=4000 kernel=11 pad=5",
         "conv_3d: n=16 c=16 k=16 in=16x16x16 kernel=3x3x3 pad=1",
         "depthwise: n=16 c=64 k=64 in=64x64 kernel=5x5 pad=2 groups=64",
+        "grouped: n=2 c=16384 k=512 in=4x20 kernel=3x3 pad=1 groups=32",
+        "narrow: n=2 c=8192 k=4 in=3x600 kernel=3x1 pad=1:1x0:0",
         "transposed: op=conv_transpose n=16 c=32 k=32 in=32x32 kernel=4x4 stride=2 pad=1",
         "max_pool: op=max_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
         "avg_pool: op=avg_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",

@@ -14,8 +14,9 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kScratchElements = 16 << 10;            // of a block's input or gradient
-constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
+constexpr std::int64_t kScratchElements = 16 << 10;  // of a block's input or gradient
+constexpr std::int64_t kItems = 16;                  // items worth having when the shape allows
+constexpr std::int64_t kMostScratch = 2 << 20;
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;      // elements of all parts together
 constexpr std::int64_t kMostWidth = 512, kMostTaps = 1 << 15;  // of a row, and of all input channels of a group
 
@@ -41,9 +42,11 @@ class RowWeightGradient {
     blocks_of_k_ = ceil_div(k_, kMostWindowRows);
     sums_ = ceil_div(k_, blocks_of_k_) * taps_ * lanes_;
     width_ = std::min(gy_.extent(2), kMostWidth);
-    const std::int64_t depths = axis_slots(phase_[0], 1, false).slots;
-    const std::int64_t row = axis_slots(phase_[2], width_, true).slots * c_ * depths * phase_[1].in_step;
-    const std::int64_t largest = std::max(row, std::max(width_, lanes_) * std::min<std::int64_t>(k_, kMostWindowRows));
+    const std::int64_t lines = c_ * axis_slots(phase_[0], 1, false).slots;
+    const auto row_of = [&] { return lines * axis_slots(phase_[2], width_, true).slots; };
+    while (width_ > 2 * lanes_ && row_of() * axis_slots(phase_[1], 1, false).slots > kMostScratch) width_ /= 2;
+    const std::int64_t gradients = std::max(width_, lanes_) * std::min<std::int64_t>(k_, kMostWindowRows);
+    const std::int64_t largest = std::max(row_of() * phase_[1].in_step, gradients);
     height_ = std::clamp<std::int64_t>(kScratchElements / largest, 1, gy_.extent(1));
     rows_ = ceil_div(gy_.extent(1), height_);
     height_ = ceil_div(gy_.extent(1), rows_);
@@ -218,7 +221,8 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   std::int64_t taps = input.shape[1] / shape.groups;
   for (const Window& window : shape.window) taps *= window.kernel;
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
-  if (!(forced || faster) || !along_rows || taps > kMostTaps) return false;
+  const bool fits = taps <= kMostTaps && grad_output.shape[1] * taps * lanes <= kPartials;
+  if (!(forced || faster) || !along_rows || !fits) return false;
   RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();
   return true;
 }
