@@ -65,10 +65,10 @@ Finish finish_of(const Activation* activation, Dtype dtype) {
   return {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
 }
 
-// Whether sums along rows (conv_gather_depthwise.cpp) are faster than tiles whose columns are output channels. Tiles
+// Whether sums along rows (conv_gather_rows.cpp) are faster than tiles whose columns are output channels. Tiles
 // move all of x and y between channels-first memory and packed blocks, and leave lanes idle where y has few channels;
 // rows leave them idle where they are not whole registers. Costs of one row of y, in multiply-adds of a register,
-// fitted to 400 random problems of at most 48 to 24 channels; see bench/LOG.md.
+// fitted to 400 random problems from at most 48 channels to at most 24; see bench/LOG.md.
 template <class S>
 bool rows_are_faster(const GatherProblem<S>& problem) {
   using T = Compute<S>;
@@ -118,7 +118,7 @@ void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
     problem.finish = finish_of(activation, g.x.dtype);
     if (problem.y_shape.size() == 0) return;
     if (rows_are_faster(problem))
-      gather_depthwise(problem);
+      gather_rows(problem);
     else
       gather_dense(problem);
   });

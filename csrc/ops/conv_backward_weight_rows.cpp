@@ -17,7 +17,7 @@ namespace {
 constexpr std::int64_t kScratchElements = 16 << 10;  // of a block's input or gradient
 constexpr std::int64_t kItems = 16;                  // items worth having when the shape allows
 constexpr std::int64_t kMostScratch = 2 << 20;
-constexpr std::int64_t kPartials = std::int64_t{4} << 20;      // elements of all parts together
+constexpr std::int64_t kPartials = std::int64_t{16} << 20;     // bytes of all parts together
 constexpr std::int64_t kMostWidth = 512, kMostTaps = 1 << 15;  // of a row, and of all input channels of a group
 
 template <class S>
@@ -48,6 +48,9 @@ class RowWeightGradient {
     const std::int64_t gradients = std::max(width_, lanes_) * std::min<std::int64_t>(k_, kMostWindowRows);
     const std::int64_t largest = std::max(row_of() * phase_[1].in_step, gradients);
     height_ = std::clamp<std::int64_t>(kScratchElements / largest, 1, gy_.extent(1));
+    // Rows of dilated taps are packed for each output row anew where they lie far apart.
+    while (height_ > 1 && row_of() * axis_slots(phase_[1], height_, false).slots > kMostScratch)
+      height_ = ceil_div(height_, 2);
     rows_ = ceil_div(gy_.extent(1), height_);
     height_ = ceil_div(gy_.extent(1), rows_);
     columns_ = ceil_div(gy_.extent(2), width_);
@@ -56,7 +59,8 @@ class RowWeightGradient {
 
   void run() {
     const std::int64_t items = groups_ * blocks_of_k_;
-    const std::int64_t most = std::max<std::int64_t>(1, kPartials / (items * sums_));
+    const std::int64_t most =
+        std::max<std::int64_t>(1, kPartials / (items * sums_ * static_cast<std::int64_t>(sizeof(T))));
     const std::int64_t parts = std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::min(blocks_, most));
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
@@ -221,7 +225,9 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   std::int64_t taps = input.shape[1] / shape.groups;
   for (const Window& window : shape.window) taps *= window.kernel;
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
-  const bool fits = taps <= kMostTaps && grad_output.shape[1] * taps * lanes <= kPartials;
+  const std::int64_t rows = ceil_div(outputs, ceil_div(outputs, kMostWindowRows)) * ceil_div(outputs, kMostWindowRows);
+  const std::int64_t sums = shape.groups * rows * taps * lanes * static_cast<std::int64_t>(sizeof(Compute<S>));
+  const bool fits = taps <= kMostTaps && sums <= kPartials;
   if (!(forced || faster) || !along_rows || !fits) return false;
   RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();
   return true;

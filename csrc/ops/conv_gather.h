@@ -33,7 +33,7 @@ struct GatherProblem {
 template <class S>
 void gather_dense(const GatherProblem<S>& problem);
 template <class S>
-void gather_depthwise(const GatherProblem<S>& problem);
+void gather_rows(const GatherProblem<S>& problem);
 
 // The same with the channels side by side, for one channel a group of x and of y; false where its scratch would not do.
 template <class S>

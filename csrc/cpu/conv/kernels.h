@@ -91,7 +91,7 @@ struct LanesDotArgs {
 };
 
 // Gradient rows of m channels, of at least a register each, against the inputs of each tap. The lanes of a sum are
-// apart: those of tap t and channel m at sums + (t * rows of the kernel + m) * width.
+// apart: those of tap t and channel m at sums + (t * channels of the kernel + m) * width.
 template <class T>
 struct RowDotArgs {
   const T* grad;
@@ -105,8 +105,8 @@ struct RowDotArgs {
 };
 
 struct DepthwiseKernel : KernelInfo {
-  void (*window[kMostWindowRows])(const void* args);  // window[m - 1] computes m rows
-  void (*row_dot[kMostWindowRows])(const void* args);
+  void (*window[kMostWindowRows])(const void* args);   // window[m - 1] computes m rows
+  void (*row_dot[kMostWindowRows])(const void* args);  // row_dot[m - 1] takes m channels
   void (*lanes)(const void* args);
   void (*lanes_dot)(const void* args);
 };

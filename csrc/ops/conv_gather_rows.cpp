@@ -1,7 +1,7 @@
 // Gather for groups of few channels: one channel of x (depthwise), or a few, whose taps are then one list. This form
 // packs a few channels' rows one by one, padding included, and runs along the innermost dimension, for a few channels
 // of y at a time. Taps whose rows are in the padding are left out.
-// conv_gather_lanes.cpp runs along the channels, with the same sums in the same order.
+// conv_gather_lanes.cpp runs along the channels, with the same sums in the same order up to kLongestSum taps.
 #include <algorithm>
 
 #include "core/arithmetic.h"
@@ -39,8 +39,12 @@ class PhaseDriver {
     const std::int64_t planes =
         group_block_ * p_.x_channels * static_cast<std::int64_t>(phase_[0]->taps.size() * phase_[1]->taps.size());
     while (width_ > kShortRow && axis_slots(*phase_[2], width_, true).slots * planes > kMostScratch) width_ /= 2;
-    const std::int64_t row = axis_slots(*phase_[2], width_, true).slots * group_block_ * p_.x_channels;
-    height_ = std::clamp<std::int64_t>(kScratchElements / std::max<std::int64_t>(row, 1), 1, phase_[1]->out_count);
+    const std::int64_t row = std::max<std::int64_t>(1, axis_slots(*phase_[2], width_, true).slots * group_block_ *
+                                                           p_.x_channels * axis_slots(*phase_[0], 1, false).slots);
+    height_ = std::clamp<std::int64_t>(kScratchElements / row, 1, phase_[1]->out_count);
+    // Rows of dilated taps are packed for each output row anew where they lie far apart.
+    while (height_ > 1 && row * axis_slots(*phase_[1], height_, false).slots > kMostScratch)
+      height_ = ceil_div(height_, 2);
   }
 
   void run() {
@@ -114,11 +118,11 @@ class PhaseDriver {
     const View<const S>& y = p_.y_shape;
     const std::int64_t step = phase_[2]->out_step * y.step(2);
     const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
-    const std::int64_t channels = groups * p_.y_channels, channel0 = group0 * p_.y_channels;
+    const std::int64_t channel0 = group0 * p_.y_channels;
     S* base =
         p_.y + n * y.stride[0] + channel0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
     const bool direct = std::is_same_v<S, T> && step == 1 && !p_.finish.map;
-    Workspace<T> result(direct ? 1 : channels * count[2]);
+    Workspace<T> result(direct ? 1 : kMostWindowRows * count[2]);
     Workspace<T> part(taps_ > kLongestSum ? kMostWindowRows * count[2] : 0);
     // Output channels that share what they read, in equal parts.
     const std::int64_t parts = ceil_div(p_.y_channels, kMostWindowRows);
@@ -128,7 +132,7 @@ class PhaseDriver {
       for (std::int64_t i = 0; i < groups * parts; ++i) {
         const std::int64_t group = i / parts, first = p_.y_channels * (i % parts) / parts;
         const std::int64_t k = group * p_.y_channels + first, rows = p_.y_channels * (i % parts + 1) / parts - first;
-        T* target = result + k * count[2];
+        T* target = result;
         if constexpr (std::is_same_v<S, T>) {
           if (direct) target = row + k * y.stride[1];
         }
@@ -145,11 +149,11 @@ class PhaseDriver {
           sum_windows(args, rows, part);
         else
           windows_of_live_taps(args, rows, j0, r);
+        if (direct) continue;
+        // result is [channel][position].
+        if (p_.finish.map) p_.finish.map(result, nullptr, result, rows * count[2], p_.finish.parameter);
+        store_run<S>(transpose_, result, count[2], rows, count[2], nullptr, row + k * y.stride[1], y.stride[1], step);
       }
-      if (direct) continue;
-      // result is [channel][position].
-      if (p_.finish.map) p_.finish.map(result, nullptr, result, channels * count[2], p_.finish.parameter);
-      store_run<S>(transpose_, result, count[2], channels, count[2], nullptr, row, y.stride[1], step);
     }
   }
 
@@ -248,7 +252,7 @@ class PhaseDriver {
 }  // namespace
 
 template <class S>
-void gather_depthwise(const GatherProblem<S>& problem) {
+void gather_rows(const GatherProblem<S>& problem) {
   // Lanes pay for arrays that have them, and for rows that do not fill registers; they know no padding that is read.
   const AxisPhase& rows = problem.phases[2].front();
   const bool lanes = problem.x_channels == 1 && problem.y_channels == 1 && problem.groups >= 8 &&
@@ -259,9 +263,9 @@ void gather_depthwise(const GatherProblem<S>& problem) {
   for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
 }
 
-template void gather_depthwise<float>(const GatherProblem<float>&);
-template void gather_depthwise<double>(const GatherProblem<double>&);
-template void gather_depthwise<Float16>(const GatherProblem<Float16>&);
-template void gather_depthwise<BFloat16>(const GatherProblem<BFloat16>&);
+template void gather_rows<float>(const GatherProblem<float>&);
+template void gather_rows<double>(const GatherProblem<double>&);
+template void gather_rows<Float16>(const GatherProblem<Float16>&);
+template void gather_rows<BFloat16>(const GatherProblem<BFloat16>&);
 
 }  // namespace fastconv
