@@ -57,25 +57,26 @@ constexpr int kThreadsAProcessor = 16;
 
 // How many of `wanted` threads can be had. OpenMP ends the process when it cannot start a thread (the address space or
 // the user's processes are limited), so a team larger than any that the calling thread had is tried out once, with
-// threads that do nothing but wait until all of them are there.
+// threads that do nothing but wait until all of them are there. They neither allocate nor free, as std::thread's would:
+// with its first such call a thread reserves a heap of its own, and the address space that was there is gone.
 int startable(int wanted) {
   thread_local int tried = 1;
   static const int most = kThreadsAProcessor * affinity();
   wanted = std::min(wanted, most);
   if (wanted <= tried) return wanted;
   std::mutex gate;
-  std::vector<std::thread> team;
+  std::vector<pthread_t> team(static_cast<std::size_t>(wanted - 1));
+  std::size_t started = 0;
   {
     const std::lock_guard<std::mutex> closed(gate);
-    try {
-      while (static_cast<int>(team.size()) < wanted - 1)
-        team.emplace_back([&gate] { const std::lock_guard<std::mutex> passed(gate); });
-    } catch (const std::exception&) {
-      wanted = 1;
-    }
+    const auto wait = [](void* at) -> void* {
+      const std::lock_guard<std::mutex> passed(*static_cast<std::mutex*>(at));
+      return nullptr;
+    };
+    while (started < team.size() && pthread_create(&team[started], nullptr, wait, &gate) == 0) ++started;
   }
-  for (std::thread& thread : team) thread.join();
-  return tried = wanted;
+  for (std::size_t i = 0; i < started; ++i) pthread_join(team[i], nullptr);
+  return tried = started == team.size() ? wanted : 1;
 }
 
 // OpenMP's pool does not survive fork: its workers are gone, and the forking thread would wait for them forever.
