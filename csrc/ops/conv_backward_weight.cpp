@@ -2,7 +2,7 @@
 // offset(t)]. Blocks of output rows: the input packed channel by channel, the output gradient in panels of output
 // channels. Runs of the reduction are clipped to the live outputs of each tap, so nothing is multiplied by padding.
 // Work is split over channels, and over blocks by a number that depends on the shape only; the parts are added in
-// order. Depthwise: conv_backward_weight_depthwise.cpp.
+// order. Few channels: conv_backward_weight_rows.cpp; depthwise: conv_backward_weight_depthwise.cpp.
 #include <algorithm>
 #include <vector>
 

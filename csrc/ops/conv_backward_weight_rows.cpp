@@ -10,15 +10,14 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
+#include "ops/conv_rows.h"
 
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kScratchElements = 16 << 10;  // of a block's input or gradient
-constexpr std::int64_t kItems = 16;                  // items worth having when the shape allows
-constexpr std::int64_t kMostScratch = 2 << 20;
-constexpr std::int64_t kPartials = std::int64_t{16} << 20;     // bytes of all parts together
-constexpr std::int64_t kMostWidth = 512, kMostTaps = 1 << 15;  // of a row, and of all input channels of a group
+constexpr std::int64_t kItems = 16;                         // items worth having when the shape allows
+constexpr std::int64_t kPartials = std::int64_t{16} << 20;  // bytes of all parts together
+constexpr std::int64_t kMostTaps = 1 << 15;                 // of all input channels of a group
 
 template <class S>
 class RowWeightGradient {
@@ -35,30 +34,21 @@ class RowWeightGradient {
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         groups_(shape.groups) {
-    for (int axis = 0; axis < kSpatial; ++axis) phase_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
-    taps_ = c_;
-    for (const AxisPhase& phase : phase_) taps_ *= static_cast<std::int64_t>(phase.taps.size());
+    for (int axis = 0; axis < kSpatial; ++axis) own_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
+    weight_of_tap_ = weights_of_taps(phase_, c_, dw_.stride[1], dw_.stride + 2);
+    taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
     lanes_ = kernel_.tile_cols;
-    blocks_of_k_ = ceil_div(k_, kMostWindowRows);
-    sums_ = ceil_div(k_, blocks_of_k_) * taps_ * lanes_;
-    width_ = std::min(gy_.extent(2), kMostWidth);
-    const std::int64_t lines = c_ * axis_slots(phase_[0], 1, false).slots;
-    const auto row_of = [&] { return lines * axis_slots(phase_[2], width_, true).slots; };
-    while (width_ > 2 * lanes_ && row_of() * axis_slots(phase_[1], 1, false).slots > kMostScratch) width_ /= 2;
-    const std::int64_t gradients = std::max(width_, lanes_) * std::min<std::int64_t>(k_, kMostWindowRows);
-    const std::int64_t largest = std::max(row_of() * phase_[1].in_step, gradients);
-    height_ = std::clamp<std::int64_t>(kScratchElements / largest, 1, gy_.extent(1));
-    // Rows of dilated taps are packed for each output row anew where they lie far apart.
-    while (height_ > 1 && row_of() * axis_slots(phase_[1], height_, false).slots > kMostScratch)
-      height_ = ceil_div(height_, 2);
-    rows_ = ceil_div(gy_.extent(1), height_);
+    sums_ = largest_part(k_) * taps_ * lanes_;
+    const RowBlock block = row_block(phase_, c_, largest_part(k_), 2 * lanes_);
+    width_ = block.width;
+    rows_ = ceil_div(gy_.extent(1), block.height);
     height_ = ceil_div(gy_.extent(1), rows_);
     columns_ = ceil_div(gy_.extent(2), width_);
     blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
   }
 
   void run() {
-    const std::int64_t items = groups_ * blocks_of_k_;
+    const std::int64_t items = groups_ * channel_parts(k_);
     const std::int64_t most =
         std::max<std::int64_t>(1, kPartials / (items * sums_ * static_cast<std::int64_t>(sizeof(T))));
     const std::int64_t parts = std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::min(blocks_, most));
@@ -81,14 +71,14 @@ class RowWeightGradient {
   }
 
  private:
-  // Output channels of a group that share what they read of the input.
   struct Item {
-    std::int64_t group, k0, rows;
+    std::int64_t group;
+    ChannelPart channels;
   };
 
   Item item_of(std::int64_t index) const {
-    const std::int64_t block = index % blocks_of_k_, first = k_ * block / blocks_of_k_;
-    return {index / blocks_of_k_, first, k_ * (block + 1) / blocks_of_k_ - first};
+    const std::int64_t parts = channel_parts(k_);
+    return {index / parts, channel_part(k_, index % parts)};
   }
 
   // Rows of the output's gradient: channel m's row r at data + m * channel + r * row.
@@ -115,24 +105,17 @@ class RowWeightGradient {
     const std::int64_t count[kSpatial] = {1, std::min(height_, gy_.extent(1) - j0[1]),
                                           std::min(width_, gy_.extent(2) - j0[2])};
     AxisSlots slots[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(phase_[axis], count[axis], axis == 2);
-    const BlockPacker<S> packer{
-        x_, {&phase_[0], &phase_[1], &phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
+    const BlockPacker<S> packer{x_, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     // Rows shorter than a register are read as one.
     const std::int64_t plane = packer.positions(), slack = lanes_;
     Workspace<T> input(plane * c_ + slack);
     packer.pack(input, n, item.group * c_, c_, j0, 1, plane);
     std::fill_n(input + plane * c_, slack, T(0));
-    std::vector<std::int64_t> offsets;
-    for (std::int64_t c = 0; c < c_; ++c)
-      for (std::int64_t d : slots[0].base)
-        for (std::int64_t h : slots[1].base)
-          for (std::int64_t w : slots[2].base)
-            offsets.push_back(c * plane + (d * slots[1].slots + h) * slots[2].slots + w);
-
+    const std::vector<std::int64_t> offsets = slots_of_taps(slots, c_, plane);
     const std::int64_t line = slots[1].step * slots[2].slots;
     const bool in_place = std::is_same_v<S, T> && gy_.step(2) == 1 && count[2] >= lanes_;
-    Workspace<T> packed(in_place ? 1 : item.rows * count[1] * std::max(count[2], lanes_));
+    Workspace<T> packed(in_place ? 1 : item.channels.count * count[1] * std::max(count[2], lanes_));
     const Gradient grad = gradient(item, n, j0, count, in_place, packed);
     if (exact) {
       add_output_by_output(item, input, offsets, line, grad, j0, count, sums);
@@ -140,19 +123,19 @@ class RowWeightGradient {
     }
     const RowDotArgs<T> args{grad.data, grad.channel, grad.row,   input, offsets.data(),
                              line,      count[1],     grad.count, taps_, sums};
-    kernel_.row_dot[item.rows - 1](&args);
+    kernel_.row_dot[item.channels.count - 1](&args);
   }
 
   // A block's gradient as it lies in memory, or packed, with zeros to fill a register.
   Gradient gradient(const Item& item, std::int64_t n, const std::int64_t (&j0)[kSpatial],
                     const std::int64_t (&count)[kSpatial], bool in_place, T* packed) const {
-    const S* const source = gy_.data + n * gy_.stride[0] + (item.group * k_ + item.k0) * gy_.stride[1] +
+    const S* const source = gy_.data + n * gy_.stride[0] + (item.group * k_ + item.channels.first) * gy_.stride[1] +
                             j0[0] * gy_.step(0) + j0[1] * gy_.step(1) + j0[2] * gy_.step(2);
     if constexpr (std::is_same_v<S, T>) {
       if (in_place) return {source, gy_.stride[1], gy_.step(1), count[2]};
     }
     const std::int64_t pitch = std::max(count[2], lanes_);
-    for (std::int64_t m = 0; m < item.rows; ++m)
+    for (std::int64_t m = 0; m < item.channels.count; ++m)
       for (std::int64_t r = 0; r < count[1]; ++r) {
         const S* row = source + m * gy_.stride[1] + r * gy_.step(1);
         T* to = packed + (m * count[1] + r) * pitch;
@@ -166,36 +149,33 @@ class RowWeightGradient {
   void add_output_by_output(const Item& item, const T* input, const std::vector<std::int64_t>& offsets,
                             std::int64_t line, const Gradient& grad, const std::int64_t (&j0)[kSpatial],
                             const std::int64_t (&count)[kSpatial], T* sums) const {
-    for (std::int64_t m = 0; m < item.rows; ++m) {
-      std::int64_t t = 0;
-      for (std::int64_t c = 0; c < c_; ++c)
-        for (const Tap& d : phase_[0].taps)
-          for (const Tap& h : phase_[1].taps)
-            for (const Tap& w : phase_[2].taps) {
-              const Range in_d = live_outputs(phase_[0], d, j0[0], 1, x_.extent(0));
-              const Range in_h = live_outputs(phase_[1], h, j0[1], count[1], x_.extent(1));
-              const Range in_w = live_outputs(phase_[2], w, j0[2], count[2], x_.extent(2));
-              const T* x = input + offsets[static_cast<std::size_t>(t)];
-              T sum = 0;
-              for (std::int64_t r = in_h.begin; r < in_h.end && in_d.begin < in_d.end; ++r)
-                for (std::int64_t i = in_w.begin; i < in_w.end; ++i)
-                  sum += grad.data[m * grad.channel + r * grad.row + i] * x[r * line + i];
-              sums[(t++ * item.rows + m) * lanes_] += sum;
-            }
-    }
+    const std::int64_t channels = item.channels.count;
+    std::int64_t t = 0;
+    for_each_tap(phase_, c_, [&](const Tap& d, const Tap& h, std::int64_t, const Tap& w) {
+      const Range in_d = live_outputs(*phase_[0], d, j0[0], 1, x_.extent(0));
+      const Range in_h = live_outputs(*phase_[1], h, j0[1], count[1], x_.extent(1));
+      const Range in_w = live_outputs(*phase_[2], w, j0[2], count[2], x_.extent(2));
+      const T* x = input + offsets[static_cast<std::size_t>(t)];
+      for (std::int64_t m = 0; m < channels; ++m) {
+        T sum = 0;
+        for (std::int64_t r = in_h.begin; r < in_h.end && in_d.begin < in_d.end; ++r)
+          for (std::int64_t i = in_w.begin; i < in_w.end; ++i)
+            sum += grad.data[m * grad.channel + r * grad.row + i] * x[r * line + i];
+        sums[(t * channels + m) * lanes_] += sum;
+      }
+      ++t;
+    });
   }
 
   void store(const Item& item, T* sums) const {
-    const std::vector<std::int64_t> offset = weight_offsets(phase_[0], phase_[1], phase_[2], dw_.stride + 2);
-    const auto window = static_cast<std::int64_t>(offset.size());
-    S* const to = dw_.data + (item.group * k_ + item.k0) * dw_.stride[0];
+    const std::int64_t channels = item.channels.count;
+    S* const to = dw_.data + (item.group * k_ + item.channels.first) * dw_.stride[0];
     for (std::int64_t t = 0; t < taps_; ++t)
-      for (std::int64_t m = 0; m < item.rows; ++m) {
-        T* lane = sums + (t * item.rows + m) * lanes_;
+      for (std::int64_t m = 0; m < channels; ++m) {
+        T* lane = sums + (t * channels + m) * lanes_;
         for (std::int64_t half = lanes_ / 2; half > 0; half /= 2)
           for (std::int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-        to[m * dw_.stride[0] + t / window * dw_.stride[1] + offset[static_cast<std::size_t>(t % window)]] =
-            narrow(lane[0], S{});
+        to[m * dw_.stride[0] + weight_of_tap_[static_cast<std::size_t>(t)]] = narrow(lane[0], S{});
       }
   }
 
@@ -205,8 +185,10 @@ class RowWeightGradient {
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
   std::int64_t groups_;
-  AxisPhase phase_[kSpatial];
-  std::int64_t taps_ = 0, lanes_ = 1, blocks_of_k_ = 1, sums_ = 0;  // the sums of an item
+  AxisPhase own_[kSpatial];
+  const AxisPhase* const phase_[kSpatial] = {&own_[0], &own_[1], &own_[2]};
+  std::vector<std::int64_t> weight_of_tap_;
+  std::int64_t taps_ = 0, lanes_ = 1, sums_ = 0;  // the sums of an item
   std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1;
 };
 
@@ -225,8 +207,8 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   std::int64_t taps = input.shape[1] / shape.groups;
   for (const Window& window : shape.window) taps *= window.kernel;
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
-  const std::int64_t rows = ceil_div(outputs, ceil_div(outputs, kMostWindowRows)) * ceil_div(outputs, kMostWindowRows);
-  const std::int64_t sums = shape.groups * rows * taps * lanes * static_cast<std::int64_t>(sizeof(Compute<S>));
+  const std::int64_t channels = shape.groups * channel_parts(outputs) * largest_part(outputs);
+  const std::int64_t sums = channels * taps * lanes * static_cast<std::int64_t>(sizeof(Compute<S>));
   const bool fits = taps <= kMostTaps && sums <= kPartials;
   if (!(forced || faster) || !along_rows || !fits) return false;
   RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();

@@ -8,12 +8,11 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
+#include "ops/conv_rows.h"
 
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kScratchElements = 16 << 10;
-constexpr std::int64_t kMostScratch = 2 << 20;
 constexpr std::int64_t kLongestSum = 320;  // summed in a row; longer sums are added to each other
 constexpr std::int64_t kShortRow = 24;     // below it a row wastes more of its registers than a transpose costs
 constexpr std::int64_t kPackedWeights = std::int64_t{1} << 20;  // elements packed at a time
@@ -28,24 +27,11 @@ class PhaseDriver {
         phase_{phase[0], phase[1], phase[2]},
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
-        row_taps_(p_.x_channels * static_cast<std::int64_t>(phase[2]->taps.size())) {
-    const std::int64_t* const step = problem.weight_tap;
-    for_each_tap([&](const Tap& d, const Tap& h, std::int64_t c, const Tap& w) {
-      weight_of_tap_.push_back(d.index * step[0] + h.index * step[1] + c * p_.weight_x + w.index * step[2]);
-    });
-    taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
-    group_block_ = std::clamp<std::int64_t>(16 / p_.x_channels, 1, p_.groups);
-    width_ = std::min<std::int64_t>(phase_[2]->out_count, 512);
-    const std::int64_t planes =
-        group_block_ * p_.x_channels * static_cast<std::int64_t>(phase_[0]->taps.size() * phase_[1]->taps.size());
-    while (width_ > kShortRow && axis_slots(*phase_[2], width_, true).slots * planes > kMostScratch) width_ /= 2;
-    const std::int64_t row = std::max<std::int64_t>(1, axis_slots(*phase_[2], width_, true).slots * group_block_ *
-                                                           p_.x_channels * axis_slots(*phase_[0], 1, false).slots);
-    height_ = std::clamp<std::int64_t>(kScratchElements / row, 1, phase_[1]->out_count);
-    // Rows of dilated taps are packed for each output row anew where they lie far apart.
-    while (height_ > 1 && row * axis_slots(*phase_[1], height_, false).slots > kMostScratch)
-      height_ = ceil_div(height_, 2);
-  }
+        weight_of_tap_(weights_of_taps(phase, problem.x_channels, problem.weight_x, problem.weight_tap)),
+        row_taps_(problem.x_channels * static_cast<std::int64_t>(phase[2]->taps.size())),
+        taps_(static_cast<std::int64_t>(weight_of_tap_.size())),
+        group_block_(std::clamp<std::int64_t>(16 / problem.x_channels, 1, problem.groups)),
+        block_(row_block(phase, group_block_ * problem.x_channels, 0, kShortRow)) {}
 
   void run() {
     const std::int64_t of_group = std::max<std::int64_t>(1, taps_ * p_.y_channels);
@@ -63,15 +49,6 @@ class PhaseDriver {
   }
 
  private:
-  // The order of a sum: with the channels inside, the taps of some rows of the window follow each other.
-  template <class Body>
-  void for_each_tap(Body&& body) const {
-    for (const Tap& d : phase_[0]->taps)
-      for (const Tap& h : phase_[1]->taps)
-        for (std::int64_t c = 0; c < p_.x_channels; ++c)
-          for (const Tap& w : phase_[2]->taps) body(d, h, c, w);
-  }
-
   void pack_weights(std::int64_t group, std::int64_t groups, T* weights) const {
     for (std::int64_t k = 0; k < groups * p_.y_channels; ++k) {
       const S* source = p_.weight + (group + k / p_.y_channels) * p_.weight_group + k % p_.y_channels * p_.weight_y;
@@ -81,8 +58,8 @@ class PhaseDriver {
 
   void compute(std::int64_t group, std::int64_t groups) const {
     const std::int64_t group_blocks = ceil_div(groups, group_block_);
-    const std::int64_t heights = ceil_div(phase_[1]->out_count, height_),
-                       widths = ceil_div(phase_[2]->out_count, width_);
+    const std::int64_t heights = ceil_div(phase_[1]->out_count, block_.height),
+                       widths = ceil_div(phase_[2]->out_count, block_.width);
     const std::int64_t depths = phase_[0]->out_count;
     const double steps = static_cast<double>(p_.x.shape[0] * groups * p_.y_channels * depths) *
                          static_cast<double>(phase_[1]->out_count * phase_[2]->out_count) *
@@ -91,9 +68,9 @@ class PhaseDriver {
                     2 * steps * multiply_add_nanoseconds<T>()};
     parallel_for(work, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
       std::int64_t j0[kSpatial];
-      j0[2] = item % widths * width_;
+      j0[2] = item % widths * block_.width;
       item /= widths;
-      j0[1] = item % heights * height_;
+      j0[1] = item % heights * block_.height;
       item /= heights;
       j0[0] = item % depths;
       item /= depths;
@@ -105,15 +82,15 @@ class PhaseDriver {
 
   void run_block(std::int64_t n, std::int64_t group0, std::int64_t groups, const T* weights,
                  const std::int64_t (&j0)[kSpatial]) const {
-    const std::int64_t count[kSpatial] = {1, std::min(height_, phase_[1]->out_count - j0[1]),
-                                          std::min(width_, phase_[2]->out_count - j0[2])};
+    const std::int64_t count[kSpatial] = {1, std::min(block_.height, phase_[1]->out_count - j0[1]),
+                                          std::min(block_.width, phase_[2]->out_count - j0[2])};
     AxisSlots slots[kSpatial];
     for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
     const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t plane = packer.positions(), x_channels = p_.x_channels;
     Workspace<T> input(plane * groups * x_channels + kWindowSlack);
     if (taps_ > 0) packer.pack(input, n, group0 * x_channels, groups * x_channels, j0, 1, plane);
-    const std::vector<std::int64_t> offsets = slots_of_taps(slots, plane);
+    const std::vector<std::int64_t> offsets = slots_of_taps(slots, x_channels, plane);
 
     const View<const S>& y = p_.y_shape;
     const std::int64_t step = phase_[2]->out_step * y.step(2);
@@ -124,14 +101,13 @@ class PhaseDriver {
     const bool direct = std::is_same_v<S, T> && step == 1 && !p_.finish.map;
     Workspace<T> result(direct ? 1 : kMostWindowRows * count[2]);
     Workspace<T> part(taps_ > kLongestSum ? kMostWindowRows * count[2] : 0);
-    // Output channels that share what they read, in equal parts.
-    const std::int64_t parts = ceil_div(p_.y_channels, kMostWindowRows);
+    const std::int64_t parts = channel_parts(p_.y_channels);
     for (std::int64_t r = 0; r < count[1]; ++r) {
       S* row = base + r * phase_[1]->out_step * y.step(1);
       const Range live = live_taps(j0, r);
       for (std::int64_t i = 0; i < groups * parts; ++i) {
-        const std::int64_t group = i / parts, first = p_.y_channels * (i % parts) / parts;
-        const std::int64_t k = group * p_.y_channels + first, rows = p_.y_channels * (i % parts + 1) / parts - first;
+        const ChannelPart channels = channel_part(p_.y_channels, i % parts);
+        const std::int64_t group = i / parts, k = group * p_.y_channels + channels.first, rows = channels.count;
         T* target = result;
         if constexpr (std::is_same_v<S, T>) {
           if (direct) target = row + k * y.stride[1];
@@ -178,6 +154,7 @@ class PhaseDriver {
 
   // The taps whose input row exists, for row r of a block: of the depths, or of the rows where there is one depth.
   Range live_taps(const std::int64_t (&j0)[kSpatial], std::int64_t r) const {
+    if (!finite_ || taps_ == 0) return {0, taps_};
     const auto reads = [&](int axis, const Tap& tap, std::int64_t output) {
       const Range live = live_outputs(*phase_[axis], tap, output, 1, p_.x.extent(axis));
       return live.begin < live.end;
@@ -186,21 +163,10 @@ class PhaseDriver {
     const std::vector<Tap>& taps = phase_[axis]->taps;
     const std::int64_t each = axis == 1 ? row_taps_ : row_taps_ * static_cast<std::int64_t>(phase_[1]->taps.size());
     const std::int64_t output = j0[axis] + (axis == 1 ? r : 0);
-    if (!finite_ || taps_ == 0) return {0, taps_};
     std::size_t begin = 0, end = taps.size();
     while (begin < end && !reads(axis, taps[begin], output)) ++begin;
     while (end > begin && !reads(axis, taps[end - 1], output)) --end;
     return {static_cast<std::int64_t>(begin) * each, static_cast<std::int64_t>(end) * each};
-  }
-
-  std::vector<std::int64_t> slots_of_taps(const AxisSlots (&slots)[kSpatial], std::int64_t plane) const {
-    std::vector<std::int64_t> offsets;
-    for (std::int64_t d : slots[0].base)
-      for (std::int64_t h : slots[1].base)
-        for (std::int64_t c = 0; c < p_.x_channels; ++c)
-          for (std::int64_t w : slots[2].base)
-            offsets.push_back(c * plane + (d * slots[1].slots + h) * slots[2].slots + w);
-    return offsets;
   }
 
   // The same sums one output at a time without the taps in the padding: for weights that are not finite.
@@ -218,7 +184,7 @@ class PhaseDriver {
         offsets.clear();
         weights.clear();
         std::int64_t t = 0;
-        for_each_tap([&](const Tap& d, const Tap& h, std::int64_t, const Tap& w) {
+        for_each_tap(phase_, p_.x_channels, [&](const Tap& d, const Tap& h, std::int64_t, const Tap& w) {
           if (live(0, d) && live(1, h) && live(2, w)) {
             offsets.push_back(args.offsets[t]);
             weights.push_back(args.weights[m * args.weight_step + t]);
@@ -243,8 +209,9 @@ class PhaseDriver {
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
   std::vector<std::int64_t> weight_of_tap_;
-  std::int64_t row_taps_ = 0, taps_ = 0;  // of a row of the window, and of all of it
-  std::int64_t group_block_ = 1, width_ = 1, height_ = 1;
+  std::int64_t row_taps_, taps_;  // of a row of the window, and of all of it
+  std::int64_t group_block_;
+  RowBlock block_;
   const T* weights_ = nullptr;  // of a run's groups, [channel][tap]
   bool finite_ = true;
 };
