@@ -1,5 +1,6 @@
-// Dense and grouped gather: blocks of outputs of one sample; the block's inputs packed channels-last into scratch, a
-// block of channels at a time, then tiles of (positions x channels) by the gather_gemm kernel.
+// Dense and grouped gather: blocks of outputs of a sample, or all outputs of a few samples where they are few; the
+// block's inputs packed channels-last into scratch, a block of channels at a time, then tiles of (positions x channels)
+// by the gather_gemm kernel.
 #include <algorithm>
 
 #include "core/arithmetic.h"
@@ -12,6 +13,8 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
+constexpr std::int64_t kFewPanels = 4;                          // more than these share a packed input
+constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;    // elements of samples that an item takes together
 constexpr std::int64_t kTrimmed = 32;                           // channels times panels
 constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time
 
@@ -63,6 +66,11 @@ class PhaseDriver {
     const std::int64_t row_blocks = ceil_div(phase_[1]->out_count, rows);
     block_[1] = ceil_div(phase_[1]->out_count, row_blocks);
     for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(phase_[axis]->out_count, block_[axis]);
+    // Samples of a small map share what is read of the weights.
+    std::int64_t image = channel_block_;
+    for (int axis = 0; axis < kSpatial; ++axis) image *= axis_slots(*phase_[axis], block_[axis], false).slots;
+    const std::int64_t most = std::min(kBlockPositions / (block_[1] * block_[2]), kSharedInput / image);
+    samples_ = std::clamp<std::int64_t>(most, 1, p_.x.shape[0]);
   }
 
   // Panel layout: [channel block][tap][channel in block][column], zero columns past the last channel.
@@ -82,7 +90,7 @@ class PhaseDriver {
         widen_transposed(transpose_, live, channels * taps_, base + c0 * taps_, p_.weight_y, turned, cols_);
         for (std::int64_t t = 0; t < taps_ && taps_ > 1; ++t)
           for (std::int64_t c = 0; c < channels; ++c)
-            std::copy_n(turned + (c * taps_ + weight_of_tap_[t]) * cols_, cols_, target + (t * channels + c) * cols_);
+            copy_columns(turned + (c * taps_ + weight_of_tap_[t]) * cols_, target + (t * channels + c) * cols_);
         continue;
       }
       for (std::int64_t t = 0; t < taps_; ++t)
@@ -95,13 +103,22 @@ class PhaseDriver {
     }
   }
 
+  // A panel's row: lengths that the compiler knows spare a call each.
+  void copy_columns(const T* from, T* to) const {
+    constexpr std::int64_t half = 64 / static_cast<std::int64_t>(sizeof(T)) / 2;
+    for (std::int64_t c = 0; c < cols_; c += half) std::memcpy(to + c, from + c, half * sizeof(T));
+  }
+
   void compute(std::int64_t first_panel, std::int64_t panel_count, const T* packed, std::int64_t panel_size) {
-    const std::int64_t samples = p_.x.shape[0];
-    const std::int64_t blocks = samples * blocks_[0] * blocks_[1] * blocks_[2];
-    // Panels of one group that one item computes; more items where blocks alone would leave threads idle.
-    std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_);
-    const std::int64_t threads = get_num_threads();
-    while (span > 1 && blocks * ceil_div(panel_count, span) < 4 * threads) span = ceil_div(span, 2);
+    const std::int64_t samples = p_.x.shape[0], blocks = blocks_[0] * blocks_[1] * blocks_[2];
+    // Panels of one group, and samples, that one item computes; fewer where they would leave threads idle.
+    std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_), together = samples_;
+    const auto idle = [&] {
+      return blocks * ceil_div(samples, together) * ceil_div(panel_count, span) < 4 * get_num_threads();
+    };
+    while (span > kFewPanels && idle()) span = ceil_div(span, 2);
+    while (together > 1 && idle()) together = ceil_div(together, 2);
+    while (span > 1 && idle()) span = ceil_div(span, 2);
     struct Job {
       std::int64_t group, panel, count, slot;
     };
@@ -116,7 +133,7 @@ class PhaseDriver {
     const double steps = static_cast<double>(panel_size) * static_cast<double>(panel_count);  // an output position
     const double positions = static_cast<double>(samples * phase_[0]->out_count * phase_[1]->out_count) *
                              static_cast<double>(phase_[2]->out_count);
-    parallel_for({blocks * job_count, positions * steps * multiply_add_nanoseconds<T>()},
+    parallel_for({blocks * ceil_div(samples, together) * job_count, positions * steps * multiply_add_nanoseconds<T>()},
                  subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
                    const Job& job = jobs[item % job_count];
                    std::int64_t block = item / job_count;
@@ -125,11 +142,16 @@ class PhaseDriver {
                      j0[axis] = block % blocks_[axis] * block_[axis];
                      block /= blocks_[axis];
                    }
-                   run_block(block, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
+                   const Samples of{block * together, std::min(together, samples - block * together)};
+                   run_block(of, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
                  });
   }
 
-  void run_block(std::int64_t n, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,
+  struct Samples {
+    std::int64_t first, count;
+  };
+
+  void run_block(const Samples& of, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,
                  std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) const {
     std::int64_t count[kSpatial];
     AxisSlots slots[kSpatial];
@@ -139,8 +161,9 @@ class PhaseDriver {
     }
     const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t positions = count[1] * count[2], ldc = panel_count * cols_;
-    Workspace<T> input(packer.positions() * channel_block_);
-    Workspace<T> result(positions * ldc);
+    const std::int64_t image = packer.positions() * channel_block_;
+    Workspace<T> input(of.count * image);
+    Workspace<T> result(of.count * positions * ldc);
     std::vector<std::vector<Segment>> segments;  // of each tile, or of all
     std::vector<std::int64_t> slot_of(positions);
     for (std::int64_t q = 0; q < positions; ++q)
@@ -154,25 +177,26 @@ class PhaseDriver {
 
     for (std::int64_t c0 = 0; c0 == 0 || c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
-      if (taps_ > 0) packer.pack(input, n, group * p_.x_channels + c0, channels, j0, channels, 1);
+      for (std::int64_t n = 0; n < of.count; ++n)
+        packer.pack(input + n * image, of.first + n, group * p_.x_channels + c0, channels, j0, channels, 1);
       for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
         list_segments(segments[static_cast<std::size_t>(i)], slots, channels, c0,
                       trimmed ? bounds_of(q, tile, j0, count) : Bounds{});
-      for (std::int64_t i = 0; i < panel_count; ++i) {
-        const T* panel_weights = packed + i * panel_size;
-        for (std::int64_t q = 0; q < positions; q += tile) {
-          const std::int64_t rows = std::min(tile, positions - q);
-          const std::vector<Segment>& runs = segments[static_cast<std::size_t>(trimmed ? q / tile : 0)];
-          const T* a[kMaxTileRows];
-          for (std::int64_t m = 0; m < rows; ++m) a[m] = input + slot_of[q + m] * channels;
-          const GemmArgs<T> args{
-              a,   panel_weights, runs.data(), static_cast<std::int64_t>(runs.size()), result + q * ldc + i * cols_,
-              ldc, c0 > 0};
-          kernel_.gemm[rows - 1](&args);
-        }
-      }
+      for (std::int64_t i = 0; i < panel_count; ++i)
+        for (std::int64_t n = 0; n < of.count; ++n)
+          for (std::int64_t q = 0; q < positions; q += tile) {
+            const std::int64_t rows = std::min(tile, positions - q);
+            const std::vector<Segment>& runs = segments[static_cast<std::size_t>(trimmed ? q / tile : 0)];
+            const T* a[kMaxTileRows];
+            for (std::int64_t m = 0; m < rows; ++m) a[m] = input + n * image + slot_of[q + m] * channels;
+            T* const c = result + (n * positions + q) * ldc + i * cols_;
+            const GemmArgs<T> args{
+                a, packed + i * panel_size, runs.data(), static_cast<std::int64_t>(runs.size()), c, ldc, c0 > 0};
+            kernel_.gemm[rows - 1](&args);
+          }
     }
-    store(n, group, panel, panel_count, j0, count, result, ldc);
+    for (std::int64_t n = 0; n < of.count; ++n)
+      store(of.first + n, group, panel, panel_count, j0, count, result + n * positions * ldc, ldc);
   }
 
   bool all_taps_live(const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
@@ -259,6 +283,7 @@ class PhaseDriver {
   std::vector<std::int64_t> weight_of_tap_;
   std::int64_t taps_ = 0, cols_ = 0, panels_ = 0, channel_block_ = 0;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};
+  std::int64_t samples_ = 1;  // that an item takes together
   bool finite_ = true;
 };
 

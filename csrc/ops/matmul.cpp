@@ -1,7 +1,7 @@
-// Three ways through a product. Packed: blocks of rows by columns; b in panels of a tile's columns, made where they are
-// used, since one with few rows reads each number of b only a few times. Streamed, where b's rows are contiguous and
-// there are few rows or little depth: b as it is, a few of its rows at a time along all columns of a block. Turned,
-// where b's columns are contiguous and there are hardly any rows: b as it is, transposed in registers.
+// Three ways through a product. Packed: blocks of rows by columns; b in panels of a tile's columns. Streamed, where b's
+// rows are contiguous and there are few rows or little depth: b as it is, a few of its rows at a time along all columns
+// of a block. Turned, where b's columns are contiguous and there are hardly any rows: b as it is, transposed in
+// registers.
 #include "ops/matmul.h"
 
 #include <algorithm>
@@ -22,6 +22,7 @@ constexpr std::int64_t kStreamedRows = 16;  // most rows of a product that is st
 constexpr std::int64_t kTurnedRows = 4;     // most rows of one whose b is transposed on the way
 constexpr std::int64_t kStreamedDepth = 8;  // rows of b that are read side by side
 constexpr std::int64_t kStreamedColumns = 512;
+constexpr std::int64_t kPackedOnce = std::int64_t{4} << 20;  // elements
 
 template <class S>
 class Product {
@@ -49,22 +50,22 @@ class Product {
     std::int64_t row, rows, column, columns;
   };
 
-  // Calls body(block) for every block of at most rows x columns, whose columns are multiples of `unit`; smaller blocks
-  // of columns where there would be too few for several threads.
+  // Calls body(block) for every block of at most rows x columns of the first `all_columns`, whose columns are multiples
+  // of `unit`; smaller blocks of columns where there would be too few for several threads.
   template <class Body>
-  void for_blocks(std::int64_t rows, std::int64_t columns, std::int64_t unit, Body&& body) {
+  void for_blocks(std::int64_t rows, std::int64_t all_columns, std::int64_t columns, std::int64_t unit, Body&& body) {
     const std::int64_t row_blocks = ceil_div(p_.rows, rows), threads = get_num_threads();
     const std::int64_t height = ceil_div(p_.rows, row_blocks);
-    while (threads > 1 && columns > unit && row_blocks * ceil_div(p_.columns, columns) < 4 * threads)
+    while (threads > 1 && columns > unit && row_blocks * ceil_div(all_columns, columns) < 4 * threads)
       columns = ceil_div(columns / 2, unit) * unit;
-    const std::int64_t column_blocks = ceil_div(p_.columns, columns);
+    const std::int64_t column_blocks = ceil_div(all_columns, columns);
     // Each number of b costs a few nanoseconds to fetch or pack, besides what is done with it.
-    const double steps = static_cast<double>(p_.columns) * static_cast<double>(p_.depth);
+    const double steps = static_cast<double>(all_columns) * static_cast<double>(p_.depth);
     const double nanoseconds = steps * (0.1 * static_cast<double>(row_blocks) +
                                         static_cast<double>(p_.rows) * static_cast<double>(sizeof(T)) / 64.0);
     parallel_for({row_blocks * column_blocks, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
       const std::int64_t row = item / column_blocks * height, column = item % column_blocks * columns;
-      body(Block{row, std::min(height, p_.rows - row), column, std::min(columns, p_.columns - column)});
+      body(Block{row, std::min(height, p_.rows - row), column, std::min(columns, all_columns - column)});
     });
   }
 
@@ -86,35 +87,65 @@ class Product {
     for (std::int64_t m = 0; m < block.rows; ++m) rows[m] = packed + m * depth;
   }
 
+  // With several blocks of rows, b is packed once for all of them, as many columns at a time as scratch may hold.
   void run_packed() {
     const ConvKernel& kernel = select_conv(DtypeOf<T>::value, p_.columns, active_isa_mask());
+    const std::int64_t cols = kernel.tile_cols, panels = ceil_div(p_.columns, cols), panel = p_.depth * cols;
+    const std::int64_t at_once = std::min(panels, kPackedOnce / std::max<std::int64_t>(panel, 1));
+    if (p_.rows <= kRowBlock || at_once == 0) return run_blocks(kernel, 0, p_.columns, nullptr);
+    Workspace<T> packed(at_once * panel);
+    for (std::int64_t first = 0; first < panels; first += at_once) {
+      const std::int64_t count = std::min(at_once, panels - first), column = first * cols;
+      const Work packing{count, 0.3 * static_cast<double>(count * panel)};
+      parallel_for(packing, subnormals_of(DtypeOf<T>::value), [&](std::int64_t i) {
+        const std::int64_t n0 = column + i * cols;
+        const Block block{0, 0, n0, std::min(cols, p_.columns - n0)};
+        for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_)
+          pack_panels(block, k0, std::min(depth_block_, p_.depth - k0), cols, 1, packed + i * panel + k0 * cols);
+      });
+      run_blocks(kernel, column, std::min(count * cols, p_.columns - column), packed);
+    }
+  }
+
+  // The results of some columns; `once` holds b's panels of them, depth block after depth block, or is null.
+  void run_blocks(const ConvKernel& kernel, std::int64_t column, std::int64_t columns, const T* once) {
     const std::int64_t cols = kernel.tile_cols;
     const std::int64_t span = std::max<std::int64_t>(1, kColumnBlock / cols) * cols;
-    for_blocks(kRowBlock, span, cols, [&](const Block& block) {
-      const std::int64_t panels = ceil_div(block.columns, cols), ldc = panels * cols;
+    for_blocks(kRowBlock, columns, span, cols, [&](Block block) {
+      const std::int64_t panels = ceil_div(block.columns, cols), panel = block.column / cols;
+      block.column += column;
+      // Whole panels of contiguous columns are summed where they belong.
       const bool in_place = is_wide<S> && p_.a.column == 1;
-      Workspace<T> result(block.rows * ldc), packed(panels * depth_block_ * cols);
+      const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0;
+      const std::int64_t ldc = direct ? p_.c.row : panels * cols;
+      Workspace<T> scratch(direct ? 0 : block.rows * ldc), packed(once ? 0 : panels * depth_block_ * cols);
       Workspace<T> turned(in_place ? 0 : block.rows * depth_block_);
+      T* result = scratch;
+      if constexpr (is_wide<S>) {
+        if (direct) result = p_.c.at(block.row, block.column);
+      }
       std::vector<const T*> rows(static_cast<std::size_t>(block.rows));
       for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
         const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
         list_rows(block, k0, depth, turned, rows.data());
-        pack_panels(block, k0, depth, cols, panels, packed);
+        if (!once) pack_panels(block, k0, depth, cols, panels, packed);
         const Segment all{0, 0, depth};
-        for (std::int64_t i = 0; i < panels; ++i)
+        for (std::int64_t i = 0; i < panels; ++i) {
+          const T* const b = once ? once + ((panel + i) * p_.depth + k0) * cols : packed + i * depth * cols;
           for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
-            const GemmArgs<T> args{
-                rows.data() + m, packed + i * depth * cols, &all, 1, result + m * ldc + i * cols, ldc, k0 > 0};
+            const GemmArgs<T> args{rows.data() + m, b, &all, 1, result + m * ldc + i * cols, ldc, k0 > 0};
             kernel.gemm[std::min<std::int64_t>(kernel.tile_rows, block.rows - m) - 1](&args);
           }
+        }
       }
       const T* bias = p_.bias ? p_.bias + block.column : nullptr;
-      if (p_.finish.map) {
+      if (direct || p_.finish.map) {
         finish(result, ldc, block, bias);
         bias = nullptr;
       }
-      store_run<S>(transpose_, result, ldc, block.rows, block.columns, bias, p_.c.at(block.row, block.column), p_.c.row,
-                   p_.c.column);
+      if (!direct)
+        store_run<S>(transpose_, result, ldc, block.rows, block.columns, bias, p_.c.at(block.row, block.column),
+                     p_.c.row, p_.c.column);
     });
   }
 
@@ -154,7 +185,7 @@ class Product {
   void run_streamed() {
     if constexpr (is_wide<S>) {
       const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
-      for_blocks(kRowBlock, kStreamedColumns, 64, [&](const Block& block) {
+      for_blocks(kRowBlock, p_.columns, kStreamedColumns, 64, [&](const Block& block) {
         const std::int64_t whole = block.columns / kernel.tile_cols * kernel.tile_cols, tail = block.columns - whole;
         Workspace<T> turned(p_.a.column == 1 ? 0 : block.rows * depth_block_);
         Workspace<T> sums(p_.depth > depth_block_ ? block.rows * block.columns : 0);
@@ -199,7 +230,7 @@ class Product {
     if constexpr (is_wide<S>) {
       const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
       const std::int64_t cols = kernel.tile_cols;
-      for_blocks(kTurnedRows, kColumnBlock, cols, [&](const Block& block) {
+      for_blocks(kTurnedRows, p_.columns, kColumnBlock, cols, [&](const Block& block) {
         const std::int64_t ldc = ceil_div(block.columns, cols) * cols;
         Workspace<T> result(block.rows * ldc), turned(p_.a.column == 1 ? 0 : block.rows * p_.depth);
         const T* rows[kTurnedRows];
