@@ -8,6 +8,7 @@
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/registry.h"
+#include "ops/peak.h"
 
 namespace fastconv {
 
@@ -63,6 +64,13 @@ void bind_runtime(py::module_& module) {
       "force_kernel", [](const std::optional<std::string>& name) { force_kernel(name.value_or("")); }, py::arg("name"));
   module.def("kernel_counts", &kernel_counts);
   module.def("reset_kernel_counts", &reset_kernel_counts);
+  module.def(
+      "multiply_adds",
+      [](bool is_double, std::int64_t steps) {
+        const py::gil_scoped_release release;
+        return multiply_adds(is_double ? Dtype::f64 : Dtype::f32, steps);
+      },
+      py::arg("is_double"), py::arg("steps"));
   module.def("are_plain", &are_plain);
   module.def("output_size", [](std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation,
                                std::int64_t before, std::int64_t after, bool ceil_mode) {
