@@ -5,7 +5,7 @@ one line:
 
 - ``{"do": "prepare", "key", "problem", "arrays", "pass", "data_format", "dtype", "threads", "answer"}``: load the
   arrays, build the call under ``key``, run it once and save its result, channels first, in the file ``answer``.
-- ``{"do": "network", "key", ...}``: the same for a whole network; see `bench.networks`.
+- ``{"do": "network", "key", ...}``: the same for a whole network; see `bench.networks.request_of`.
 - ``{"do": "time", "key", "seconds"}``: the samples in seconds.
 - ``{"do": "ceilings", "dtype", "threads"}``: what the machine can do at most; fastconv's process only.
 - ``{"do": "clear"}``: forget every call.
@@ -54,8 +54,8 @@ def serve(library: str) -> None:
             np.save(request["answer"], to_first(calls[request["key"]]()))
         elif request["do"] == "network":
             networks = importlib.import_module(f"bench.{library}_networks")
-            calls[request["key"]], results = networks.prepare(request)
-            return {"answer": results}
+            calls[request["key"]], result = networks.prepare(request)
+            np.save(request["answer"], result)
         elif request["do"] == "time":
             return {"samples": seconds_per_call(calls[request["key"]], request["seconds"])}
         elif request["do"] == "ceilings":

@@ -61,6 +61,8 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        # Its imports must not run beside the measurements of another.
+        self.ask(do="clear")
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send one request and return its answer; a failure raises ``RuntimeError``.

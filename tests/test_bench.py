@@ -21,7 +21,7 @@ if not (ROOT / "bench").is_dir():
     pytest.skip("these tests read the source tree, which is not here", allow_module_level=True)
 sys.path.append(str(ROOT))
 
-from bench import ceilings, checks, compare, rows, scaling, table, workers  # noqa: E402
+from bench import ceilings, checks, compare, networks, rows, scaling, table, workers  # noqa: E402
 from bench.protocol import UnsupportedError  # noqa: E402
 
 SMOKE = parse_problems((ROOT / "bench" / "shapes" / "smoke.txt").read_text())
@@ -278,3 +278,25 @@ def test_scaling(monkeypatch, tmp_path):
     assert len(kept["figures"]) == 2
     assert missed["sweep"] == "threads"
     assert not missed["kept"]
+
+
+def test_networks(monkeypatch, tmp_path, capsys):
+    """A forward pass and a step of LeNet-5, ours and PyTorch's in both formats: the same outputs and losses."""
+    monkeypatch.setattr(networks, "TASKS", {"lenet5": ("forward", "step")})
+    command = ["--networks", "lenet5", "--batch", "2", "--rounds", "1", "--seconds", "0.001", "--threads", "1"]
+    assert networks.main([*command, "--peers", "torch", "--json", str(tmp_path / "json")]) == 0
+    measured = json.loads((tmp_path / "json").read_text())
+    assert [row["task"] for row in measured] == ["forward", "step"]
+    for row in measured:
+        assert set(row["seconds"]) == {
+            f"{library}/{layout}" for library in ("fastconv", "torch") for layout in rows.FORMATS
+        }
+        assert all(error < 1e-4 for error in row["errors"].values())
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_networks_that_differ_are_not_timed(monkeypatch, capsys):
+    monkeypatch.setattr(networks, "TASKS", {"lenet5": ("forward",)})
+    monkeypatch.setattr(networks, "ALLOWED", {"forward": -1.0, "step": -1.0})
+    assert networks.main(["--networks", "lenet5", "--batch", "1", "--peers"]) == 1
+    assert "FAILED: answers differ" in capsys.readouterr().out

@@ -5,31 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch_models
 from fastconv import nn, optim
 from fastconv.models import lenet5
 from fastconv.testing import gradcheck
-
-
-def _torch_lenet5(form, in_channels=1, num_classes=10):
-    t = torch.nn
-    activation, pool = (t.ReLU, t.MaxPool2d) if form == "modern" else (t.Tanh, t.AvgPool2d)
-    name = "relu" if form == "modern" else "tanh"
-    net = t.Sequential()
-    for key, layer in (
-        ("conv1", t.Conv2d(in_channels, 6, 5, padding=2)), (f"{name}1", activation()), ("pool1", pool(2)),
-        ("conv2", t.Conv2d(6, 16, 5)), (f"{name}2", activation()), ("pool2", pool(2)), ("flatten", t.Flatten()),
-        ("fc1", t.Linear(400, 120)), (f"{name}3", activation()), ("fc2", t.Linear(120, 84)),
-        (f"{name}4", activation()), ("fc3", t.Linear(84, num_classes)),
-    ):  # fmt: skip
-        net.add_module(key, layer)
-    return net.double()
 
 
 @pytest.mark.parametrize("form", ["modern", "1998"])
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_lenet5_is_pytorchs(form, data_format):
     torch.manual_seed(0)
-    theirs = _torch_lenet5(form, in_channels=3, num_classes=7)
+    theirs = torch_models.lenet5(7, 3, form).double()
     ours = lenet5(7, 3, form, data_format=data_format, dtype=np.float64)
     ours.load_state_dict(theirs.state_dict())
     x = np.random.default_rng(0).standard_normal((4, 3, 28, 28))

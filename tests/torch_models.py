@@ -13,6 +13,18 @@ from layer_cases import TorchResidual, TorchSeparable
 from torch import nn
 
 
+def lenet5(num_classes=10, in_channels=1, form="modern"):
+    activation, pool = (nn.ReLU, nn.MaxPool2d) if form == "modern" else (nn.Tanh, nn.AvgPool2d)
+    name = "relu" if form == "modern" else "tanh"
+    layers = OrderedDict({
+        "conv1": nn.Conv2d(in_channels, 6, 5, padding=2), f"{name}1": activation(), "pool1": pool(2),
+        "conv2": nn.Conv2d(6, 16, 5), f"{name}2": activation(), "pool2": pool(2), "flatten": nn.Flatten(),
+        "fc1": nn.Linear(400, 120), f"{name}3": activation(), "fc2": nn.Linear(120, 84), f"{name}4": activation(),
+        "fc3": nn.Linear(84, num_classes),
+    })  # fmt: skip
+    return nn.Sequential(layers)
+
+
 def alexnet(num_classes=1000, in_channels=3, dropout=0.5):
     net = nn.Sequential()
     net.features = nn.Sequential(
