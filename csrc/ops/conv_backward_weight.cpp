@@ -17,9 +17,10 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kBlockPositions = 224;
-constexpr std::int64_t kItems = 16;                            // items worth having when the shape allows
-constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;  // elements of one item's sums
+constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
+constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
+constexpr std::int64_t kItems = 16;                                  // items worth having when the shape allows
+constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;        // elements of one item's sums
 constexpr std::int64_t kStoredTogether = 16;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
 constexpr std::int64_t kDepthwiseSamples = 8;
@@ -50,12 +51,14 @@ class WeightGradient {
     const std::int64_t panels = ceil_div(k_, cols_);
     k_block_ = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
     k_blocks_ = ceil_div(panels * cols_, k_block_);
-    c_block_ = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block_), 1, std::min<std::int64_t>(c_, 96));
+    c_block_ = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block_), 1,
+                                        std::min(c_, taps_ == 1 ? kPointChannels : kChannels));
     c_blocks_ = ceil_div(c_, c_block_);
     c_block_ = ceil_div(c_, c_blocks_);
     sums_ = c_block_ * taps_ * k_block_;
-    width_ = std::min<std::int64_t>(gy_.extent(2), kBlockPositions);
-    height_ = std::clamp<std::int64_t>(kBlockPositions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
+    const std::int64_t positions = taps_ == 1 ? kPointPositions : kBlockPositions;
+    width_ = std::min<std::int64_t>(gy_.extent(2), positions);
+    height_ = std::clamp<std::int64_t>(positions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
     rows_ = ceil_div(gy_.extent(1), height_);
     columns_ = ceil_div(gy_.extent(2), width_);
     blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
@@ -294,6 +297,25 @@ void backward_weight_by_sample(const ConvShape& shape, const View<const T>& gy, 
     }
 }
 
+// A window of one element that the padding does not reach: the outputs see every `stride`-th input and nothing else.
+bool point_of(ConvShape& shape, ArrayView& x, const ArrayView& gy) {
+  for (const Window& window : shape.window)
+    if (window.kernel != 1 || window.pad_before != 0 || window.pad_after > 0) return false;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    x.shape[2 + axis] = gy.extent(axis);
+    x.stride[2 + axis] *= shape.window[axis].stride;
+    shape.window[axis] = Window{};
+  }
+  return true;
+}
+
+// Both arrays are then alike, and either may have its channels turned to be rows of positions. That costs more than to
+// pack them as they lie, so it is done to the one with fewer.
+bool exchange_pays(const ArrayView& x, const ArrayView& gy) {
+  if (x.stride[1] == 1 && gy.stride[1] == 1) return x.shape[1] > gy.shape[1];
+  return x.stride[4] == 1 && gy.stride[4] == 1 && x.shape[1] < gy.shape[1];
+}
+
 template <class S>
 void clear(const View<S>& view) {
   for (std::int64_t i = 0; i < view.size(); ++i) {
@@ -323,28 +345,35 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
     });
     return;
   }
-  ArrayView x = input, gy = grad_output;
-  join_positions(shape, x, gy);
+  ArrayView x = input, gy = grad_output, dw = grad_weight;
+  ConvShape problem = shape;
+  if (point_of(problem, x, gy)) {
+    join_positions(problem, x, gy);
+    if (shape.groups == 1 && exchange_pays(x, gy)) {
+      std::swap(x, gy);
+      std::swap(dw.shape[0], dw.shape[1]);
+      std::swap(dw.stride[0], dw.stride[1]);
+    }
+  }
   const std::int64_t inputs = x.shape[1] / shape.groups, outputs = gy.shape[1] / shape.groups;
-  const bool few = inputs * outputs <= kDepthwisePairs && shape.window[2].mode == PadMode::zeros;
+  const bool few = inputs * outputs <= kDepthwisePairs && problem.window[2].mode == PadMode::zeros;
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
     if (few && is_wide<S> && shape.groups == 1 && x.shape[0] >= kDepthwiseSamples) {
-      if constexpr (is_wide<S>)
-        backward_weight_by_sample(shape, gy.as<const S>(), x.as<const S>(), grad_weight.as<S>());
+      if constexpr (is_wide<S>) backward_weight_by_sample(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>());
       return;
     }
     if (!few || shape.groups == 1) {
-      if (backward_weight_rows(shape, gy.as<const S>(), x.as<const S>(), grad_weight.as<S>())) return;
-      WeightGradient<S>(shape, gy, x, grad_weight).run();
+      if (backward_weight_rows(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
+      WeightGradient<S>(problem, gy, x, dw).run();
       return;
     }
     // Groups of few channels: an input and an output channel of each at a time.
     for (std::int64_t k = 0; k < outputs; ++k)
       for (std::int64_t c = 0; c < inputs; ++c)
-        backward_weight_depthwise<S>(shape, every(gy.as<const S>(), 1, k, outputs),
+        backward_weight_depthwise<S>(problem, every(gy.as<const S>(), 1, k, outputs),
                                      every(x.as<const S>(), 1, c, inputs),
-                                     every(every(grad_weight.as<S>(), 0, k, outputs), 1, c, inputs));
+                                     every(every(dw.as<S>(), 0, k, outputs), 1, c, inputs));
   });
 }
 

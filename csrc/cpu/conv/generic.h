@@ -3,6 +3,7 @@
 
 #include "cpu/conv/depthwise.h"
 #include "cpu/conv/kernels.h"
+#include "cpu/simd/lanes.h"
 
 namespace {
 
@@ -114,26 +115,27 @@ void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void
   const T* src = static_cast<const T*>(source);
   const T* bias = static_cast<const T*>(bias_values);
   T* dst = static_cast<T*>(target);
+  const auto square = [&](int64_t i, int64_t j, int height, int columns) __attribute__((always_inline)) {
+    V x[width];
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r) x[r] = r < height ? load_lanes<V>(src + (i + r) * lds + j, columns) : V::zero();
+    transpose_square<width / 2>(x);
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r) {
+      if (r >= columns) break;
+      if (bias) x[r] = x[r] + V::broadcast(bias[j + r]);
+      store_lanes(x[r], dst + (j + r) * ldd + i, height);
+    }
+  };
   int64_t i = 0;
   for (; i + width <= rows; i += width) {
     int64_t j = 0;
-    for (; j + width <= cols; j += width) {
-      V x[width];
-#pragma GCC unroll 16
-      for (int r = 0; r < width; ++r) x[r] = V::load(src + (i + r) * lds + j);
-      transpose_square<width / 2>(x);
-#pragma GCC unroll 16
-      for (int r = 0; r < width; ++r) {
-        if (bias) x[r] = x[r] + V::broadcast(bias[j + r]);
-        x[r].store(dst + (j + r) * ldd + i);
-      }
-    }
-    for (; j < cols; ++j)
-      for (int r = 0; r < width; ++r)
-        dst[j * ldd + i + r] = bias ? src[(i + r) * lds + j] + bias[j] : src[(i + r) * lds + j];
+    for (; j + width <= cols; j += width) square(i, j, width, width);
+    if (j < cols) square(i, j, width, static_cast<int>(cols - j));
   }
-  for (; i < rows; ++i)
-    for (int64_t j = 0; j < cols; ++j) dst[j * ldd + i] = bias ? src[i * lds + j] + bias[j] : src[i * lds + j];
+  const int rest = static_cast<int>(rows - i);
+  for (int64_t j = 0; rest > 0 && j < cols; j += width)
+    square(i, j, rest, static_cast<int>(cols - j < width ? cols - j : width));
 }
 
 // The same sum with b's columns contiguous: squares of b are transposed in registers. Two of them, so that one chain of
