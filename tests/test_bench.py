@@ -210,6 +210,10 @@ def test_summary():
     assert summary["all"]["worst"]["name"] == "other/c"
     assert set(summary) == {"file", "other", "all"}
     assert len(table.summary_lines(list(summary.values()))) == 4
+    doubles = [made_row("a", (1.0,), (2.0,), error=5e-16), made_row("b", (1.0,), (2.0,), error=1e-14)]
+    for row in doubles:
+        row["errors"]["torch/channels_first"] = 0.0
+    assert table.summary_of(doubles, ("torch",))[0]["less_exact"] == ["b"]
 
 
 @pytest.mark.parametrize("peers", [(), ("torch",), ("torch", "onnxruntime", "scipy")])
