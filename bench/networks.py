@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fastconv import get_num_threads
+from fastconv import get_num_threads, nn
 from fastconv._cli.timing import spread
 
 from bench.checks import relative_error
 from bench.fastconv_networks import NETWORKS, build
+from bench.protocol import Array
 from bench.rows import FORMATS, Row, best_seconds, ratios, time_calls
 from bench.workers import Worker, missing
 
@@ -38,10 +39,24 @@ STEPS = 2
 """Training steps whose losses are compared."""
 
 
+def settle(model: nn.Module, x: Array) -> None:
+    """Give the batch norms a batch's statistics, as training would.
+
+    With those they start with, the images' part of the output fades from layer to layer, and only biases are left to be
+    compared.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.train()
+    model(x)
+
+
 def request_of(network: str, task: str, batch: int, folder: pathlib.Path, threads: int) -> dict[str, Any]:
     """Write a network's weights and a batch into files, and return what to ask a worker but the key and the format."""
     model, shape, classes = build(network), NETWORKS[network][1], NETWORKS[network][2]
     rng = np.random.default_rng(0)
+    settle(model, rng.standard_normal((2, *shape), np.float32))
     np.savez(folder / "weights.npz", allow_pickle=False, **model.state_dict())
     np.save(folder / "x.npy", rng.standard_normal((batch, *shape), np.float32))
     np.save(folder / "y.npy", rng.integers(0, classes, batch))

@@ -113,7 +113,7 @@ class Same(nn.Module):
 
     def forward(self, x):
         pads = []
-        for size in reversed(x.shape[2:]):
+        for size in map(int, reversed(x.shape[2:])):  # numbers also where the exporter to ONNX traces sizes
             total = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
             pads += [total // 2, total - total // 2]
         x = nn.functional.pad(x, pads, value=self.fill)
