@@ -51,13 +51,11 @@ def fastconv_step(threads: int) -> Step:
 def torch_step(threads: int) -> Step:
     """Return the same of PyTorch's network, which starts with our weights."""
     import torch
-    from torch.nn import Conv2d, Flatten, Linear, MaxPool2d, ReLU, Sequential
+
+    from bench.torch_networks import torch_models
 
     torch.set_num_threads(threads)
-    model = Sequential(
-        *(Conv2d(1, 6, 5, padding=2), ReLU(), MaxPool2d(2), Conv2d(6, 16, 5), ReLU(), MaxPool2d(2), Flatten()),
-        *(Linear(400, 120), ReLU(), Linear(120, 84), ReLU(), Linear(84, 10)),
-    )
+    model = torch_models.lenet5()
     with torch.no_grad():
         for tensor, parameter in zip(
             model.parameters(), models.lenet5(rng=np.random.default_rng(1)).parameters(), strict=True
