@@ -12,7 +12,7 @@ from fastconv.testing import gradcheck
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CONV_KERNELS = runnable_kernels("conv", "depthwise", "transpose")
+CONV_KERNELS = runnable_kernels("conv", "depthwise", "transpose", "winograd")
 TILES = sorted({int(t) for row in CONV_KERNELS for t in np.atleast_1d(row["tile"]) if 1 < int(t) <= 64})
 
 
@@ -225,6 +225,10 @@ def kernel_problems(row, axes, edge):
     if "depthwise" in row["name"]:
         channels = max(edge, 2)  # one channel in one group is a dense convolution
         yield Problem("", "conv", 1, channels, length, channels, (1,) * (axes - 1) + (3,), ones, "same", ones, channels)
+        return
+    if "winograd" in row["name"]:
+        if axes > 1:
+            yield Problem("", "conv", 1, edge, length, 3, (1,) * (axes - 2) + (3, 3), ones, "same", ones)
         return
     yield Problem("", "conv", 1, edge, length, 3, (1,) * (axes - 1) + (3,), ones, "same", ones)
     yield Problem("", "conv", 1, 3, length, edge, (1,) * (axes - 1) + (2,), (2,) * axes, "same", ones)

@@ -21,6 +21,7 @@ LINES = """
 conv: n=5 c=7 k=19 in=13x11 kernel=3x3 pad=1
 conv_1x1: n=5 c=32 k=24 in=9x9 kernel=1x1
 conv_large: n=3 c=64 k=48 in=28x28 kernel=3x3 pad=1
+conv_small_map: n=5 c=70 k=40 in=5x6 kernel=3x3 pad=1
 conv_stride: n=4 c=6 k=10 in=12x15 kernel=5x3 stride=2x3 pad=2:1x0:1 dilation=1x2
 conv_groups: n=4 c=12 k=18 in=10x10 kernel=3x3 pad=1 groups=3
 conv_stem: n=3 c=3 k=16 in=32x32 kernel=7x7 stride=2 pad=3
@@ -335,6 +336,10 @@ print(extra)
     "line",
     [
         "conv: n=16 c=32 k=32 in=112x112 kernel=3x3 pad=1",
+        "winograd: n=16 c=64 k=64 in=56x56 kernel=3x3 pad=1",
+        "winograd_wide: n=2 c=640 k=512 in=28x28 kernel=3x3 pad=1",
+        "winograd_many: n=2 c=4000 k=64 in=6x6 kernel=3x3 pad=1",
+        "winograd_3d: n=4 c=64 k=64 in=12x14x14 kernel=3x3x3 pad=1",
         "conv_7x7: n=16 c=16 k=16 in=64x64 kernel=7x7 pad=3",
         "conv_1d: n=16 c=64 k=32 in=4000 kernel=11 pad=5",
         "conv_3d: n=16 c=16 k=16 in=16x16x16 kernel=3x3x3 pad=1",

@@ -117,6 +117,7 @@ void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
     problem.finish = finish_of(activation, g.x.dtype);
     if (problem.y_shape.size() == 0) return;
+    if (gather_winograd(problem)) return;
     if (rows_are_faster(problem))
       gather_rows(problem);
     else

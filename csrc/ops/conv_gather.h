@@ -35,7 +35,13 @@ void gather_dense(const GatherProblem<S>& problem);
 template <class S>
 void gather_rows(const GatherProblem<S>& problem);
 
-// The same with the channels side by side, for one channel a group of x and of y; false where its scratch would not do.
+// Winograd's F(2x2, 3x3), where the last two dimensions have three neighbouring taps and stride 1; false where tiles of
+// outputs are faster, or it does not apply.
+template <class S>
+bool gather_winograd(const GatherProblem<S>& problem);
+
+// The same sum as gather_dense with the channels side by side, for one channel a group of x and of y; false where its
+// scratch would not do.
 template <class S>
 bool gather_lanes(const GatherProblem<S>& problem);
 

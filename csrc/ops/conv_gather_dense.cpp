@@ -7,6 +7,7 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
+#include "ops/conv_store.h"
 
 namespace fastconv {
 namespace {
@@ -196,7 +197,9 @@ class PhaseDriver {
           }
     }
     for (std::int64_t n = 0; n < of.count; ++n)
-      store(of.first + n, group, panel, panel_count, j0, count, result + n * positions * ldc, ldc);
+      store_block<S>(p_, phase_, transpose_, of.first + n, group * p_.y_channels + panel * cols_,
+                     std::min(ldc, p_.y_channels - panel * cols_), j0, count, result + n * positions * ldc, ldc,
+                     count[2]);
   }
 
   bool all_taps_live(const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
@@ -248,32 +251,6 @@ class PhaseDriver {
           else
             segments.push_back(next);
         }
-  }
-
-  void store(std::int64_t n, std::int64_t group, std::int64_t panel, std::int64_t panel_count,
-             const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial], T* result,
-             std::int64_t ldc) const {
-    const std::int64_t y0 = group * p_.y_channels + panel * cols_;
-    const std::int64_t channels = std::min(panel_count * cols_, p_.y_channels - panel * cols_);
-    const View<const S>& y = p_.y_shape;
-    const auto out = [&](int axis) { return phase_[axis]->out_start + j0[axis] * phase_[axis]->out_step; };
-    S* base = p_.y + n * y.stride[0] + y0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
-    const std::int64_t row_step = phase_[1]->out_step * y.step(1), step = phase_[2]->out_step * y.step(2);
-    const T* bias = p_.bias ? p_.bias + y0 : nullptr;
-    if (p_.finish.map) {
-      const std::int64_t positions = count[1] * count[2];
-      if (bias)
-        for (std::int64_t q = 0; q < positions; ++q)
-          for (std::int64_t c = 0; c < channels; ++c) result[q * ldc + c] += bias[c];
-      bias = nullptr;
-      p_.finish.map(result, nullptr, result, positions * ldc, p_.finish.parameter);
-    }
-    // Rows that follow each other in memory are stored as one run.
-    const bool joined = row_step == count[2] * step;
-    const std::int64_t rows = joined ? 1 : count[1], run = joined ? count[1] * count[2] : count[2];
-    for (std::int64_t r = 0; r < rows; ++r)
-      store_run<S>(transpose_, result + r * run * ldc, ldc, run, channels, bias, base + r * row_step, step,
-                   y.stride[1]);
   }
 
   const GatherProblem<S>& p_;

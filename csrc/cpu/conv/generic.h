@@ -3,6 +3,7 @@
 
 #include "cpu/conv/depthwise.h"
 #include "cpu/conv/kernels.h"
+#include "cpu/conv/winograd.h"
 #include "cpu/simd/lanes.h"
 
 namespace {
@@ -236,4 +237,15 @@ void turned_product(const void* erased) {
        FASTCONV_PRODUCTS(product, double),                                                                   \
        FASTCONV_PRODUCTS(turned_product, double)},                                                           \
   };                                                                                                         \
-  const int product_kernel_count_##isa = 2;
+  const int product_kernel_count_##isa = 2;                                                                  \
+  const WinogradKernel winograd_kernels_##isa[] = {                                                          \
+      {{"winograd", "winograd_f32_2x2_" #isa, Isa::isa, Dtype::f32, kWinogradTile, f32_lanes},               \
+       winograd_weight<float>,                                                                               \
+       winograd_input<float>,                                                                                \
+       winograd_output<float>},                                                                              \
+      {{"winograd", "winograd_f64_2x2_" #isa, Isa::isa, Dtype::f64, kWinogradTile, f64_lanes},               \
+       winograd_weight<double>,                                                                              \
+       winograd_input<double>,                                                                               \
+       winograd_output<double>},                                                                             \
+  };                                                                                                         \
+  const int winograd_kernel_count_##isa = 2;

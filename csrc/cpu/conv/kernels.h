@@ -8,7 +8,10 @@
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
-// Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making.
+//   winograd     3x3 of stride 1: the transforms around 16 products of gather_gemm that serve tiles of 2x2 outputs
+//
+// Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making; those of
+// winograd hold for finite results, and it tells when some are not.
 // The order of the sum of one result depends on the segments only, never on the tile around it or on the tile's width.
 // `a` may be read exactly where the formula says, `x` up to kWindowSlack elements further (what is read there reaches
 // no result); `b` is packed in panels of `cols` columns.
@@ -137,6 +140,45 @@ struct ProductKernel : KernelInfo {
   void (*turned[4])(const void* args);
 };
 
+// Winograd's F(2x2, 3x3): A' [(G g G') * (B' d B)] A for 2x2 outputs, 4x4 inputs d and 3x3 weights g, where *
+// multiplies point by point, 16 products for 36. Summed over channels, the products of one point are a matrix product.
+constexpr int kWinogradTile = 2, kWinogradPoints = 16;
+
+// G g G' of each channel and column: point p at u + p * point_step + channel * cols.
+template <class T>
+struct WinogradWeightArgs {
+  const T* taps;  // tap t of a channel at taps + channel * channel_step + offset[t], `cols` values
+  std::int64_t offset[9];
+  std::int64_t channel_step, channels, cols;
+  T* u;
+  std::int64_t point_step;
+};
+
+// B' d B of rows x columns tiles, the channels of a position side by side, in whole registers.
+template <class T>
+struct WinogradInputArgs {
+  const T* x;
+  std::int64_t row_step, position_step, rows, columns, channels;
+  T* v;
+  std::int64_t tile_step, point_step;
+};
+
+// A' m A of rows x columns tiles, as 2 rows x 2 columns positions side by side, each of `cols` values, ldc apart.
+template <class T>
+struct WinogradOutputArgs {
+  const T* m;
+  std::int64_t tile_step, point_step, rows, columns, cols;
+  T* y;
+  std::int64_t ldc;
+  bool* finite;  // whether all results are
+};
+
+struct WinogradKernel : KernelInfo {
+  void (*weight)(const void* args);
+  void (*input)(const void* args);
+  void (*output)(const void* args);
+};
+
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \
   extern const ConvKernel conv_kernels_##isa[];           \
   extern const int conv_kernel_count_##isa;               \
@@ -145,7 +187,9 @@ struct ProductKernel : KernelInfo {
   extern const TransposeKernel transpose_kernels_##isa[]; \
   extern const int transpose_kernel_count_##isa;          \
   extern const ProductKernel product_kernels_##isa[];     \
-  extern const int product_kernel_count_##isa;
+  extern const int product_kernel_count_##isa;            \
+  extern const WinogradKernel winograd_kernels_##isa[];   \
+  extern const int winograd_kernel_count_##isa;
 FASTCONV_DECLARE_CONV_TABLES(baseline)
 #if FASTCONV_HAVE_AVX2
 FASTCONV_DECLARE_CONV_TABLES(avx2)
@@ -160,8 +204,10 @@ const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
 const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask);
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask);
 const ProductKernel& select_product(Dtype dtype, IsaMask mask);
-// Which ones the first two would be.
+const WinogradKernel& select_winograd(Dtype dtype, IsaMask mask);
+// Which ones they would be.
 const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
 const DepthwiseKernel& find_depthwise(Dtype dtype, IsaMask mask);
+const WinogradKernel& find_winograd(Dtype dtype, IsaMask mask);
 
 }  // namespace fastconv

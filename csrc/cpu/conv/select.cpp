@@ -31,6 +31,7 @@ FASTCONV_ROWS(ConvKernel, conv)
 FASTCONV_ROWS(DepthwiseKernel, depthwise)
 FASTCONV_ROWS(TransposeKernel, transpose)
 FASTCONV_ROWS(ProductKernel, product)
+FASTCONV_ROWS(WinogradKernel, winograd)
 
 std::vector<KernelInfo> list() {
   std::vector<KernelInfo> rows;
@@ -38,6 +39,7 @@ std::vector<KernelInfo> list() {
   for (const auto* row : depthwise_rows()) rows.push_back(*row);
   for (const auto* row : transpose_rows()) rows.push_back(*row);
   for (const auto* row : product_rows()) rows.push_back(*row);
+  for (const auto* row : winograd_rows()) rows.push_back(*row);
   return rows;
 }
 
@@ -80,6 +82,14 @@ const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask) {
 
 const ProductKernel& select_product(Dtype dtype, IsaMask mask) {
   return choose_kernel(product_rows(), dtype, mask, always);
+}
+
+const WinogradKernel& find_winograd(Dtype dtype, IsaMask mask) {
+  return find_kernel(winograd_rows(), dtype, mask, always);
+}
+
+const WinogradKernel& select_winograd(Dtype dtype, IsaMask mask) {
+  return choose_kernel(winograd_rows(), dtype, mask, always);
 }
 
 }  // namespace fastconv

@@ -1,0 +1,118 @@
+// The three transforms of Winograd's F(2x2, 3x3) over a register type: included once by each ISA file. Vectors run
+// along channels, so every step is an addition of registers.
+#pragma once
+
+#include "cpu/conv/kernels.h"
+
+namespace {
+
+using fastconv::WinogradInputArgs;
+using fastconv::WinogradOutputArgs;
+using fastconv::WinogradWeightArgs;
+
+constexpr int kWinogradSide = fastconv::kWinogradTile + 2;
+
+// G g of three taps.
+template <class V>
+FASTCONV_INLINE void winograd_weight_line(V a, V b, V c, V (&line)[kWinogradSide]) {
+  const V half = V::broadcast(typename V::element(0.5)), ends = a + c;
+  line[0] = a;
+  line[1] = half * (ends + b);
+  line[2] = half * (ends - b);
+  line[3] = c;
+}
+
+template <class T>
+void winograd_weight(const void* erased) {
+  using V = Reg<T>;
+  const WinogradWeightArgs<T>& args = *static_cast<const WinogradWeightArgs<T>*>(erased);
+  for (int64_t c = 0; c < args.channels; ++c)
+    for (int64_t n = 0; n < args.cols; n += V::width) {
+      const T* taps = args.taps + c * args.channel_step + n;
+      V t[3][kWinogradSide];  // by column of the taps
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; ++j)
+        winograd_weight_line(V::load(taps + args.offset[j]), V::load(taps + args.offset[3 + j]),
+                             V::load(taps + args.offset[6 + j]), t[j]);
+      T* u = args.u + c * args.cols + n;
+#pragma GCC unroll 4
+      for (int i = 0; i < kWinogradSide; ++i) {
+        V line[kWinogradSide];
+        winograd_weight_line(t[0][i], t[1][i], t[2][i], line);
+#pragma GCC unroll 4
+        for (int j = 0; j < kWinogradSide; ++j) line[j].store(u + (i * kWinogradSide + j) * args.point_step);
+      }
+    }
+}
+
+// One line of B' d B: first the sum or difference of two lines of d, then those of its neighbours.
+template <int Line, class T>
+FASTCONV_INLINE void winograd_input_line(const T* x, int64_t row_step, int64_t position_step, T* v,
+                                         int64_t point_step) {
+  using V = Reg<T>;
+  constexpr int first = Line == 0 ? 0 : Line == 2 ? 2 : 1, second = Line == 2 ? 1 : Line == 3 ? 3 : 2;
+  V t[kWinogradSide];
+#pragma GCC unroll 4
+  for (int j = 0; j < kWinogradSide; ++j) {
+    const V a = V::load(x + first * row_step + j * position_step);
+    const V b = V::load(x + second * row_step + j * position_step);
+    t[j] = Line == 1 ? a + b : a - b;
+  }
+  v += Line * kWinogradSide * point_step;
+  (t[0] - t[2]).store(v);
+  (t[1] + t[2]).store(v + point_step);
+  (t[2] - t[1]).store(v + 2 * point_step);
+  (t[1] - t[3]).store(v + 3 * point_step);
+}
+
+template <class T>
+void winograd_input(const void* erased) {
+  const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
+  constexpr int tile = fastconv::kWinogradTile;
+  for (int64_t i = 0; i < args.rows; ++i)
+    for (int64_t j = 0; j < args.columns; ++j) {
+      const T* x = args.x + tile * (i * args.row_step + j * args.position_step);
+      T* v = args.v + (i * args.columns + j) * args.tile_step;
+      for (int64_t c = 0; c < args.channels; c += Reg<T>::width) {
+        winograd_input_line<0>(x + c, args.row_step, args.position_step, v + c, args.point_step);
+        winograd_input_line<1>(x + c, args.row_step, args.position_step, v + c, args.point_step);
+        winograd_input_line<2>(x + c, args.row_step, args.position_step, v + c, args.point_step);
+        winograd_input_line<3>(x + c, args.row_step, args.position_step, v + c, args.point_step);
+      }
+    }
+}
+
+// A' m A. A product of a result with zero is added to `guard`: it stays zero as long as all results are finite.
+template <class T>
+void winograd_output(const void* erased) {
+  using V = Reg<T>;
+  const WinogradOutputArgs<T>& args = *static_cast<const WinogradOutputArgs<T>*>(erased);
+  constexpr int tile = fastconv::kWinogradTile;
+  V guard = V::zero();
+  for (int64_t i = 0; i < args.rows; ++i)
+    for (int64_t j = 0; j < args.columns; ++j) {
+      const T* m = args.m + (i * args.columns + j) * args.tile_step;
+      T* y = args.y + tile * (i * tile * args.columns + j) * args.ldc;
+      for (int64_t n = 0; n < args.cols; n += V::width) {
+        V s[kWinogradSide][tile];
+#pragma GCC unroll 4
+        for (int line = 0; line < kWinogradSide; ++line) {
+          const T* from = m + n + line * kWinogradSide * args.point_step;
+          const V second = V::load(from + args.point_step), third = V::load(from + 2 * args.point_step);
+          s[line][0] = V::load(from) + second + third;
+          s[line][1] = second - third - V::load(from + 3 * args.point_step);
+        }
+#pragma GCC unroll 2
+        for (int k = 0; k < tile; ++k) {
+          const V upper = s[0][k] + s[1][k] + s[2][k], lower = s[1][k] - s[2][k] - s[3][k];
+          guard = V::fma(upper, V::zero(), guard);
+          guard = V::fma(lower, V::zero(), guard);
+          upper.store(y + n + k * args.ldc);
+          lower.store(y + n + (tile * args.columns + k) * args.ldc);
+        }
+      }
+    }
+  *args.finite = guard.sum() == T(0);
+}
+
+}  // namespace

@@ -1,0 +1,239 @@
+"""Winograd's transforms for 3x3 convolutions, forced by name on sizes around tiles, and what chooses them."""
+
+import expected
+import fastconv
+import fastconv.functional as F
+import numpy as np
+import problems
+import pytest
+import tolerance
+from conftest import runnable_kernels
+from fastconv import _core
+from fastconv._cli.problem import Problem
+
+ROWS = runnable_kernels("winograd")
+each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
+both_formats = pytest.mark.parametrize("data_format", problems.FORMATS)
+
+
+def problem_of(size, c=5, k=7, n=2, pads=((1, 1), (1, 1)), groups=1, kernel=(3, 3)):
+    """A convolution with stride and dilation 1."""
+    ones = (1,) * len(size)
+    return Problem("", "conv", n, c, tuple(size), k, kernel, ones, pads, ones, groups)
+
+
+def ran(name, function):
+    """The function's result, and whether the kernel row was chosen in it."""
+    before = _core.kernel_counts().get(name, 0)
+    result = function()
+    return result, _core.kernel_counts().get(name, 0) > before
+
+
+def arrays(shape, weight, dtype, seed=0):
+    """A random input and weight."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape).astype(dtype), rng.standard_normal(weight).astype(dtype)
+
+
+@each_row
+@both_formats
+def test_sizes_around_the_tiles(row, data_format, force_kernel):
+    """Maps of one to several tiles, whole or not, and channels around registers, packed blocks and panels."""
+    rng = np.random.default_rng(1)
+    sizes = [(h, w) for h in (1, 2, 3, 4, 5, 8) for w in (1, 2, 3, 6, 7)] + [(13, 40), (29, 12)]
+    channels = [(1, 1), (3, 17), (8, 31), (9, 16), (16, 33), (31, 8), (33, 65), (7, 70)]
+    cases = [problem_of(size, *channels[i % len(channels)]) for i, size in enumerate(sizes)]
+    cases += [problem_of((5, 6), c, k) for c, k in channels]
+    cases += [problem_of((6, 5), 12, 18, groups=3), problem_of((9, 9), 70, 66, groups=2)]
+    cases += [problem_of((2, 3), 6, 5, n=n) for n in (1, 7, 30)]
+    for problem in cases:
+        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
+        with force_kernel(row["name"]):
+            expected.check(call, rng)
+
+
+@each_row
+@both_formats
+@pytest.mark.parametrize("view", problems.VIEWS)
+def test_views(row, data_format, view, force_kernel):
+    """Every arrangement of memory of inputs, weights and gradients."""
+    rng = np.random.default_rng(2)
+    for problem in (problem_of((7, 6), 9, 20), problem_of((4, 5), 8, 12, groups=2)):
+        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format, view)
+        with force_kernel(row["name"]):
+            expected.check(call, rng, view)
+
+
+@each_row
+def test_paddings(row, force_kernel):
+    """None, one side only, more than the kernel, less than none."""
+    rng = np.random.default_rng(3)
+    for pads in (((0, 0), (0, 0)), ((0, 1), (2, 0)), ((3, 2), (4, 5)), ((1, 0), (0, 2))):
+        for size in ((5, 8), (6, 7)):
+            call = expected.make_call(problem_of(size, pads=pads), np.dtype(row["dtype"]), rng)
+            with force_kernel(row["name"]):
+                expected.check(call, rng)
+
+
+@each_row
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes(row, mode, force_kernel):
+    """Padding that repeats the input is the padded copy without padding, also where tiles reach over its end."""
+    names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    for size in ((5, 8), (4, 5), (6, 6)):
+        x, w = arrays((2, 5, *size), (7, 5, 3, 3), row["dtype"])
+        pads = ((1, 2), (3, 2))
+        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=names[mode])
+        with force_kernel(row["name"]):
+            y = F.conv2d(x, w, padding=pads, padding_mode=mode)
+            tolerance.assert_same_bits(y, F.conv2d(padded, w))
+
+
+@each_row
+@both_formats
+def test_depth(row, data_format, force_kernel):
+    """Taps along the depth lengthen the sums: some, with steps and dilation, planes in the padding."""
+    rng = np.random.default_rng(4)
+    ones = ((1, 1), (1, 1))
+    for depth, taps, pad, stride, dilation in ((4, 3, 1, 1, 1), (7, 2, 0, 2, 1), (9, 3, 2, 1, 3), (1, 3, 1, 1, 1)):
+        for c in (6, 90):
+            problem = Problem(
+                "", "conv", 2, c, (depth, 5, 6), 10, (taps, 3, 3), (stride, 1, 1), ((pad, pad), *ones), (dilation, 1, 1)
+            )
+            call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
+            with force_kernel(row["name"]):
+                expected.check(call, rng)
+
+
+@each_row
+def test_long_sums(row, force_kernel):
+    """More channels than one running sum has, and so many that the panels are packed a few at a time."""
+    rng = np.random.default_rng(5)
+    for problem in (problem_of((4, 7), 521, 40, n=1), problem_of((3, 4), 260, 600, n=1)):
+        call = expected.make_call(problem, np.dtype(row["dtype"]), rng)
+        with force_kernel(row["name"]):
+            expected.check(call, rng)
+
+
+@each_row
+def test_bias_and_activation(row, force_kernel):
+    """Both are applied to the sums before they are stored."""
+    x, w = arrays((2, 20, 9, 7), (24, 20, 3, 3), row["dtype"])
+    bias = np.linspace(-1, 1, 24, dtype=row["dtype"])
+    with force_kernel(row["name"]):
+        plain = F.conv2d(x, w, padding=1)
+        y = F.conv2d(x, w, bias, padding=1, activation="relu")
+    tolerance.assert_same_bits(y, np.maximum(plain + bias[:, None, None], 0))
+
+
+@each_row
+def test_sixteen_bit(row, force_kernel):
+    """16-bit arrays give what float32 gives, rounded once."""
+    if row["dtype"] != "float32":
+        return
+    x, w = (array.astype(np.float16) for array in arrays((2, 20, 9, 7), (24, 20, 3, 3), "f"))
+    with force_kernel(row["name"]):
+        tolerance.assert_same_bits(
+            F.conv2d(x, w, padding=1), F.conv2d(x.astype("f"), w.astype("f"), padding=1).astype(np.float16)
+        )
+
+
+@each_row
+@both_formats
+@pytest.mark.parametrize("size", [(7, 7), (3, 4), (18, 31)])
+def test_bits(row, data_format, size, threads, force_kernel):
+    """The same bits for any batch around a sample and any number of threads, forward and in the input's gradient."""
+    x, w = arrays((9, 24, *size), (40, 24, 3, 3), row["dtype"])
+    g = arrays((9, 40, *size), (1,), row["dtype"], 1)[0]
+    x, g = (np.array(problems.to_format(array, data_format)) for array in (x, g))
+
+    def run(pick):
+        y = F.conv2d(x[pick], w, padding=1, data_format=data_format)
+        return y, F.conv2d_backward(g[pick], x[pick], w, padding=1, data_format=data_format).input
+
+    with force_kernel(row["name"]):
+        threads(1)
+        whole = run(slice(None))
+        for count, pick in ((2, slice(None)), (3, slice(None)), (1, slice(0, 1)), (2, slice(8, 9)), (2, slice(2, 7))):
+            threads(count)
+            for some, all_ in zip(run(pick), whole, strict=True):
+                tolerance.assert_same_bits(some, all_[pick])
+
+
+@each_row
+@both_formats
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "largest"])
+def test_what_is_not_finite_is_exact(row, data_format, value, force_kernel):
+    """A sample with a result that is not finite is computed by the definition, the others as if it were not there."""
+    dtype = np.dtype(row["dtype"])
+    number = np.finfo(dtype).max if value == "largest" else value
+    x, w = arrays((3, 10, 8, 7), (20, 10, 3, 3), dtype)
+    x = np.array(problems.to_format(x, data_format))
+    options = {"padding": 1, "data_format": data_format}
+    # The products are those of the best instruction set, whichever the transforms are of.
+    best = (fastconv.get_isa(), row["dtype"])
+    direct = next(other["name"] for other in runnable_kernels("conv") if (other["isa"], other["dtype"]) == best)
+
+    def both(inputs, weights):
+        with np.errstate(all="ignore"):
+            with force_kernel(direct):
+                exact = F.conv2d(inputs, weights, **options)
+            with force_kernel(row["name"]):
+                return F.conv2d(inputs, weights, **options), exact
+
+    clean, _ = both(x, w)
+    for position in (0, x[1].size // 2, x[1].size - 1):
+        changed = x.copy()
+        changed[1].reshape(-1)[position] = number
+        if value == "largest":  # a difference of the transform overflows, no result does
+            changed[1] = np.where(changed[1] == number, number, -number)
+        y, exact = both(changed, w * (1e-3 if value == "largest" else 1))
+        tolerance.assert_same_bits(y[1], exact[1], f"{number} at {position}")
+        if value != "largest":
+            tolerance.assert_same_bits(y[[0, 2]], clean[[0, 2]], "the other samples")
+    for position in (0, w.size // 2, w.size - 1):
+        weights = w.copy()
+        weights.reshape(-1)[position] = number
+        y, exact = both(x, weights)
+        if value == "largest":
+            finite = np.isfinite(exact)
+            assert (np.isfinite(y) == finite).all()
+        else:
+            tolerance.assert_same_bits(y, exact, f"weight {number} at {position}")
+
+
+@each_row
+def test_error_is_no_larger_than_of_a_plain_loop(row, force_kernel):
+    """Against a running sum in the same dtype, for normal data and for what comes after a rectifier."""
+    for c in (16, 64, 256):
+        x, w = arrays((1, c, 10, 10), (8, c, 3, 3), row["dtype"])
+        for inputs in (x, np.maximum(x, 0), np.abs(x) + 1):
+            windows = np.lib.stride_tricks.sliding_window_view(inputs[0], (3, 3), axis=(1, 2))
+            terms = np.moveaxis(windows, 0, 2)[None] * w[:, None, None]
+            exact = (np.moveaxis(windows, 0, 2)[None].astype(np.longdouble) * w[:, None, None]).sum((3, 4, 5))
+            plain = np.add.accumulate(terms.reshape(*terms.shape[:3], -1), axis=-1, dtype=inputs.dtype)[..., -1]
+            with force_kernel(row["name"]):
+                y = F.conv2d(inputs, w)[0]
+            assert np.linalg.norm((y - exact).astype("d")) <= np.linalg.norm((plain - exact).astype("d"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_choice(isa, dtype):
+    """Enough channels and outputs a tile choose it, whatever the batch; strides, dilation and other kernels do not."""
+    name = next(row["name"] for row in ROWS if row["isa"] == isa and row["dtype"] == dtype)
+
+    def chosen(n, c, k, size, kernel=(3, 3), **options):
+        x, w = arrays((n, c, *size), (k, c // options.get("groups", 1), *kernel), dtype)
+        return ran(name, lambda: F.conv2d(x, w, **options))[1]
+
+    for n in (1, 5):
+        assert chosen(n, 64, 64, (14, 14), padding=1)
+        assert chosen(n, 64, 64, (7, 7), padding=1)
+        assert chosen(n, 128, 128, (9, 9), groups=2)
+        assert not chosen(n, 64, 64, (3, 3), padding=1)
+        assert not chosen(n, 8, 64, (14, 14), padding=1)
+        assert not chosen(n, 64, 6, (14, 14), padding=1)
+        assert not chosen(n, 64, 64, (14, 14), stride=2)
+        assert not chosen(n, 64, 64, (14, 14), dilation=2)
+        assert not chosen(n, 64, 64, (14, 14), (3, 1))
+        assert not chosen(n, 64, 64, (14, 14), (5, 3))
