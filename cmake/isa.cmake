@@ -25,6 +25,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set(FASTCONV_ISA_FLAGS_avx512 ${FASTCONV_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl
                                   -mprefer-vector-width=512)
   endif()
+  # Older compilers and assemblers do not know the tile instructions: there the level is left out.
+  check_cxx_compiler_flag("-mamx-tile -mamx-bf16" FASTCONV_COMPILER_KNOWS_AMX)
+  if(FASTCONV_COMPILER_KNOWS_AMX OR FASTCONV_EMULATE_AMX)
+    list(APPEND FASTCONV_ISAS amx)
+  endif()
+  if(FASTCONV_EMULATE_AMX)
+    set(FASTCONV_ISA_FLAGS_amx ${FASTCONV_ISA_FLAGS_avx512})
+  else()
+    set(FASTCONV_ISA_FLAGS_amx ${FASTCONV_ISA_FLAGS_avx512} -mamx-tile -mamx-bf16)
+  endif()
 endif()
 
 # Which kernel tables exist; the tables' own files need to know as well.
@@ -45,6 +55,9 @@ function(fastconv_set_flags target)
   endif()
   if(FASTCONV_EMULATE_AVX512)
     target_compile_definitions(${target} PRIVATE FASTCONV_EMULATE_AVX512=1)
+  endif()
+  if(FASTCONV_EMULATE_AMX)
+    target_compile_definitions(${target} PRIVATE FASTCONV_EMULATE_AMX=1)
   endif()
 endfunction()
 

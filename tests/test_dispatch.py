@@ -66,17 +66,18 @@ def test_kernel_table():
     for row in table:
         assert row["isa"] in LEVELS
         assert row["op"]
+        assert row["level"] in ("highest", "high", "medium")
         assert row["isa"] in row["name"], f"{row['name']} does not say its ISA"
         np.dtype(row["dtype"])
         assert all(int(t) >= 0 for t in np.atleast_1d(row["tile"]))
-    for op in {row["op"] for row in table}:
+    for op in {row["op"] for row in table} - {"tiles"}:  # which stand in for another op's
         covered = {(row["dtype"]) for row in table if row["op"] == op and row["isa"] == "baseline"}
         assert {"float32", "float64"} <= covered, f"{op} has no baseline kernel for some dtype: {covered}"
 
 
 def test_only_the_isa_in_force_and_lower_ones_run(isa):
     """Dispatch never chooses a row above the ISA that is set, and takes the ISA's own rows where it has some."""
-    x, w = np.ones((2, 16, 14, 14), "f"), np.ones((32, 16, 3, 3), "f")
+    x, w = np.ones((2, 64, 14, 14), "f"), np.ones((64, 64, 3, 3), "f")
     before = _core.kernel_counts()
     y = F.conv2d(x, w)
     F.conv2d_backward(y, x, w)

@@ -77,6 +77,34 @@ def test_isa_files_export_no_weak_symbols(path, tmp_path):
     assert not constructors, f"{relative(path)} has static constructors: {constructors}"
 
 
+def compiled_amx(tmp_path):
+    """The machine code of the kernels on tile registers, function by function."""
+    compiled = tmp_path / "amx.o"
+    command = (COMPILER, "-std=c++17", "-fPIC", *flags_of("amx"), "-DFASTCONV_HAVE_AMX=1", f"-I{CSRC}", "-c")
+    command += (CSRC / "cpu" / "conv" / "amx.cpp", "-o", compiled)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if "amx" in done.stderr and done.returncode != 0:
+        pytest.skip("the compiler or its assembler does not know the tile instructions")
+    assert done.returncode == 0, done.stderr
+    listing = output_of("objdump", "-d", "-C", "--no-show-raw-insn", compiled)
+    return {part.split(">:\n")[0]: part.split(">:\n")[1] for part in re.split(r"\n[0-9a-f]+ <", listing)[1:]}
+
+
+@pytest.mark.skipif(COMPILER is None or shutil.which("objdump") is None, reason="needs a C++ compiler and objdump")
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="the instructions are those of x86-64")
+def test_loads_of_tiles(tmp_path):
+    """A full tile's step loads each tile of parts once for two products or more, and sums stay in their registers."""
+    code = compiled_amx(tmp_path)
+    counts = {"Highest": (24, 14), "Exact16": (16, 10), "High": (12, 8), "Medium": (4, 4)}
+    for pairs, (products, loads) in counts.items():
+        (block,) = (text for name, text in code.items() if "tile_block<" in name and f"::{pairs}, 2, 2>" in name)
+        assert block.count("tdpbf16ps") == products
+        assert block.count("tileloadd") == loads + 4  # the four sums, before the loop
+        assert block.count("tilestored") == 4
+        (driver,) = (text for name, text in code.items() if "tile_gemm<" in name and f"::{pairs}>" in name)
+        assert driver.count("ldtilecfg") == driver.count("tilerelease") == 1
+
+
 # --- the shape of the source tree ------------------------------------------------------------------------------------
 
 

@@ -24,14 +24,25 @@ PadMode pad_mode(const std::string& name) {
   fail("padding_mode: unknown mode '" + name + "'");
 }
 
+// A level of precision; none where the positions of the image are the samples of a linear layer.
+using Level = std::optional<std::string>;
+
+Precision precision_of(const Level& name) {
+  for (Precision precision : {Precision::highest, Precision::high, Precision::medium})
+    if (!name || *name == precision_name(precision)) return precision;
+  fail("precision: unknown level '" + *name + "'");
+}
+
 // Windows of up to three dimensions, padded in front with unit ones.
 ConvShape conv_shape(const ArrayView& weight, const Sizes& stride, const Pads& padding, const Sizes& dilation,
-                     std::int64_t groups, const std::string& padding_mode) {
+                     std::int64_t groups, const std::string& padding_mode, const Level& precision) {
   const std::size_t n = stride.size();
   if (n < 1 || n > kSpatial || padding.size() != n || dilation.size() != n)
     fail("stride, padding and dilation: expected 1 to 3 entries each");
   ConvShape shape;
   shape.groups = groups;
+  shape.precision = precision_of(precision);
+  shape.rows_are_samples = !precision;
   const PadMode mode = pad_mode(padding_mode);
   for (std::size_t i = 0; i < n; ++i) {
     const int axis = static_cast<int>(kSpatial - n + i);
@@ -60,9 +71,9 @@ py::array result_array(const std::optional<py::array>& out, Dtype dtype, const s
 py::array forward(const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
                   const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
                   const std::string& padding_mode, bool channels_last, const std::optional<py::array>& out_array,
-                  const std::optional<std::string>& activation, double parameter) {
+                  const std::optional<std::string>& activation, double parameter, const Level& precision) {
   const ArrayView x = image_view(input, "input", channels_last), w = weight_view(weight, "weight");
-  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode);
+  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode, precision);
   std::int64_t out[kRank] = {x.shape[0], w.shape[0]};
   for (int axis = 0; axis < kSpatial; ++axis) {
     if (shape.window[axis].stride < 1) fail("stride: must be at least 1");
@@ -82,9 +93,9 @@ py::array forward(const py::array& input, const py::array& weight, const std::op
 py::array backward_input(const py::array& grad_output, const py::array& weight, const std::optional<py::array>& bias,
                          const Sizes& input_size, const Sizes& stride, const Pads& padding, const Sizes& dilation,
                          std::int64_t groups, const std::string& padding_mode, bool channels_last,
-                         const std::optional<py::array>& out_array) {
+                         const std::optional<py::array>& out_array, const Level& precision) {
   const ArrayView gy = image_view(grad_output, "grad_output", channels_last), w = weight_view(weight, "weight");
-  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode);
+  const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode, precision);
   if (groups < 1) fail("groups: must be at least 1");
   std::int64_t in[kRank] = {gy.shape[0], 1, 1, 1, 1};
   if (__builtin_mul_overflow(w.shape[1], groups, &in[1])) fail("groups: too many");
@@ -104,7 +115,7 @@ py::array backward_input(const py::array& grad_output, const py::array& weight, 
 
 py::array backward_weight(const py::array& grad_output, const py::array& input, const Sizes& kernel,
                           const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
-                          const std::string& padding_mode, bool channels_last) {
+                          const std::string& padding_mode, bool channels_last, const Level& precision) {
   const ArrayView gy = image_view(grad_output, "grad_output", channels_last);
   const ArrayView x = image_view(input, "input", channels_last);
   if (groups < 1) fail("groups: must be at least 1");
@@ -116,7 +127,7 @@ py::array backward_weight(const py::array& grad_output, const py::array& input, 
   }
   py::array result = new_image(x.dtype, dims, static_cast<int>(kernel.size()), false);
   const ArrayView gw = image_view(result, "grad_weight", false, true);
-  const ConvShape shape = conv_shape(gw, stride, padding, dilation, groups, padding_mode);
+  const ConvShape shape = conv_shape(gw, stride, padding, dilation, groups, padding_mode, precision);
   const py::gil_scoped_release release;
   conv_backward_weight(shape, gy, x, gw);
   return result;

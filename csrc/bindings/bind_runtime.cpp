@@ -56,7 +56,7 @@ void bind_runtime(py::module_& module) {
     py::list rows;
     for (const KernelInfo& row : kernel_table())
       rows.append(py::dict(py::arg("op") = row.op, py::arg("name") = row.name, py::arg("isa") = isa_name(row.isa),
-                           py::arg("dtype") = dtype_name(row.dtype),
+                           py::arg("dtype") = dtype_name(row.dtype), py::arg("level") = precision_name(row.level),
                            py::arg("tile") = py::make_tuple(row.tile_rows, row.tile_cols)));
     return rows;
   });
@@ -89,6 +89,10 @@ void bind_runtime(py::module_& module) {
 #if defined(FASTCONV_EMULATE_AVX512)
                                                                      ,
                     py::arg("avx512_emulated") = true
+#endif
+#if defined(FASTCONV_EMULATE_AMX)
+                    ,
+                    py::arg("amx_emulated") = true
 #endif
     );
   });

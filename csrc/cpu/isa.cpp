@@ -7,6 +7,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace fastconv {
@@ -25,6 +29,31 @@ std::uint64_t saved_state() {
   return (std::uint64_t{high} << 32) | low;
 }
 
+#if FASTCONV_HAVE_AMX && !defined(FASTCONV_EMULATE_AMX)
+// Tile registers are 8 KiB of state a thread, which Linux saves only for processes that have asked (arch_prctl(2)).
+bool tiles_granted() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+// The level above avx512, where a processor and an operating system with that level have it.
+IsaMask detect_tiles([[maybe_unused]] const Cpuid& extended, [[maybe_unused]] std::uint64_t state) {
+#if defined(FASTCONV_EMULATE_AMX)
+  return isa_bit(Isa::amx);
+#elif FASTCONV_HAVE_AMX
+  const bool bf16 = extended.edx >> 22 & 1, tile = extended.edx >> 24 & 1;
+  const bool saved = (state >> 17 & 3) == 3;  // the tiles' configuration and their data
+  return bf16 && tile && saved && tiles_granted() ? isa_bit(Isa::amx) : 0;
+#else
+  return 0;
+#endif
+}
+
 IsaMask detect() {
   IsaMask mask = isa_bit(Isa::baseline);
   const Cpuid basic(1, 0), extended(7, 0);
@@ -38,11 +67,12 @@ IsaMask detect() {
   mask |= isa_bit(Isa::avx2);
 #if defined(FASTCONV_EMULATE_AVX512)
   (void)zmm;
-  return mask | isa_bit(Isa::avx512);
+  return mask | isa_bit(Isa::avx512) | detect_tiles(extended, state);
 #else
   const bool avx512f = extended.ebx >> 16 & 1, dq = extended.ebx >> 17 & 1;
   const bool bw = extended.ebx >> 30 & 1, vl = extended.ebx >> 31 & 1;
-  return zmm && avx512f && dq && bw && vl ? mask | isa_bit(Isa::avx512) : mask;
+  if (!(zmm && avx512f && dq && bw && vl)) return mask;
+  return mask | isa_bit(Isa::avx512) | detect_tiles(extended, state);
 #endif
 }
 #else
@@ -76,7 +106,7 @@ std::atomic<Isa>& current() {
 }  // namespace
 
 const char* isa_name(Isa isa) {
-  static const char* const names[kIsaCount] = {"baseline", "avx2", "avx512"};
+  static const char* const names[kIsaCount] = {"baseline", "avx2", "avx512", "amx"};
   return names[static_cast<int>(isa)];
 }
 

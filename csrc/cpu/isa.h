@@ -8,8 +8,8 @@
 namespace fastconv {
 
 // Best last. A kernel row names the level it needs; a level implies those before it.
-enum class Isa : std::uint8_t { baseline, avx2, avx512 };
-constexpr int kIsaCount = 3;
+enum class Isa : std::uint8_t { baseline, avx2, avx512, amx };
+constexpr int kIsaCount = 4;
 
 // One bit per level, so that kernel choice is a pure function of a mask and can be tested for any machine.
 using IsaMask = std::uint32_t;

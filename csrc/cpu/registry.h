@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/precision.h"
 #include "cpu/isa.h"
 
 namespace fastconv {
@@ -19,6 +20,7 @@ struct KernelInfo {
   Dtype dtype;
   int tile_rows;
   int tile_cols;
+  Precision level = Precision::highest;  // of float32 results
 };
 
 std::vector<KernelInfo> kernel_table();

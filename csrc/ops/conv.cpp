@@ -8,6 +8,7 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_matrices.h"
+#include "ops/conv_tiles.h"
 
 namespace fastconv {
 
@@ -97,44 +98,63 @@ bool rows_are_faster(const GatherProblem<S>& problem) {
   return by_rows < by_tiles;
 }
 
+template <class S>
+void gather_on_vectors(const GatherProblem<S>& problem) {
+  if (gather_winograd(problem)) return;
+  if (rows_are_faster(problem))
+    gather_rows(problem);
+  else
+    gather_dense(problem);
+}
+
 // y from x over a set of phases, with the weight's axes of y's and x's channels.
 struct Gather {
+  const ConvShape& shape;
   const ArrayView &x, &weight, &bias, &y;
-  std::int64_t groups;
   int y_axis, x_axis;  // of the weight
 };
 
+// Whether it was done; with `on_tiles` it is only where tile registers are chosen.
 template <class Phases>
-void gather(const Gather& g, const Activation* activation, Phases&& phases_of) {
-  dispatch_storage(g.x.dtype, [&](auto zero) {
+bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases&& phases_of) {
+  return dispatch_storage(g.x.dtype, [&](auto zero) {
     using S = decltype(zero);
     std::vector<Compute<S>> storage;
-    GatherProblem<S> problem = gather_problem<S>(g.x, g.weight, g.y, g.groups);
+    GatherProblem<S> problem = gather_problem<S>(g.x, g.weight, g.y, g.shape.groups);
     problem.bias = wide_bias<S>(g.bias, storage);
     problem.weight_y = g.weight.stride[g.y_axis];
     problem.weight_x = g.weight.stride[g.x_axis];
-    problem.weight_group = g.weight.stride[0] * (g.weight.shape[0] / g.groups);
+    problem.weight_group = g.weight.stride[0] * (g.weight.shape[0] / g.shape.groups);
+    problem.precision = g.shape.precision;
+    problem.rows_are_samples = g.shape.rows_are_samples;
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
     problem.finish = finish_of(activation, g.x.dtype);
-    if (problem.y_shape.size() == 0) return;
-    if (gather_winograd(problem)) return;
-    if (rows_are_faster(problem))
-      gather_rows(problem);
+    if (problem.y_shape.size() == 0) return true;
+    const TileKernel* tiles = choose_tiles(problem);
+    if (!tiles && on_tiles) return false;
+    if (tiles)
+      gather_tiles(problem, *tiles, gather_on_vectors<S>);
     else
-      gather_dense(problem);
+      gather_on_vectors(problem);
+    return true;
   });
 }
 
-void forward_inside(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
-                    const ArrayView& output, const Activation* activation) {
-  gather({input, weight, bias, output, shape.groups, 0, 1}, activation,
-         [&](int axis) { return forward_phases(shape.window[axis], output.extent(axis)); });
+bool forward_inside(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
+                    const ArrayView& output, const Activation* activation, bool on_tiles) {
+  return gather({shape, input, weight, bias, output, 0, 1}, activation, on_tiles,
+                [&](int axis) { return forward_phases(shape.window[axis], output.extent(axis)); });
 }
 
-void backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
-                           const ArrayView& bias, const ArrayView& grad_input) {
-  gather({grad_output, weight, bias, grad_input, shape.groups, 1, 0}, nullptr,
-         [&](int axis) { return backward_phases(shape.window[axis], grad_input.extent(axis)); });
+bool backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
+                           const ArrayView& bias, const ArrayView& grad_input, bool on_tiles) {
+  return gather({shape, grad_output, weight, bias, grad_input, 1, 0}, nullptr, on_tiles,
+                [&](int axis) { return backward_phases(shape.window[axis], grad_input.extent(axis)); });
+}
+
+// Whether a product of matrices may be one for tile registers, which the convolution's own passes use.
+bool tiles_may_serve(const ConvShape& shape) {
+  return !shape.rows_are_samples && (active_isa_mask() & isa_bit(Isa::amx));
 }
 
 // One slab of the padded input along an axis: before the input, the input itself, or after it.
@@ -185,7 +205,7 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
         result.stride[i] = step;
         step *= result.shape[i];
       }
-      backward_input_inside(part, grad_output.samples(first, count), weight, {}, result);
+      backward_input_inside(part, grad_output.samples(first, count), weight, {}, result, false);
       const T* value = scratch.data();
       for (std::int64_t plane = 0; plane < count * channels; ++plane) {
         T* to = target.data + (first + plane / channels) * target.stride[0] + plane % channels * target.stride[1];
@@ -215,11 +235,11 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
   check_conv(shape, input, weight, output);
   if (output.size() == 0) return;  // an empty batch may have positions beyond counting
   ConvMatrices matrices;
-  if (!as_matrices(shape, input, weight, output, false, matrices)) {
+  const bool is_product = as_matrices(shape, input, weight, output, false, matrices);
+  if (!is_product || tiles_may_serve(shape)) {
     ArrayView x = input, y = output;
     join_positions(shape, x, y);
-    forward_inside(shape, x, weight, bias, y, activation);
-    return;
+    if (forward_inside(shape, x, weight, bias, y, activation, is_product)) return;
   }
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
@@ -236,7 +256,12 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
   check_conv(shape, grad_input, weight, grad_output);
   if (grad_input.size() == 0) return;
   ConvMatrices matrices;
-  if (as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices)) {
+  const bool is_product = as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices);
+  ArrayView gx = grad_input, gy = grad_output;
+  join_positions(shape, gx, gy);
+  const bool tiles = is_product && tiles_may_serve(shape) && backward_input_inside(shape, gy, weight, bias, gx, true);
+  if (tiles) return;
+  if (is_product) {
     dispatch_storage(grad_input.dtype, [&](auto zero) {
       using S = decltype(zero);
       std::vector<Compute<S>> storage;
@@ -246,9 +271,7 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
     });
     return;
   }
-  ArrayView gx = grad_input, gy = grad_output;
-  join_positions(shape, gx, gy);
-  backward_input_inside(shape, gy, weight, bias, gx);
+  backward_input_inside(shape, gy, weight, bias, gx, false);
   const bool repeats = std::any_of(shape.window, shape.window + kSpatial,
                                    [](const Window& window) { return window.mode != PadMode::zeros; });
   if (!repeats || grad_input.size() == 0 || grad_output.size() == 0) return;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/array_view.h"
+#include "core/precision.h"
 #include "core/window.h"
 #include "cpu/eltwise/kernels.h"
 
@@ -11,6 +12,9 @@ namespace fastconv {
 struct ConvShape {
   Window window[kSpatial];
   std::int64_t groups = 1;
+  Precision precision = Precision::highest;
+  // Whether positions are samples, of a linear layer: then their sums must not depend on how many there are.
+  bool rows_are_samples = false;
 };
 
 // What memory safety needs, for every pass; Python has already said it in the user's words.

@@ -27,6 +27,8 @@ struct GatherProblem {
   std::int64_t weight_group = 0, weight_y = 0, weight_x = 0, weight_tap[kSpatial] = {};  // strides
   const Compute<S>* bias = nullptr;  // contiguous, one value per channel of y
   Finish finish;
+  Precision precision = Precision::highest;
+  bool rows_are_samples = false;
   std::vector<AxisPhase> phases[kSpatial];
 };
 
@@ -54,6 +56,11 @@ void backward_weight_depthwise(const ConvShape& shape, const View<const S>& grad
 template <class S>
 bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight);
+
+// The weight gradient on tile registers; false where they are not chosen or do not hold the values.
+template <class S>
+bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                           const View<S>& grad_weight);
 
 // A multiply-add of a convolution, in nanoseconds of one thread: an estimate for sharing out the work.
 template <class T>

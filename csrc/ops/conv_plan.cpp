@@ -72,12 +72,15 @@ AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step)
     }
   }
   const auto taps = static_cast<std::int64_t>(phase.taps.size());
-  if (result.slots <= taps * count) return result;
-  result = AxisSlots{};
-  result.slots = taps * count;
-  for (std::int64_t t = 0; t < taps; ++t) {
-    result.base.push_back(t * count);
-    result.runs.push_back({t * count, phase.taps[t].offset, step, count});
+  return result.slots <= taps * count ? result : slots_by_tap(phase, count);
+}
+
+AxisSlots slots_by_tap(const AxisPhase& phase, std::int64_t count) {
+  AxisSlots result;
+  for (const Tap& tap : phase.taps) {
+    result.base.push_back(result.slots);
+    result.runs.push_back({result.slots, tap.offset, phase.in_step, count});
+    result.slots += count;
   }
   return result;
 }

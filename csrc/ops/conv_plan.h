@@ -53,6 +53,8 @@ struct AxisSlots {
 
 // `unit_step` asks for slots with step 1 (outputs side by side).
 AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step);
+// The third form.
+AxisSlots slots_by_tap(const AxisPhase& phase, std::int64_t count);
 
 // The outputs j < count of a block starting at j0 whose tap has an element to read: inside [0, in), or anywhere where
 // the padding repeats the input.

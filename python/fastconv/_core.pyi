@@ -15,6 +15,7 @@ class _KernelRow(TypedDict):
     name: str
     isa: str
     dtype: str
+    level: str
     tile: tuple[int, int]
 
 @type_check_only
@@ -24,6 +25,7 @@ class _BuildConfig(TypedDict, total=False):
     build_type: str
     openmp: int
     avx512_emulated: bool
+    amx_emulated: bool
 
 # bind_runtime.cpp
 def get_num_threads() -> int: ...
@@ -61,6 +63,7 @@ def conv_forward(
     out: _Array | None,
     activation: str | None,
     parameter: float,
+    precision: str | None,
     /,
 ) -> _Array: ...
 def conv_backward_input(
@@ -75,6 +78,7 @@ def conv_backward_input(
     padding_mode: str,
     channels_last: bool,
     out: _Array | None,
+    precision: str | None,
     /,
 ) -> _Array: ...
 def conv_backward_weight(
@@ -87,6 +91,7 @@ def conv_backward_weight(
     groups: int,
     padding_mode: str,
     channels_last: bool,
+    precision: str | None,
     /,
 ) -> _Array: ...
 def conv_backward_bias(grad_output: _Array, channels_last: bool, /) -> _Array: ...

@@ -1,5 +1,8 @@
+#include <algorithm>
+
 #include "core/arithmetic.h"
 #include "cpu/conv/kernels.h"
+#include "cpu/conv/tile_kernels.h"
 
 namespace fastconv {
 namespace {
@@ -33,6 +36,26 @@ FASTCONV_ROWS(TransposeKernel, transpose)
 FASTCONV_ROWS(ProductKernel, product)
 FASTCONV_ROWS(WinogradKernel, winograd)
 
+const std::vector<const TileKernel*>& tile_rows() {
+  static const std::vector<const TileKernel*> all = [] {
+    std::vector<const TileKernel*> rows;
+#if FASTCONV_HAVE_AMX
+    append(rows, tile_kernels_amx, tile_kernel_count_amx);
+#endif
+    return rows;
+  }();
+  return all;
+}
+
+// Whether a name is one of the kernels that compete with tiles.
+bool competes(const std::string& name) {
+  const auto has = [&](const auto& rows) {
+    return std::any_of(rows.begin(), rows.end(), [&](const auto* row) { return name == row->name; });
+  };
+  return has(conv_rows()) || has(depthwise_rows()) || has(transpose_rows()) || has(product_rows()) ||
+         has(winograd_rows());
+}
+
 std::vector<KernelInfo> list() {
   std::vector<KernelInfo> rows;
   for (const auto* row : conv_rows()) rows.push_back(*row);
@@ -40,6 +63,7 @@ std::vector<KernelInfo> list() {
   for (const auto* row : transpose_rows()) rows.push_back(*row);
   for (const auto* row : product_rows()) rows.push_back(*row);
   for (const auto* row : winograd_rows()) rows.push_back(*row);
+  for (const auto* row : tile_rows()) rows.push_back(*row);
   return rows;
 }
 
@@ -78,6 +102,28 @@ const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask) {
 
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask) {
   return choose_kernel(transpose_rows(), dtype, mask, always);
+}
+
+const TileKernel* find_tiles(Dtype storage, Precision precision, IsaMask mask, bool& forced) {
+  const std::string name = forced_kernel();
+  forced = false;
+  if (compute_dtype(storage) != Dtype::f32) return nullptr;
+  // 16-bit numbers are one part or two, and so are their products without an error.
+  const int products = storage == Dtype::bf16            ? 1
+                       : storage == Dtype::f16           ? 4
+                       : precision == Precision::highest ? 6
+                       : precision == Precision::high    ? 3
+                                                         : 1;
+  const TileKernel* best = nullptr;
+  for (const TileKernel* row : tile_rows()) {
+    if (!(mask & isa_bit(row->isa))) continue;
+    if (!name.empty() && name == row->name) {
+      forced = true;
+      return row;
+    }
+    if (row->products == products) best = row;
+  }
+  return name.empty() || !competes(name) ? best : nullptr;
 }
 
 const ProductKernel& select_product(Dtype dtype, IsaMask mask) {

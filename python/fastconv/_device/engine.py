@@ -62,7 +62,7 @@ def dropout_apply(x: DeviceArray, mask: DeviceArray, y: DeviceArray, scale: floa
     run("dropout_apply", x, x, mask, y, scale)
 
 
-# --- convolution ------------------------------------------------------------------------------------------------------
+# --- convolution; every level of precision is served at full accuracy -------------------------------------------------
 
 
 def conv_forward(
@@ -78,6 +78,7 @@ def conv_forward(
     out: DeviceArray | None,
     activation: str | None,
     parameter: float,
+    precision: str | None,
 ) -> DeviceArray:
     sizes = x.shape[1:-1] if last else x.shape[2:]
     if out is None:
@@ -99,6 +100,7 @@ def conv_backward_input(
     mode: str,
     last: bool,
     out: DeviceArray | None,
+    precision: str | None,
 ) -> DeviceArray:
     if out is None:
         out = grad_output.new(image_shape(grad_output.shape[0], weight.shape[1] * groups, tuple(size), last))
@@ -116,6 +118,7 @@ def conv_backward_weight(
     groups: int,
     mode: str,
     last: bool,
+    precision: str | None,
 ) -> DeviceArray:
     channel = -1 if last else 1
     result = x.new((grad_output.shape[channel], x.shape[channel] // groups, *kernel))

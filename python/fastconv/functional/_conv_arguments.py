@@ -173,10 +173,9 @@ def checked_activation(activation: object) -> tuple[str | None, float]:
     return activation, _ACTIVATIONS[activation]
 
 
-def check_precision(precision: object) -> None:
-    """A call's own level, or ``None`` for the one that is set. Every level is served by the kernels of the highest."""
-    if precision is not None:
-        _runtime.check_precision(precision)
+def level_of(precision: object) -> str:
+    """A call's own level, or the one that is set."""
+    return _runtime.get_float32_precision() if precision is None else _runtime.check_precision(precision)
 
 
 def finish(y: Array, unbatched: bool, out: Array | None) -> Array:

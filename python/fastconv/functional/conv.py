@@ -13,13 +13,13 @@ from fastconv.functional._conv_arguments import (
     ConvGradients,
     Geometry,
     batched,
-    check_precision,
     checked_activation,
     checked_bias,
     checked_out,
     conv_geometry,
     finish,
     image_shape,
+    level_of,
     named,
     restore_gradients,
 )
@@ -48,13 +48,13 @@ def make_conv(n: int) -> Callable[..., Any]:
         _check.present(weight=weight)
         x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
         x, unbatched = batched(x, n, "x")
-        check_precision(precision)
+        level = level_of(precision)
         g, _, size = conv_geometry(
             n, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
         )
         target = checked_out(out, image_shape(x.shape[0], weight.shape[0], size, g.last), unbatched, x, weight, bias)
         y = _engine.conv_forward(
-            x, weight, checked_bias(bias, weight.shape[0]), *g.window, target, *checked_activation(activation)
+            x, weight, checked_bias(bias, weight.shape[0]), *g.window, target, *checked_activation(activation), level
         )
         y = finish(y, unbatched, out)
         return given if given is not None else restore(y)
@@ -84,7 +84,8 @@ def make_conv(n: int) -> Callable[..., Any]:
     activation : str, optional
         "relu", "leaky_relu", "elu", "sigmoid" or "tanh", applied to the result.
     precision : str, optional
-        "highest" (default), "high" or "medium": the accuracy that is needed at least.
+        "highest", "high" or "medium": the accuracy that float32 results need at least, see
+        :func:`fastconv.set_float32_precision`, whose level is the default.
     out : array, optional
         Receives the result.
 
@@ -107,14 +108,14 @@ def make_conv(n: int) -> Callable[..., Any]:
     return conv
 
 
-def _input_gradient(grad_output: Array, weight: Array, size: tuple[int, ...], g: Geometry) -> Array:
+def _input_gradient(grad_output: Array, weight: Array, size: tuple[int, ...], g: Geometry, level: str) -> Array:
     # Where the padding repeats the input several terms meet in one element: 16-bit ones are added before they are
     # rounded.
     gradient, wide = grad_output, weight
     rounds = g.mode != "zeros" and weight.dtype.itemsize == 2
     if rounds:
-        gradient, wide = grad_output.astype(np.float32), weight.astype(np.float32)
-    result: Array = _engine.conv_backward_input(gradient, wide, None, size, *g.window, None)
+        gradient, wide, level = grad_output.astype(np.float32), weight.astype(np.float32), "highest"
+    result: Array = _engine.conv_backward_input(gradient, wide, None, size, *g.window, None, level)
     return result.astype(weight.dtype) if rounds else result
 
 
@@ -139,14 +140,14 @@ def make_conv_backward(n: int) -> Callable[..., Any]:
         if unbatched:
             grad_output = grad_output[np.newaxis]
         wanted = _check.mask(output_mask)
-        check_precision(precision)
+        level = level_of(precision)
         g, spatial, size = conv_geometry(
             n, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
         )
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[0], size, g.last), "grad_output")
         grads = ConvGradients(
-            _input_gradient(grad_output, weight, spatial, g) if wanted[0] else None,
-            _engine.conv_backward_weight(grad_output, x, g.kernel, *g.window) if wanted[1] else None,
+            _input_gradient(grad_output, weight, spatial, g, level) if wanted[0] else None,
+            _engine.conv_backward_weight(grad_output, x, g.kernel, *g.window, level) if wanted[1] else None,
             _engine.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
         )
         return restore_gradients(grads, restore, unbatched)

@@ -13,12 +13,12 @@ from fastconv.functional._conv_arguments import (
     Geometry,
     Shaped,
     batched,
-    check_precision,
     checked_bias,
     checked_out,
     finish,
     geometry,
     image_shape,
+    level_of,
     named,
     restore_gradients,
 )
@@ -95,14 +95,14 @@ def _transposed_forward(n: int) -> Callable[..., Any]:
         _check.present(weight=weight)
         x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
         x, unbatched = batched(x, n, "x")
-        check_precision(precision)
+        level = level_of(precision)
         _only_zeros(padding_mode)
         g, size = _transposed_geometry(
             n, x.shape, weight.shape, stride, padding, output_padding, dilation, groups, data_format
         )
         channels = weight.shape[1] * g.groups
         target = checked_out(out, image_shape(x.shape[0], channels, size, g.last), unbatched, x, weight, bias)
-        y = _engine.conv_backward_input(x, weight, checked_bias(bias, channels), size, *g.window, target)
+        y = _engine.conv_backward_input(x, weight, checked_bias(bias, channels), size, *g.window, target, level)
         y = finish(y, unbatched, out)
         return given if given is not None else restore(y)
 
@@ -160,15 +160,15 @@ def _transposed_backward(n: int) -> Callable[..., Any]:
         if unbatched:
             grad_output = grad_output[np.newaxis]
         wanted = _check.mask(output_mask)
-        check_precision(precision)
+        level = level_of(precision)
         _only_zeros(padding_mode)
         g, size = _transposed_geometry(
             n, x.shape, weight.shape, stride, padding, output_padding, dilation, groups, data_format
         )
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[1] * g.groups, size, g.last), "grad_output")
         grads = ConvGradients(
-            _engine.conv_forward(grad_output, weight, None, *g.window, None, None, 0.0) if wanted[0] else None,
-            _engine.conv_backward_weight(x, grad_output, g.kernel, *g.window) if wanted[1] else None,
+            _engine.conv_forward(grad_output, weight, None, *g.window, None, None, 0.0, level) if wanted[0] else None,
+            _engine.conv_backward_weight(x, grad_output, g.kernel, *g.window, level) if wanted[1] else None,
             _engine.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
         )
         return restore_gradients(grads, restore, unbatched)

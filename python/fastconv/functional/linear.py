@@ -12,7 +12,8 @@ from fastconv.functional._conv_arguments import ConvGradients
 
 __all__ = ["linear", "linear_backward"]
 
-# The batch is the image: (1, features, rows) without a copy, whatever the strides.
+# The batch is the image: (1, features, rows) without a copy, whatever the strides. No level of precision, ``None``,
+# says so to the engine: a row's result must not depend on how many there are.
 _WINDOW = ((1,), ((0, 0),), (1,), 1, "zeros", True)
 
 
@@ -67,7 +68,7 @@ def linear(x: Any, weight: Any, bias: Any = None, *, data_format: str = "channel
     if x.size == 0 or outputs == 0:
         y = np.zeros((*x.shape[:-1], outputs), x.dtype, like=x)
         return restore(y if bias is None else y + bias)
-    y = _engine.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None, None, 0.0)
+    y = _engine.conv_forward(_as_image(x), weight[:, :, np.newaxis], bias, *_WINDOW, None, None, 0.0, None)
     return restore(y.reshape(*x.shape[:-1], outputs))
 
 
@@ -114,10 +115,10 @@ def linear_backward(
         return ConvGradients(*(restore(z) if w else None for z, w in zip(zeros, wanted, strict=True)))
     grad, image = _as_image(grad_output), _as_image(x)
     gradients = (
-        _engine.conv_backward_input(grad, weight[:, :, np.newaxis], None, grad.shape[1:2], *_WINDOW, None)
+        _engine.conv_backward_input(grad, weight[:, :, np.newaxis], None, grad.shape[1:2], *_WINDOW, None, None)
         if wanted[0]
         else None,
-        _engine.conv_backward_weight(grad, image, (1,), *_WINDOW) if wanted[1] else None,
+        _engine.conv_backward_weight(grad, image, (1,), *_WINDOW, None) if wanted[1] else None,
         _engine.conv_backward_bias(grad, True) if wanted[2] else None,
     )
     return ConvGradients(
