@@ -97,7 +97,9 @@ def parse_case(line, op, n=2):
     pads = tuple((p, p) for p in each("pad", 0))
     groups = int(value.get("groups", 1))
     c, k = (int(i) // groups * groups for i in (c, k))
-    return Problem("", op, n, c, size, k, each("kernel", 1), each("stride", 1), pads, each("dilation", 1), groups)
+    window = (each("kernel", 1), each("stride", 1), pads, each("dilation", 1), groups)
+    extra = (0,) * axes if op == "conv_transpose" else ()
+    return Problem("", op, n, c, size, k, *window, output_padding=extra)
 
 
 @pytest.mark.parametrize("data_format", problems.FORMATS)

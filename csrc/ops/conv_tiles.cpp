@@ -282,7 +282,10 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     const double tiles = plan_tiles(phase, tile_costs(problem, taps, products)).cycles;
     // Weights count as if there were four samples; it takes more to pack them for tiles, and less to pack inputs for
     // others.
-    const auto columns = static_cast<double>(ceil_div(problem.y_channels, kPanelTile) * kPanelTile);
+    // Few outputs are computed along rows, without idle lanes.
+    const bool few = problem.y_channels <= kMostWindowRows;
+    const auto columns =
+        static_cast<double>(few ? problem.y_channels : ceil_div(problem.y_channels, kPanelTile) * kPanelTile);
     const double sum = depth * static_cast<double>(taps), positions = static_cast<double>(outputs);
     const double others = positions * (sum * columns / kOtherRate + 0.3 * depth) + 0.5 / 4 * sum * columns;
     const double weights = 2.0 / 4 * sum * columns;
