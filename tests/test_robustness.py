@@ -316,9 +316,12 @@ def test_private_convolutions_check_again():
     weights = (a(2, 2, 3), a(3, 2, 3, 3), a(2, 1, 3), a(0, 2, 3))
     sizes = ([7], [1], [3, 3], [0], [huge], [-1], [1] * 9, [])
     for name, arguments in (
-        ("conv_forward", (images, weights, (None, a(3)), *windows, (None, a(1, 3, 3)), (None, "relu"), (0.0,))),
-        ("conv_backward_input", (images, weights, (None, a(2)), sizes, *windows, (None, a(1, 2, 7)))),
-        ("conv_backward_weight", (images, images, sizes, *windows)),
+        (
+            "conv_forward",
+            (images, weights, (None, a(3)), *windows, (None, a(1, 3, 3)), (None, "relu"), (0.0,), ("highest",)),
+        ),
+        ("conv_backward_input", (images, weights, (None, a(2)), sizes, *windows, (None, a(1, 2, 7)), ("highest",))),
+        ("conv_backward_weight", (images, images, sizes, *windows, ("highest",))),
     ):
         results = 0
         for each in itertools.islice(itertools.product(*arguments), 0, None, 17):

@@ -359,7 +359,7 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
   const bool few = inputs * outputs <= kDepthwisePairs && problem.window[2].mode == PadMode::zeros;
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
-    if (backward_weight_tiles(shape, gy.as<const S>(), x.as<const S>(), grad_weight.as<S>())) return;
+    if (backward_weight_tiles(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
     if (few && is_wide<S> && shape.groups == 1 && x.shape[0] >= kDepthwiseSamples) {
       if constexpr (is_wide<S>) backward_weight_by_sample(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>());
       return;
