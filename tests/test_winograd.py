@@ -220,7 +220,10 @@ def test_error_is_no_larger_than_of_a_plain_loop(row, force_kernel):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_choice(isa, dtype):
     """Enough channels and outputs a tile choose it, whatever the batch; strides, dilation and other kernels do not."""
-    name = next(row["name"] for row in ROWS if row["isa"] == isa and row["dtype"] == dtype)
+    own = [row["name"] for row in ROWS if row["isa"] == isa and row["dtype"] == dtype]
+    if not own:
+        pytest.skip(f"{isa} has no such kernels of its own: its tile registers come first, or those of the level below")
+    name = own[0]
 
     def chosen(n, c, k, size, kernel=(3, 3), **options):
         x, w = arrays((n, c, *size), (k, c // options.get("groups", 1), *kernel), dtype)
