@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
+constexpr std::int64_t kLeastChannels = 8;                      // channels are packed in multiples of these
 constexpr std::int64_t kFewPanels = 4;                          // more than these share a packed input
 constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;    // elements of samples that an item takes together
 constexpr std::int64_t kTrimmed = 32;                           // channels times panels
@@ -33,10 +34,12 @@ class PhaseDriver {
     taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
     cols_ = kernel_.tile_cols;
     panels_ = ceil_div(p_.y_channels, cols_);
-    // The channel block depends on the shape of the weight only: it fixes the order of the sum.
-    const std::int64_t wanted = std::max<std::int64_t>(8, kReductionBlock / std::max<std::int64_t>(taps_, 1) / 8 * 8);
-    const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), wanted);
+    // Blocks of channels and of taps depend on the shape of the weight only: they fix the order of the sum.
+    const std::int64_t wanted = ceil_div(ceil_div(kReductionBlock, std::max<std::int64_t>(taps_, 1)), kLeastChannels);
+    const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), wanted * kLeastChannels);
     channel_block_ = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), blocks);
+    tap_blocks_ =
+        std::clamp<std::int64_t>(channel_block_ * taps_ / kReductionBlock, 1, std::max<std::int64_t>(taps_, 1));
     choose_block();
   }
 
@@ -180,21 +183,26 @@ class PhaseDriver {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
       for (std::int64_t n = 0; n < of.count; ++n)
         packer.pack(input + n * image, of.first + n, group * p_.x_channels + c0, channels, j0, channels, 1);
-      for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
-        list_segments(segments[static_cast<std::size_t>(i)], slots, channels, c0,
-                      trimmed ? bounds_of(q, tile, j0, count) : Bounds{});
-      for (std::int64_t i = 0; i < panel_count; ++i)
-        for (std::int64_t n = 0; n < of.count; ++n)
-          for (std::int64_t q = 0; q < positions; q += tile) {
-            const std::int64_t rows = std::min(tile, positions - q);
-            const std::vector<Segment>& runs = segments[static_cast<std::size_t>(trimmed ? q / tile : 0)];
-            const T* a[kMaxTileRows];
-            for (std::int64_t m = 0; m < rows; ++m) a[m] = input + n * image + slot_of[q + m] * channels;
-            T* const c = result + (n * positions + q) * ldc + i * cols_;
-            const GemmArgs<T> args{
-                a, packed + i * panel_size, runs.data(), static_cast<std::int64_t>(runs.size()), c, ldc, c0 > 0};
-            kernel_.gemm[rows - 1](&args);
-          }
+      for (std::int64_t b = 0; b < tap_blocks_; ++b) {
+        const std::int64_t first = taps_ * b / tap_blocks_, last = taps_ * (b + 1) / tap_blocks_;
+        for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
+          list_segments(segments[static_cast<std::size_t>(i)], slots, channels, c0, first, last,
+                        trimmed ? bounds_of(q, tile, j0, count) : Bounds{});
+        for (std::int64_t i = 0; i < panel_count; ++i)
+          for (std::int64_t n = 0; n < of.count; ++n)
+            for (std::int64_t q = 0; q < positions; q += tile) {
+              const std::int64_t rows = std::min(tile, positions - q);
+              const std::vector<Segment>& runs = segments[static_cast<std::size_t>(trimmed ? q / tile : 0)];
+              const bool accumulate = c0 > 0 || b > 0;
+              if (accumulate && runs.empty()) continue;
+              const T* a[kMaxTileRows];
+              for (std::int64_t m = 0; m < rows; ++m) a[m] = input + n * image + slot_of[q + m] * channels;
+              T* const c = result + (n * positions + q) * ldc + i * cols_;
+              const GemmArgs<T> args{
+                  a, packed + i * panel_size, runs.data(), static_cast<std::int64_t>(runs.size()), c, ldc, accumulate};
+              kernel_.gemm[rows - 1](&args);
+            }
+      }
     }
     for (std::int64_t n = 0; n < of.count; ++n)
       store_block<S>(p_, phase_, transpose_, of.first + n, group * p_.y_channels + panel * cols_,
@@ -228,9 +236,10 @@ class PhaseDriver {
     return bounds;
   }
 
-  // The taps as runs of the reduction, neighbours merged; without those that are in the padding for all of a tile.
+  // The taps [first, last) as runs of the reduction, neighbours merged; without those that are in the padding for all
+  // of a tile.
   void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::int64_t channels,
-                     std::int64_t c0, const Bounds& bounds) const {
+                     std::int64_t c0, std::int64_t first, std::int64_t last, const Bounds& bounds) const {
     segments.clear();
     std::int64_t index = 0;
     const auto live = [&](int axis, std::size_t t) {
@@ -241,7 +250,7 @@ class PhaseDriver {
     for (std::size_t d = 0; d < phase_[0]->taps.size(); ++d)
       for (std::size_t h = 0; h < phase_[1]->taps.size(); ++h)
         for (std::size_t w = 0; w < phase_[2]->taps.size(); ++w, ++index) {
-          if (!live(0, d) || !live(1, h) || !live(2, w)) continue;
+          if (index < first || index >= last || !live(0, d) || !live(1, h) || !live(2, w)) continue;
           const std::int64_t slot =
               (slots[0].base[d] * slots[1].slots + slots[1].base[h]) * slots[2].slots + slots[2].base[w];
           const Segment next{slot * channels, c0 * taps_ + index * channels, channels};
@@ -258,7 +267,7 @@ class PhaseDriver {
   const ConvKernel& kernel_;
   const TransposeKernel& transpose_;
   std::vector<std::int64_t> weight_of_tap_;
-  std::int64_t taps_ = 0, cols_ = 0, panels_ = 0, channel_block_ = 0;
+  std::int64_t taps_ = 0, tap_blocks_ = 1, cols_ = 0, panels_ = 0, channel_block_ = 0;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};
   std::int64_t samples_ = 1;  // that an item takes together
   bool finite_ = true;

@@ -114,9 +114,10 @@ class Product {
     for_blocks(kRowBlock, columns, span, cols, [&](Block block) {
       const std::int64_t panels = ceil_div(block.columns, cols), panel = block.column / cols;
       block.column += column;
-      // Whole panels of contiguous columns are summed where they belong.
+      // Whole panels of contiguous columns are summed where they belong, unless by parts: rows may lie a power of two
+      // apart, where caches have no room for them to come back to.
       const bool in_place = is_wide<S> && p_.a.column == 1;
-      const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0;
+      const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0 && p_.depth <= depth_block_;
       const std::int64_t ldc = direct ? p_.c.row : panels * cols;
       Workspace<T> scratch(direct ? 0 : block.rows * ldc), packed(once ? 0 : panels * depth_block_ * cols);
       Workspace<T> turned(in_place ? 0 : block.rows * depth_block_);
