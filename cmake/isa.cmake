@@ -1,7 +1,7 @@
 # One row per instruction set: its name and the compiler flags of its kernel files. A kernel file is
 # csrc/cpu/<op>/<name>.cpp; an op may leave an instruction set out and is then served by the next lower one.
 # Link-time optimisation stays off: it would let the linker move code across these flag boundaries.
-include(CheckCXXCompilerFlag)
+include(CheckCXXSourceCompiles)
 
 set(FASTCONV_COMMON_FLAGS -Wall -Wextra -Wshadow -ffp-contract=off -fno-math-errno)
 # What every kernel file gets on top. Trapping and errno would only block vectorisation; NaN, infinity and signed
@@ -26,7 +26,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
                                   -mprefer-vector-width=512)
   endif()
   # Older compilers and assemblers do not know the tile instructions: there the level is left out.
-  check_cxx_compiler_flag("-mamx-tile -mamx-bf16" FASTCONV_COMPILER_KNOWS_AMX)
+  set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-bf16")
+  check_cxx_source_compiles("int main() { __asm__ volatile(\"tdpbf16ps %tmm2, %tmm1, %tmm0\"); }"
+                            FASTCONV_COMPILER_KNOWS_AMX)
+  unset(CMAKE_REQUIRED_FLAGS)
   if(FASTCONV_COMPILER_KNOWS_AMX OR FASTCONV_EMULATE_AMX)
     list(APPEND FASTCONV_ISAS amx)
   endif()

@@ -73,6 +73,7 @@ Finish finish_of(const Activation* activation, Dtype dtype) {
 template <class S>
 bool rows_are_faster(const GatherProblem<S>& problem) {
   using T = Compute<S>;
+  if (problem.rows_are_samples) return false;  // how long a row is would be how many samples there are
   constexpr std::int64_t kFew = 4, kMostTerms = 1 << 15, kMostWeights = 1 << 15;
   if (problem.x_channels == 1 && problem.y_channels <= kFew) return true;
   const AxisPhase& row = problem.phases[2][0];

@@ -25,7 +25,6 @@ constexpr std::int64_t kStoredTogether = 16;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
 constexpr std::int64_t kDepthwiseSamples = 8;
 constexpr std::int64_t kProductDepth = 512;  // a longer sum over positions is shared out among the threads
-constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 
 template <class S>
 class WeightGradient {
@@ -66,8 +65,8 @@ class WeightGradient {
 
   void run() {
     const std::int64_t items = groups_ * c_blocks_ * k_blocks_;
-    parts_ =
-        std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, kPartials / (items * sums_)));
+    parts_ = std::clamp<std::int64_t>(ceil_div(kItems, items), 1,
+                                      std::max<std::int64_t>(1, kMostElements<T> / (items * sums_)));
     parts_ = std::clamp<std::int64_t>(parts_, 1, std::max<std::int64_t>(1, blocks_));
     const double steps = static_cast<double>(items * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                          static_cast<double>(gy_.extent(1) * gy_.extent(2));
@@ -303,7 +302,7 @@ bool point_of(ConvShape& shape, ArrayView& x, const ArrayView& gy) {
     if (window.kernel != 1 || window.pad_before != 0 || window.pad_after > 0) return false;
   for (int axis = 0; axis < kSpatial; ++axis) {
     x.shape[2 + axis] = gy.extent(axis);
-    x.stride[2 + axis] *= shape.window[axis].stride;
+    if (gy.extent(axis) > 1) x.stride[2 + axis] *= shape.window[axis].stride;
     shape.window[axis] = Window{};
   }
   return true;

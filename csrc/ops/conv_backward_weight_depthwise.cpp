@@ -19,10 +19,9 @@ constexpr std::int64_t kLanes = 32;
 // Channels-last memory is read in longer stretches: its lines would else come one by one, each from another page.
 constexpr std::int64_t kStreamedLanes = 128;
 constexpr std::int64_t kSumPositions = 128;
-constexpr std::int64_t kPackedElements = 16 << 10;         // of one block's output gradient
-constexpr std::int64_t kScratchElements = 256 << 10;       // of one block's input, at most
-constexpr std::int64_t kItems = 16;                        // items worth having when the shape allows
-constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
+constexpr std::int64_t kPackedElements = 16 << 10;    // of one block's output gradient
+constexpr std::int64_t kScratchElements = 256 << 10;  // of one block's input, at most
+constexpr std::int64_t kItems = 16;                   // items worth having when the shape allows
 
 template <class S>
 class WeightGradient {
@@ -62,8 +61,8 @@ class WeightGradient {
   bool serves() const { return taps_ == 1 || x_scratch() <= kScratchElements; }
 
   void run() {
-    std::int64_t parts =
-        std::clamp<std::int64_t>(ceil_div(kItems, items_), 1, std::max<std::int64_t>(1, kPartials / (items_ * sums_)));
+    std::int64_t parts = std::clamp<std::int64_t>(ceil_div(kItems, items_), 1,
+                                                  std::max<std::int64_t>(1, kMostElements<T> / (items_ * sums_)));
     parts = std::clamp<std::int64_t>(parts, 1, std::max<std::int64_t>(1, outer_));
     const double nanoseconds = static_cast<double>(items_ * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                                static_cast<double>(gy_.extent(1) * gy_.extent(2)) * multiply_add_nanoseconds<T>();

@@ -12,13 +12,11 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kTilePositions = 256;
 constexpr std::int64_t kTileChannels = 64;                 // of the input, in one item
 constexpr std::int64_t kTileOutputs = 128;                 // of the output, in one item
 constexpr std::int64_t kItems = 16;                        // items worth having when the shape allows
 constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 constexpr std::int64_t kMostSums = std::int64_t{1} << 20;  // elements of one item's sums
-constexpr std::int64_t kRowTile = 16;
 
 template <class S>
 class TileWeightGradient {
@@ -47,10 +45,12 @@ class TileWeightGradient {
     while (c_block_ > kRowTile && taps_ * c_block_ * k_block_ > kMostSums) c_block_ -= kRowTile;
     c_blocks_ = ceil_div(c_, c_block_);
     sums_ = taps_ * c_block_ * k_block_;
-    plan_ = plan_tiles(phase_, costs_of(kernel.products));
+    // Its blocks are the order of the sum, which 16-bit arrays share with float32 ones.
+    plan_ = plan_tiles(phase_, costs_of(is_wide<S> ? kernel.products : 6));
     blocks_ = gy_.shape[0] * plan_.blocks_of_sample();
   }
 
+  bool fits() const { return sums_ <= kPartials && slots_fit(plan_, c_block_, kernel_.parts); }
   // Cycles of all of it with a number of products.
   double cycles(int products) const {
     return plan_tiles(phase_, costs_of(products)).cycles *
@@ -243,6 +243,7 @@ bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_out
     const double others = static_cast<double>(channels * kRowTile * kPanelTile) / kOtherRate;
     if (!forced && least > kLeastGain * others) return false;
     TileWeightGradient<S> gradient(shape, grad_output, input, grad_weight, *kernel);
+    if (!gradient.fits()) return false;
     if (!forced && gradient.cycles(products) > kLeastGain * gradient.cycles_of_others()) return false;
     count_kernel(*kernel);
     return gradient.run();

@@ -62,6 +62,27 @@ template <class S>
 bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                            const View<S>& grad_weight);
 
+// Elements of scratch that the threads of a call share: packed weights, or parts of sums.
+template <class T>
+constexpr std::int64_t kMostElements = (std::int64_t{16} << 20) / static_cast<std::int64_t>(sizeof(T));
+
+// Calls body(problem of these samples) for every run of samples that `chosen` names.
+template <class S, class Chosen, class Body>
+void for_sample_runs(const GatherProblem<S>& problem, Chosen&& chosen, Body&& body) {
+  const std::int64_t samples = problem.x.shape[0];
+  for (std::int64_t n = 0, count; n < samples; n += count) {
+    for (count = 0; n + count < samples && chosen(n + count);) ++count;
+    if (count > 0) {
+      GatherProblem<S> part = problem;
+      part.x.data += n * part.x.stride[0];
+      part.y += n * part.y_shape.stride[0];
+      part.x.shape[0] = part.y_shape.shape[0] = count;
+      body(part);
+    }
+    count = std::max<std::int64_t>(count, 1);
+  }
+}
+
 // A multiply-add of a convolution, in nanoseconds of one thread: an estimate for sharing out the work.
 template <class T>
 constexpr double multiply_add_nanoseconds() {

@@ -14,11 +14,10 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
-constexpr std::int64_t kLeastChannels = 8;                      // channels are packed in multiples of these
-constexpr std::int64_t kFewPanels = 4;                          // more than these share a packed input
-constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;    // elements of samples that an item takes together
-constexpr std::int64_t kTrimmed = 32;                           // channels times panels
-constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time
+constexpr std::int64_t kLeastChannels = 8;                    // channels are packed in multiples of these
+constexpr std::int64_t kFewPanels = 4;                        // more than these share a packed input
+constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;  // elements of samples that an item takes together
+constexpr std::int64_t kTrimmed = 32;                         // channels times panels
 
 template <class S>
 class PhaseDriver {
@@ -46,7 +45,7 @@ class PhaseDriver {
   void run() {
     const std::int64_t panel_size = std::max<std::int64_t>(1, taps_ * p_.x_channels * cols_);
     const std::int64_t total = p_.groups * panels_;
-    const std::int64_t at_once = std::clamp<std::int64_t>(kPackedWeights / panel_size, 1, total);
+    const std::int64_t at_once = std::clamp<std::int64_t>(kMostElements<T> / panel_size, 1, total);
     Workspace<T> packed(at_once * panel_size);
     for (std::int64_t first = 0; first < total; first += at_once) {
       const std::int64_t count = std::min(at_once, total - first);
@@ -83,7 +82,7 @@ class PhaseDriver {
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
     // A column's weights that follow each other in memory are transposed in registers.
-    const bool runs = p_.weight_x == taps_ && p_.weight_tap[2] == 1 && p_.weight_y > taps_;
+    const bool runs = p_.weight_x == taps_ && p_.weight_y > taps_ && one_run(weight_of_tap_);
     Workspace<T> block(runs && taps_ > 1 ? channel_block_ * taps_ * cols_ : 0);
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);

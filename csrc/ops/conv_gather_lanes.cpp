@@ -14,8 +14,7 @@ constexpr std::int64_t kPackedLanes = 32;          // channels of a block that i
 constexpr std::int64_t kLongLanes = 1024;          // of a block that is read and written where it lies, as one stream
 constexpr std::int64_t kSharedLanes = 64;          // of such a block where longer ones would leave threads idle
 constexpr std::int64_t kBlockElements = 32 << 10;  // of a block of outputs
-constexpr std::int64_t kScratchElements = 256 << 10;            // of the input of one block, at most
-constexpr std::int64_t kPackedWeights = std::int64_t{4} << 20;  // elements packed at a time
+constexpr std::int64_t kScratchElements = 256 << 10;  // of the input of one block, at most
 constexpr std::int64_t kBlockWidth = 512;
 
 std::int64_t kernel_extent(const std::vector<AxisPhase>& phases) {
@@ -59,7 +58,7 @@ class LanesDriver {
   void run() {
     const std::int64_t taps = kernel_size_[0] * kernel_size_[1] * kernel_size_[2];
     const std::int64_t at_once = std::clamp<std::int64_t>(
-        kPackedWeights / (std::max<std::int64_t>(1, taps) * lanes_.widest()), 1, lanes_.blocks);
+        kMostElements<T> / (std::max<std::int64_t>(1, taps) * lanes_.widest()), 1, lanes_.blocks);
     for (std::int64_t first = 0; first < lanes_.blocks; first += at_once) {
       const std::int64_t last = std::min(lanes_.blocks, first + at_once);
       const std::int64_t c0 = lanes_.begin(first), channels = lanes_.end(last - 1) - c0;

@@ -41,6 +41,11 @@ std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h,
   return offsets;
 }
 
+bool one_run(const std::vector<std::int64_t>& offsets) {
+  const auto [least, most] = std::minmax_element(offsets.begin(), offsets.end());
+  return !offsets.empty() && *least == 0 && *most == static_cast<std::int64_t>(offsets.size()) - 1;
+}
+
 AxisSlots axis_slots(const AxisPhase& phase, std::int64_t count, bool unit_step) {
   AxisSlots result;
   if (phase.taps.empty()) return result;

@@ -39,6 +39,9 @@ std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in);
 std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h, const AxisPhase& w,
                                          const std::int64_t* step);
 
+// Whether these are the offsets of elements that lie in one run, from the first, with none missing.
+bool one_run(const std::vector<std::int64_t>& offsets);
+
 // Where one block of `count` outputs finds its inputs in a packed scratch: output j, tap t at slot j * step + base[t].
 // Three forms, the one with fewest slots that serves: all inputs side by side; split by residue modulo the step
 // (outputs side by side); or one run of `count` inputs a tap, where taps lie far apart or the step skips inputs.

@@ -11,8 +11,6 @@ namespace fastconv {
 
 namespace {
 
-constexpr std::int64_t kTilePositions = 256;
-constexpr std::int64_t kRowTile = 16;
 constexpr std::int64_t kPackedBytes = std::int64_t{16} << 20;
 constexpr std::int64_t kPanelsTogether = 8;
 constexpr std::int64_t kTapsTogether = 16;
@@ -58,6 +56,7 @@ TilePlan plan_tiles(const AxisPhase* const (&phase)[kSpatial], const TileCosts& 
     const TileSlots slots = tile_slots(phase, plan.block, by_tap);
     for (int axis = 0; axis < kSpatial; ++axis) plan.blocks[axis] = ceil_div(phase[axis]->out_count, plan.block[axis]);
     const auto tiles = static_cast<double>(ceil_div(slots.positions(plan.block), kRowTile));
+    plan.slots = slots.slots;
     plan.cycles = static_cast<double>(plan.blocks_of_sample()) *
                   (tiles * costs.tile + static_cast<double>(slots.slots) * costs.slot);
     if (!by_tap || plan.cycles < best.cycles) best = plan;
@@ -235,17 +234,6 @@ class TileDriver {
   Seen& seen_;
 };
 
-// One sample of a problem.
-template <class S>
-GatherProblem<S> sample_of(const GatherProblem<S>& problem, std::int64_t n) {
-  GatherProblem<S> one = problem;
-  one.x.data += n * one.x.stride[0];
-  one.x.shape[0] = 1;
-  one.y += n * one.y_shape.stride[0];
-  one.y_shape.shape[0] = 1;
-  return one;
-}
-
 std::int64_t products_of_one_sum(const std::vector<AxisPhase> (&phases)[kSpatial], std::int64_t channels) {
   for (const std::vector<AxisPhase>& axis : phases) {
     std::size_t most = 0;
@@ -263,14 +251,14 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     bool forced = false;
     const TileKernel* kernel = find_tiles(DtypeOf<S>::value, problem.precision, active_isa_mask(), forced);
     if (!kernel || problem.x_channels == 0) return nullptr;
-    if (forced) return kernel;
-    if (problem.rows_are_samples) return nullptr;
+    if (!forced && problem.rows_are_samples) return nullptr;
     // 16-bit arrays take tiles where float32 ones do at the highest level, so that both have the same sums.
     const int products = is_wide<S> ? kernel->products : 6;
     // Few channels leave most of a tile's depth idle: before any plan, its products alone against multiply-adds.
     const auto depth = static_cast<double>(problem.x_channels);
     const auto steps = static_cast<double>(products * ceil_div(problem.x_channels, kPartRun));
-    if (steps * kTileCycles > kLeastGain * depth * kRowTile * kPanelTile / kOtherRate) return nullptr;
+    const bool idle = steps * kTileCycles > kLeastGain * depth * kRowTile * kPanelTile / kOtherRate;
+    if (!forced && idle) return nullptr;
     const AxisPhase* phase[kSpatial];
     std::int64_t taps = 1, outputs = 1;
     for (int axis = 0; axis < kSpatial; ++axis) {
@@ -278,7 +266,12 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
       taps *= static_cast<std::int64_t>(phase[axis]->taps.size());
       outputs *= phase[axis]->out_count;
     }
-    if (taps == 0) return nullptr;
+    if (taps == 0) return forced ? kernel : nullptr;
+    const std::int64_t panel =
+        ceil_div(problem.x_channels, kPartRun) * products_of_one_sum(problem.phases, 1) * kernel->parts * kPanelStep;
+    const TilePlan plan = plan_tiles(phase, tile_costs(problem, taps, kernel->products));
+    if (2 * panel > kPackedBytes || !slots_fit(plan, kPartRun, kernel->parts)) return nullptr;
+    if (forced) return kernel;
     const double tiles = plan_tiles(phase, tile_costs(problem, taps, products)).cycles;
     // Weights count as if there were four samples; it takes more to pack them for tiles, and less to pack inputs for
     // others.
@@ -305,9 +298,10 @@ void gather_tiles(const GatherProblem<S>& problem, const TileKernel& kernel,
     for_each_phase(
         problem, [&](const AxisPhase* const(&phase)[kSpatial]) { TileDriver<S>(problem, phase, kernel, seen).run(); });
     const std::int64_t length = products_of_one_sum(problem.phases, problem.x_channels);
-    for (std::int64_t n = 0; n < samples; ++n)
-      if (!parts_serve(seen.of_sample[static_cast<std::size_t>(n)], seen.of_weight, length))
-        otherwise(sample_of(problem, n));
+    const auto again = [&](std::int64_t n) {
+      return !parts_serve(seen.of_sample[static_cast<std::size_t>(n)], seen.of_weight, length);
+    };
+    for_sample_runs(problem, again, otherwise);
   }
 }
 

@@ -11,6 +11,9 @@
 
 namespace fastconv {
 
+// Positions of a block, about, and of a tile.
+constexpr std::int64_t kTilePositions = 256, kRowTile = 16;
+
 // A block's inputs such that outputs that are neighbours, along a row and from one row to the next, read neighbouring
 // slots, whatever the stride: output (r, c) of a block finds tap t at slot r * pitch + c + base[t]. Positions of
 // scratch between the last output of a row and the first of the next are computed and thrown away.
@@ -45,7 +48,8 @@ TileSlots tile_slots(const AxisPhase* const (&phase)[kSpatial], const std::int64
 struct TilePlan {
   std::int64_t block[kSpatial] = {1, 1, 1}, blocks[kSpatial] = {1, 1, 1};
   bool by_tap = false;
-  double cycles = 0;  // of one sample, for all its blocks
+  double cycles = 0;       // of one sample, for all its blocks
+  std::int64_t slots = 0;  // of a block
 
   std::int64_t blocks_of_sample() const { return blocks[0] * blocks[1] * blocks[2]; }
   // Where block `index` of a sample begins, and its size.
@@ -68,6 +72,12 @@ struct TileCosts {
   double tile, slot;
 };
 TilePlan plan_tiles(const AxisPhase* const (&phase)[kSpatial], const TileCosts& costs);
+
+// Whether some channels of a block's slots, as numbers and as parts, are within the memory of an item.
+inline bool slots_fit(const TilePlan& plan, std::int64_t channels, int parts) {
+  constexpr std::int64_t kMostBytes = std::int64_t{8} << 20;
+  return plan.slots * channels * (4 + 2 * parts) <= kMostBytes;
+}
 
 // The slots behind the last that tiles of positions may reach into.
 constexpr std::int64_t kTileSlack = 32;

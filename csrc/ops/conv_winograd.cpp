@@ -6,6 +6,7 @@
 // sample is computed again by gather_dense, which has infinities and NaNs where the definition has them.
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,7 @@ std::int64_t next_cut(std::int64_t whole, std::int64_t parts) {
 template <class S>
 class WinogradDriver {
   using T = Compute<S>;
+  static constexpr T kSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 
  public:
   explicit WinogradDriver(const GatherProblem<S>& problem)
@@ -62,9 +64,11 @@ class WinogradDriver {
     choose_block();
   }
 
-  // Bytes of an item's transformed inputs.
-  std::int64_t transformed_bytes() const {
-    return kWinogradPoints * point_step() * static_cast<std::int64_t>(sizeof(T));
+  // Whether a sample's transformed inputs and a panel of transformed weights are within the memory of a call.
+  bool fits() const {
+    const std::int64_t cols = find_conv(DtypeOf<T>::value, p_.y_channels, active_isa_mask()).tile_cols;
+    const std::int64_t panel = kWinogradPoints * (depth_taps_ * p_.x_channels * cols + kPad);
+    return sample_bytes_ <= kMostTransformedBytes && panel <= kMostElements<T>;
   }
 
   void run() {
@@ -129,11 +133,14 @@ class WinogradDriver {
     if (block_[1] == extent[1] && block_[2] == extent[2])
       block_[0] = balanced(extent[0], std::max(block_[0], tiles / (block_[1] * block_[2])));
     for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(extent[axis], block_[axis]);
-    together_ = 1;
-    if (blocks_[0] * blocks_[1] * blocks_[2] == 1)
-      together_ =
-          std::clamp<std::int64_t>(tiles / (block_[0] * block_[1] * block_[2]), 1, std::max<std::int64_t>(samples_, 1));
     planes_ = axis_slots(*phase_[0], block_[0], false).slots;
+    sample_bytes_ = kWinogradPoints * planes_ * block_[1] * block_[2] * row_ * static_cast<std::int64_t>(sizeof(T));
+    together_ = 1;
+    if (blocks_[0] * blocks_[1] * blocks_[2] == 1) {
+      const std::int64_t wanted =
+          std::min(tiles / (block_[0] * block_[1] * block_[2]), kMostTransformedBytes / sample_bytes_);
+      together_ = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(samples_, 1));
+    }
   }
 
   std::int64_t point_step() const { return together_ * planes_ * block_[1] * block_[2] * row_ + kPad; }
@@ -159,16 +166,15 @@ class WinogradDriver {
   }
 
   // Some channels of a panel, whose layout is [point][tap of the depth][channel][column].
-  void pack_panel(std::int64_t index, std::int64_t c0, T* dst) const {
+  void pack_panel(std::int64_t index, std::int64_t c0, T* dst) {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const std::int64_t channels = std::min(kChannels, p_.x_channels - c0), taps = depth_taps_ * 9;
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y + c0 * p_.weight_x;
     // Taps side by side in memory are copied in its order, others in the order of the lists.
-    const bool side_by_side =
-        p_.weight_tap[2] == 1 && p_.weight_tap[1] == 3 && (depth_taps_ == 1 || p_.weight_tap[0] == 9);
-    const bool rows = side_by_side && p_.weight_x == taps, columns = side_by_side && p_.weight_y == taps;
     const std::vector<std::int64_t> of_tap = weight_offsets(*phase_[0], *phase_[1], *phase_[2], p_.weight_tap);
+    const bool side_by_side = one_run(of_tap);
+    const bool rows = side_by_side && p_.weight_x == taps, columns = side_by_side && p_.weight_y == taps;
     Workspace<T> turned(channels * taps * cols_);
     if (live < cols_) std::fill_n(turned.data(), channels * taps * cols_, T(0));
     if (rows) widen_transposed(*transpose_, live, channels * taps, base, p_.weight_y, turned.data(), cols_);
@@ -182,6 +188,9 @@ class WinogradDriver {
           for (std::int64_t y = 0; y < live; ++y) to[t * cols_ + y] = widen(from[of_tap[t] + y * p_.weight_y]);
       }
     }
+    // The transform halves weights twice; of some near the end of the range nothing would be left.
+    const T largest = largest_magnitude(turned.data(), channels * taps * cols_);
+    if (largest > T(0) && largest < kSmallest) too_small_.store(true, std::memory_order_relaxed);
     for (std::int64_t d = 0; d < depth_taps_; ++d) {
       WinogradWeightArgs<T> args{
           turned, {}, taps * cols_, channels, cols_, dst + (d * p_.x_channels + c0) * cols_, weight_step()};
@@ -336,16 +345,13 @@ class WinogradDriver {
       }
   }
 
-  // The samples with a result that is not finite, by the definition.
+  // The samples with a result that is not finite, by the definition; all of them where weights were too small.
   void compute_again() const {
-    for (std::int64_t n = 0; n < samples_; ++n) {
-      if (!not_finite_[static_cast<std::size_t>(n)].load(std::memory_order_relaxed)) continue;
-      GatherProblem<S> one = p_;
-      one.x.data += n * one.x.stride[0];
-      one.y += n * one.y_shape.stride[0];
-      one.x.shape[0] = one.y_shape.shape[0] = 1;
-      gather_dense(one);
-    }
+    const bool all = too_small_.load(std::memory_order_relaxed);
+    for_sample_runs(
+        p_,
+        [&](std::int64_t n) { return all || not_finite_[static_cast<std::size_t>(n)].load(std::memory_order_relaxed); },
+        gather_dense<S>);
   }
 
   struct Part {
@@ -360,8 +366,10 @@ class WinogradDriver {
   const TransposeKernel* transpose_ = nullptr;
   std::int64_t samples_, depth_taps_ = 0, row_ = 0, cols_ = 0, panels_ = 0, together_ = 1, planes_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};  // in tiles
+  std::int64_t sample_bytes_ = 0;                                            // of transformed inputs
   std::vector<std::vector<Part>> sums_;
   std::vector<std::atomic<bool>> not_finite_;
+  std::atomic<bool> too_small_{false};  // weights, for their transform
 };
 
 // Whether it is faster than tiles of outputs, if no kernel is forced: the products that it saves, against the
@@ -390,7 +398,7 @@ bool gather_winograd(const GatherProblem<S>& problem) {
   if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return false;
   if (!tiled(problem.phases[1]) || !tiled(problem.phases[2]) || !preferred<T>(problem)) return false;
   WinogradDriver<S> driver(problem);
-  if (driver.transformed_bytes() > kMostTransformedBytes) return false;
+  if (!driver.fits()) return false;
   driver.run();
   return true;
 }
