@@ -16,6 +16,9 @@ endif()
 set(FASTCONV_ISAS baseline)
 set(FASTCONV_ISA_FLAGS_baseline "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  # GCC 12 moved a number through an MMX register, without the instruction that gives these back to the x87 unit, whose
+  # results (long double) are then NaN, anywhere in the process.
+  list(APPEND FASTCONV_COMMON_FLAGS -mno-mmx)
   set(FASTCONV_ISA_FLAGS_baseline -march=x86-64-v2)
   list(APPEND FASTCONV_ISAS avx2 avx512)
   set(FASTCONV_ISA_FLAGS_avx2 -march=x86-64-v2 -mavx -mavx2 -mfma -mf16c -mbmi2)

@@ -13,6 +13,7 @@ import fastconv.functional
 import fastconv.nn
 import numpy as np
 import pytest
+from fastconv import _core
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
@@ -103,6 +104,15 @@ def test_loads_of_tiles(tmp_path):
         assert block.count("tilestored") == 4
         (driver,) = (text for name, text in code.items() if "tile_gemm<" in name and f"::{pairs}>" in name)
         assert driver.count("ldtilecfg") == driver.count("tilerelease") == 1
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "amd64"), reason="the registers are those of x86-64")
+def test_no_mmx_registers():
+    """They are those of the x87 unit: one use without an EMMS makes a NaN of the process's next long double."""
+    code = output_of("objdump", "-d", "--no-show-raw-insn", _core.__file__)
+    assert "%xmm0" in code
+    assert re.findall(r".*%mm[0-7].*", code) == []
 
 
 # --- the shape of the source tree ------------------------------------------------------------------------------------
