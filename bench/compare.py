@@ -84,12 +84,11 @@ def chosen_passes(path: pathlib.Path, options: argparse.Namespace) -> Iterator[t
 
 def start_workers(options: argparse.Namespace, stack: contextlib.ExitStack) -> dict[str, Worker]:
     """Start the processes; the stack ends them."""
-    workers = {"fastconv": Worker("fastconv", isa=options.isa)}
+    workers = {"fastconv": stack.enter_context(Worker("fastconv", isa=options.isa))}
     for peer in options.peers:
         python = options.against or sys.executable
-        workers[peer] = Worker("fastconv" if peer == "other" else peer, python, options.isa)
-    for worker in workers.values():
-        stack.callback(worker.close)
+        library = "fastconv" if peer == "other" else peer
+        workers[peer] = stack.enter_context(Worker(library, python, options.isa))
     return workers
 
 

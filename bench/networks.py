@@ -153,9 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures: list[str] = []
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        workers = {library: Worker(library, isa=options.isa) for library in ("fastconv", *options.peers)}
-        for worker in workers.values():
-            stack.callback(worker.close)
+        libraries = ("fastconv", *options.peers)
+        workers = {library: stack.enter_context(Worker(library, isa=options.isa)) for library in libraries}
         print(f"# {options.threads} threads, milliseconds\n{header()}")
         for network in options.networks:
             for task in (each for each in TASKS[network] if each in options.tasks):

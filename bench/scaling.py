@@ -193,9 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         settings = Settings(folder, threads=options.threads, rounds=options.rounds, seconds=options.seconds)
-        workers = {threads: Worker(options.library, isa=options.isa) for threads in ("1", "2")}
-        for worker in workers.values():
-            stack.callback(worker.close)
+        workers = {n: stack.enter_context(Worker(options.library, isa=options.isa)) for n in ("1", "2")}
         for sweep in (each for only in options.only for each in SWEEPS.get(only, ())):
             for name in (each for each in passes_of(sweep.problems()[0]) if each in options.passes):
                 for data_format in options.formats:

@@ -8,7 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Self
 
 from bench.protocol import UnsupportedError
 
@@ -85,7 +85,10 @@ class Worker:
             raise RuntimeError(f"{self.library}: {reply['error']}")
         return reply
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()

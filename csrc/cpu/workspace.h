@@ -9,6 +9,10 @@
 
 namespace fastconv {
 
+// Elements of scratch that the threads of a call share: packed weights, or parts of sums.
+template <class T>
+constexpr std::int64_t kMostElements = (std::int64_t{16} << 20) / static_cast<std::int64_t>(sizeof(T));
+
 template <class T>
 class Workspace {
  public:

@@ -258,10 +258,11 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
   if (grad_input.size() == 0) return;
   ConvMatrices matrices;
   const bool is_product = as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices);
-  ArrayView gx = grad_input, gy = grad_output;
-  join_positions(shape, gx, gy);
-  const bool tiles = is_product && tiles_may_serve(shape) && backward_input_inside(shape, gy, weight, bias, gx, true);
-  if (tiles) return;
+  if (!is_product || tiles_may_serve(shape)) {
+    ArrayView gx = grad_input, gy = grad_output;
+    join_positions(shape, gx, gy);
+    if (backward_input_inside(shape, gy, weight, bias, gx, is_product) && is_product) return;
+  }
   if (is_product) {
     dispatch_storage(grad_input.dtype, [&](auto zero) {
       using S = decltype(zero);
@@ -272,7 +273,6 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
     });
     return;
   }
-  backward_input_inside(shape, gy, weight, bias, gx, false);
   const bool repeats = std::any_of(shape.window, shape.window + kSpatial,
                                    [](const Window& window) { return window.mode != PadMode::zeros; });
   if (!repeats || grad_input.size() == 0 || grad_output.size() == 0) return;

@@ -19,7 +19,6 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
 constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
-constexpr std::int64_t kItems = 16;                                  // items worth having when the shape allows
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;        // elements of one item's sums
 constexpr std::int64_t kStoredTogether = 16;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
@@ -65,9 +64,7 @@ class WeightGradient {
 
   void run() {
     const std::int64_t items = groups_ * c_blocks_ * k_blocks_;
-    parts_ = std::clamp<std::int64_t>(ceil_div(kItems, items), 1,
-                                      std::max<std::int64_t>(1, kMostElements<T> / (items * sums_)));
-    parts_ = std::clamp<std::int64_t>(parts_, 1, std::max<std::int64_t>(1, blocks_));
+    parts_ = parts_of_sum<T>(items, sums_, blocks_);
     const double steps = static_cast<double>(items * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                          static_cast<double>(gy_.extent(1) * gy_.extent(2));
     const double nanoseconds = steps * multiply_add_nanoseconds<T>();

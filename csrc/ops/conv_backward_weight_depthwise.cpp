@@ -21,7 +21,6 @@ constexpr std::int64_t kStreamedLanes = 128;
 constexpr std::int64_t kSumPositions = 128;
 constexpr std::int64_t kPackedElements = 16 << 10;    // of one block's output gradient
 constexpr std::int64_t kScratchElements = 256 << 10;  // of one block's input, at most
-constexpr std::int64_t kItems = 16;                   // items worth having when the shape allows
 
 template <class S>
 class WeightGradient {
@@ -61,9 +60,7 @@ class WeightGradient {
   bool serves() const { return taps_ == 1 || x_scratch() <= kScratchElements; }
 
   void run() {
-    std::int64_t parts = std::clamp<std::int64_t>(ceil_div(kItems, items_), 1,
-                                                  std::max<std::int64_t>(1, kMostElements<T> / (items_ * sums_)));
-    parts = std::clamp<std::int64_t>(parts, 1, std::max<std::int64_t>(1, outer_));
+    const std::int64_t parts = parts_of_sum<T>(items_, sums_, outer_);
     const double nanoseconds = static_cast<double>(items_ * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                                static_cast<double>(gy_.extent(1) * gy_.extent(2)) * multiply_add_nanoseconds<T>();
     if (parts == 1) {

@@ -15,9 +15,7 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kItems = 16;                         // items worth having when the shape allows
-constexpr std::int64_t kPartials = std::int64_t{16} << 20;  // bytes of all parts together
-constexpr std::int64_t kMostTaps = 1 << 15;                 // of all input channels of a group
+constexpr std::int64_t kMostTaps = 1 << 15;  // of all input channels of a group
 
 template <class S>
 class RowWeightGradient {
@@ -49,9 +47,7 @@ class RowWeightGradient {
 
   void run() {
     const std::int64_t items = groups_ * channel_parts(k_);
-    const std::int64_t most =
-        std::max<std::int64_t>(1, kPartials / (items * sums_ * static_cast<std::int64_t>(sizeof(T))));
-    const std::int64_t parts = std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::min(blocks_, most));
+    const std::int64_t parts = parts_of_sum<T>(items, sums_, blocks_);
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
     Workspace<T> sums(items * parts * sums_);
@@ -208,8 +204,7 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   for (const Window& window : shape.window) taps *= window.kernel;
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
   const std::int64_t channels = shape.groups * channel_parts(outputs) * largest_part(outputs);
-  const std::int64_t sums = channels * taps * lanes * static_cast<std::int64_t>(sizeof(Compute<S>));
-  const bool fits = taps <= kMostTaps && sums <= kPartials;
+  const bool fits = taps <= kMostTaps && channels * taps * lanes <= kMostElements<Compute<S>>;
   if (!(forced || faster) || !along_rows || !fits) return false;
   RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();
   return true;

@@ -14,8 +14,6 @@ namespace {
 
 constexpr std::int64_t kTileChannels = 64;                 // of the input, in one item
 constexpr std::int64_t kTileOutputs = 128;                 // of the output, in one item
-constexpr std::int64_t kItems = 16;                        // items worth having when the shape allows
-constexpr std::int64_t kPartials = std::int64_t{4} << 20;  // elements of all parts together
 constexpr std::int64_t kMostSums = std::int64_t{1} << 20;  // elements of one item's sums
 
 template <class S>
@@ -50,7 +48,7 @@ class TileWeightGradient {
     blocks_ = gy_.shape[0] * plan_.blocks_of_sample();
   }
 
-  bool fits() const { return sums_ <= kPartials && slots_fit(plan_, c_block_, kernel_.parts); }
+  bool fits() const { return sums_ <= kMostElements<float> && slots_fit(plan_, c_block_, kernel_.parts); }
   // Cycles of all of it with a number of products.
   double cycles(int products) const {
     return plan_tiles(phase_, costs_of(products)).cycles *
@@ -65,11 +63,9 @@ class TileWeightGradient {
   // False where the parts do not hold the values; nothing of the result counts then.
   bool run() {
     const std::int64_t items = groups_ * c_blocks_ * k_blocks_;
-    std::int64_t parts =
-        std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, kPartials / (items * sums_)));
-    parts = std::clamp<std::int64_t>(parts, 1, std::max<std::int64_t>(1, blocks_));
+    const std::int64_t parts = parts_of_sum<float>(items, sums_, blocks_);
     // As many items at a time as have room for their sums.
-    const std::int64_t at_once = std::clamp<std::int64_t>(kPartials / (parts * sums_), 1, items);
+    const std::int64_t at_once = std::clamp<std::int64_t>(kMostElements<float> / (parts * sums_), 1, items);
     Workspace<float> sums(at_once * parts * sums_);
     std::vector<Largest> largest(static_cast<std::size_t>(at_once * parts));
     for (std::int64_t first = 0; first < items; first += at_once) {

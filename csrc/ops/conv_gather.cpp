@@ -4,6 +4,15 @@
 
 namespace fastconv {
 
+std::vector<PanelJob> panel_jobs(std::int64_t first, std::int64_t count, std::int64_t panels, std::int64_t span) {
+  std::vector<PanelJob> jobs;
+  for (std::int64_t i = 0; i < count; i += jobs.back().count) {
+    const std::int64_t group = (first + i) / panels, panel = (first + i) % panels;
+    jobs.push_back({group, panel, std::min({span, panels - panel, count - i}), i});
+  }
+  return jobs;
+}
+
 template <class S>
 void fill_with_bias(const GatherProblem<S>& problem) {
   const View<const S>& y = problem.y_shape;

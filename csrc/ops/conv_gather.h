@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "core/array_view.h"
 #include "cpu/conv/kernels.h"
 #include "cpu/eltwise/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/workspace.h"
 #include "ops/conv.h"
 #include "ops/conv_plan.h"
 #include "ops/matmul.h"
@@ -62,9 +64,22 @@ template <class S>
 bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                            const View<S>& grad_weight);
 
-// Elements of scratch that the threads of a call share: packed weights, or parts of sums.
+// Parts that a sum over blocks is cut into, each with `sums` elements an item: enough of them for all threads, within
+// memory. By the shape only, since they are the order of the sum.
 template <class T>
-constexpr std::int64_t kMostElements = (std::int64_t{16} << 20) / static_cast<std::int64_t>(sizeof(T));
+std::int64_t parts_of_sum(std::int64_t items, std::int64_t sums, std::int64_t blocks) {
+  constexpr std::int64_t kItems = 16;  // worth having when the shape allows
+  const std::int64_t most = std::min(blocks, kMostElements<T> / (items * sums));
+  return std::clamp<std::int64_t>(ceil_div(kItems, items), 1, std::max<std::int64_t>(1, most));
+}
+
+// Panels of packed weights that an item computes: neighbours of one group. `slot` counts from the first that is packed.
+struct PanelJob {
+  std::int64_t group, panel, count, slot;
+};
+
+// The panels [first, first + count), of which a group has `panels`, in jobs of at most `span`.
+std::vector<PanelJob> panel_jobs(std::int64_t first, std::int64_t count, std::int64_t panels, std::int64_t span);
 
 // Calls body(problem of these samples) for every run of samples that `chosen` names.
 template <class S, class Chosen, class Body>

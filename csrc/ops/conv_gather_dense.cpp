@@ -122,30 +122,17 @@ class PhaseDriver {
     while (span > kFewPanels && idle()) span = ceil_div(span, 2);
     while (together > 1 && idle()) together = ceil_div(together, 2);
     while (span > 1 && idle()) span = ceil_div(span, 2);
-    struct Job {
-      std::int64_t group, panel, count, slot;
-    };
-    std::vector<Job> jobs;
-    for (std::int64_t i = 0; i < panel_count;) {
-      const std::int64_t global = first_panel + i, group = global / panels_, panel = global % panels_;
-      const std::int64_t count = std::min({span, panels_ - panel, panel_count - i});
-      jobs.push_back({group, panel, count, i});
-      i += count;
-    }
+    const std::vector<PanelJob> jobs = panel_jobs(first_panel, panel_count, panels_, span);
     const std::int64_t job_count = static_cast<std::int64_t>(jobs.size());
     const double steps = static_cast<double>(panel_size) * static_cast<double>(panel_count);  // an output position
     const double positions = static_cast<double>(samples * phase_[0]->out_count * phase_[1]->out_count) *
                              static_cast<double>(phase_[2]->out_count);
     parallel_for({blocks * ceil_div(samples, together) * job_count, positions * steps * multiply_add_nanoseconds<T>()},
                  subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
-                   const Job& job = jobs[item % job_count];
-                   std::int64_t block = item / job_count;
+                   const PanelJob& job = jobs[static_cast<std::size_t>(item % job_count)];
                    std::int64_t j0[kSpatial];
-                   for (int axis = kSpatial - 1; axis >= 0; --axis) {
-                     j0[axis] = block % blocks_[axis] * block_[axis];
-                     block /= blocks_[axis];
-                   }
-                   const Samples of{block * together, std::min(together, samples - block * together)};
+                   const std::int64_t first = locate_block(item / job_count, blocks_, block_, j0) * together;
+                   const Samples of{first, std::min(together, samples - first)};
                    run_block(of, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
                  });
   }

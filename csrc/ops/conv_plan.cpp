@@ -41,6 +41,15 @@ std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h,
   return offsets;
 }
 
+std::int64_t locate_block(std::int64_t index, const std::int64_t (&blocks)[kSpatial],
+                          const std::int64_t (&size)[kSpatial], std::int64_t (&start)[kSpatial]) {
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {
+    start[axis] = index % blocks[axis] * size[axis];
+    index /= blocks[axis];
+  }
+  return index;
+}
+
 bool one_run(const std::vector<std::int64_t>& offsets) {
   const auto [least, most] = std::minmax_element(offsets.begin(), offsets.end());
   return !offsets.empty() && *least == 0 && *most == static_cast<std::int64_t>(offsets.size()) - 1;

@@ -68,6 +68,11 @@ struct Range {
 };
 Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in);
 
+// Where block `index` starts, of `blocks` along each dimension that are `size` long, the last dimension's neighbours
+// first; what is left of the index counts samples.
+std::int64_t locate_block(std::int64_t index, const std::int64_t (&blocks)[kSpatial],
+                          const std::int64_t (&size)[kSpatial], std::int64_t (&start)[kSpatial]);
+
 // Outputs along one dimension that have the same live taps, so that a kernel needs no padding: output y + i * y_step,
 // i < count, reads x + i * x_step + t * x_tap with the weight of index w + t * w_tap, t < taps.
 struct AxisRun {

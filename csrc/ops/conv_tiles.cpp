@@ -11,7 +11,6 @@ namespace fastconv {
 
 namespace {
 
-constexpr std::int64_t kPackedBytes = std::int64_t{16} << 20;
 constexpr std::int64_t kPanelsTogether = 8;
 constexpr std::int64_t kTapsTogether = 16;
 
@@ -110,7 +109,7 @@ class TileDriver {
 
   void run() {
     const std::int64_t total = p_.groups * panels_;
-    const std::int64_t at_once = std::clamp<std::int64_t>(kPackedBytes / (2 * panel_size_), 1, total);
+    const std::int64_t at_once = std::clamp<std::int64_t>(kMostElements<std::uint16_t> / panel_size_, 1, total);
     Workspace<std::uint16_t> packed(at_once * panel_size_);
     for (std::int64_t first = 0; first < total; first += at_once) {
       const std::int64_t count = std::min(at_once, total - first);
@@ -151,29 +150,19 @@ class TileDriver {
     return largest;
   }
 
-  struct Job {
-    std::int64_t group, panel, count, slot;
-  };
-
   void compute(std::int64_t first_panel, std::int64_t panel_count, const std::uint16_t* packed) {
     const std::int64_t samples = p_.x.shape[0], blocks = samples * plan_.blocks_of_sample();
     // Panels of one group that one item computes; more items where blocks alone would leave threads idle.
     std::int64_t span = kPanelsTogether;
     const std::int64_t threads = get_num_threads();
     while (span > 1 && blocks * ceil_div(panel_count, span) < 4 * threads) span = ceil_div(span, 2);
-    std::vector<Job> jobs;
-    for (std::int64_t i = 0; i < panel_count;) {
-      const std::int64_t global = first_panel + i, group = global / panels_, panel = global % panels_;
-      const std::int64_t count = std::min({span, panels_ - panel, panel_count - i});
-      jobs.push_back({group, panel, count, i});
-      i += count;
-    }
+    const std::vector<PanelJob> jobs = panel_jobs(first_panel, panel_count, panels_, span);
     const std::int64_t job_count = static_cast<std::int64_t>(jobs.size());
     std::vector<std::uint32_t> largest(static_cast<std::size_t>(blocks * job_count));
     const double nanoseconds =
         plan_.cycles / 2.5 * static_cast<double>(samples * panel_count) / static_cast<double>(panels_);
     parallel_for({blocks * job_count, nanoseconds}, Subnormals::flush, [&](std::int64_t item) {
-      const Job& job = jobs[static_cast<std::size_t>(item % job_count)];
+      const PanelJob& job = jobs[static_cast<std::size_t>(item % job_count)];
       largest[static_cast<std::size_t>(item)] = run_block(item / job_count, job, packed + job.slot * panel_size_);
     });
     const std::int64_t items = plan_.blocks_of_sample() * job_count;
@@ -183,7 +172,7 @@ class TileDriver {
     }
   }
 
-  std::uint32_t run_block(std::int64_t index, const Job& job, const std::uint16_t* packed) const {
+  std::uint32_t run_block(std::int64_t index, const PanelJob& job, const std::uint16_t* packed) const {
     const std::int64_t y0 = job.panel * kPanelCols, n = index / plan_.blocks_of_sample();
     const std::int64_t outputs = std::min(job.count * kPanelCols, p_.y_channels - y0);
     std::int64_t start[kSpatial], count[kSpatial];
@@ -270,9 +259,9 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     const std::int64_t panel =
         ceil_div(problem.x_channels, kPartRun) * products_of_one_sum(problem.phases, 1) * kernel->parts * kPanelStep;
     const TilePlan plan = plan_tiles(phase, tile_costs(problem, taps, kernel->products));
-    if (2 * panel > kPackedBytes || !slots_fit(plan, kPartRun, kernel->parts)) return nullptr;
+    if (panel > kMostElements<std::uint16_t> || !slots_fit(plan, kPartRun, kernel->parts)) return nullptr;
     if (forced) return kernel;
-    const double tiles = plan_tiles(phase, tile_costs(problem, taps, products)).cycles;
+    const double tiles = is_wide<S> ? plan.cycles : plan_tiles(phase, tile_costs(problem, taps, products)).cycles;
     // Weights count as if there were four samples; it takes more to pack them for tiles, and less to pack inputs for
     // others.
     // Few outputs are computed along rows, without idle lanes.

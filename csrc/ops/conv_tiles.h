@@ -55,11 +55,9 @@ struct TilePlan {
   // Where block `index` of a sample begins, and its size.
   void locate(std::int64_t index, const AxisPhase* const (&phase)[kSpatial], std::int64_t (&start)[kSpatial],
               std::int64_t (&count)[kSpatial]) const {
-    for (int axis = kSpatial - 1; axis >= 0; --axis) {
-      start[axis] = index % blocks[axis] * block[axis];
+    locate_block(index, blocks, block, start);
+    for (int axis = 0; axis < kSpatial; ++axis)
       count[axis] = std::min(block[axis], phase[axis]->out_count - start[axis]);
-      index /= blocks[axis];
-    }
   }
 };
 

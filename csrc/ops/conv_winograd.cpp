@@ -61,22 +61,20 @@ class WinogradDriver {
         samples_(problem.x.shape[0]) {
     depth_taps_ = static_cast<std::int64_t>(phase_[0]->taps.size());
     row_ = rounded(p_.x_channels) + kPad;
+    cols_ = find_conv(DtypeOf<T>::value, p_.y_channels, active_isa_mask()).tile_cols;
+    panels_ = ceil_div(p_.y_channels, cols_);
     choose_block();
   }
 
   // Whether a sample's transformed inputs and a panel of transformed weights are within the memory of a call.
   bool fits() const {
-    const std::int64_t cols = find_conv(DtypeOf<T>::value, p_.y_channels, active_isa_mask()).tile_cols;
-    const std::int64_t panel = kWinogradPoints * (depth_taps_ * p_.x_channels * cols + kPad);
-    return sample_bytes_ <= kMostTransformedBytes && panel <= kMostElements<T>;
+    return sample_bytes_ <= kMostTransformedBytes && kWinogradPoints * weight_step() <= kMostElements<T>;
   }
 
   void run() {
     winograd_ = &select_winograd(DtypeOf<T>::value, active_isa_mask());
     gemm_ = &select_conv(DtypeOf<T>::value, p_.y_channels, active_isa_mask());
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
-    cols_ = gemm_->tile_cols;
-    panels_ = ceil_div(p_.y_channels, cols_);
     list_sums();
     const std::int64_t panel_size = kWinogradPoints * weight_step();
     const std::int64_t total = p_.groups * panels_;
@@ -207,27 +205,17 @@ class WinogradDriver {
     const std::int64_t threads = get_num_threads();
     const std::int64_t few = std::max<std::int64_t>(1, kColumns / cols_);
     while (span > 1 && blocks * ceil_div(panel_count, span) < (span > few ? 4 : 1) * threads) span = ceil_div(span, 2);
-    struct Job {
-      std::int64_t group, panel, count, slot;
-    };
-    std::vector<Job> jobs;
-    for (std::int64_t i = 0; i < panel_count;) {
-      const std::int64_t global = first_panel + i, group = global / panels_, panel = global % panels_;
-      const std::int64_t count = std::min({span, panels_ - panel, panel_count - i});
-      jobs.push_back({group, panel, count, i});
-      i += count;
-    }
+    const std::vector<PanelJob> jobs = panel_jobs(first_panel, panel_count, panels_, span);
     const double products = static_cast<double>(samples_ * blocks_[0] * block_[0] * blocks_[1] * block_[1]) *
                             static_cast<double>(blocks_[2] * block_[2] * panel_size) * static_cast<double>(panel_count);
     parallel_for({blocks * static_cast<std::int64_t>(jobs.size()), products * multiply_add_nanoseconds<T>()},
                  subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
-                   const Job& job = jobs[static_cast<std::size_t>(item / blocks)];
-                   std::int64_t block = item % blocks, j0[kSpatial];
-                   for (int axis = kSpatial - 1; axis >= 0; --axis) {
-                     j0[axis] = block % blocks_[axis] * block_[axis] * (axis == 0 ? 1 : kTile);
-                     block /= blocks_[axis];
-                   }
-                   run_block(block * together_, job.group, job.panel, job.count, packed + job.slot * panel_size,
+                   const PanelJob& job = jobs[static_cast<std::size_t>(item / blocks)];
+                   std::int64_t j0[kSpatial];
+                   const std::int64_t set = locate_block(item % blocks, blocks_, block_, j0);
+                   j0[1] *= kTile;
+                   j0[2] *= kTile;
+                   run_block(set * together_, job.group, job.panel, job.count, packed + job.slot * panel_size,
                              panel_size, j0);
                  });
   }

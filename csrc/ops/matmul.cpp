@@ -22,7 +22,6 @@ constexpr std::int64_t kStreamedRows = 16;  // most rows of a product that is st
 constexpr std::int64_t kTurnedRows = 4;     // most rows of one whose b is transposed on the way
 constexpr std::int64_t kStreamedDepth = 8;  // rows of b that are read side by side
 constexpr std::int64_t kStreamedColumns = 512;
-constexpr std::int64_t kPackedOnce = std::int64_t{16} << 20;  // bytes
 
 template <class S>
 class Product {
@@ -91,8 +90,7 @@ class Product {
   void run_packed() {
     const ConvKernel& kernel = select_conv(DtypeOf<T>::value, p_.columns, active_isa_mask());
     const std::int64_t cols = kernel.tile_cols, panels = ceil_div(p_.columns, cols), panel = p_.depth * cols;
-    const std::int64_t at_once =
-        std::min(panels, kPackedOnce / std::max<std::int64_t>(panel * static_cast<std::int64_t>(sizeof(T)), 1));
+    const std::int64_t at_once = std::min(panels, kMostElements<T> / std::max<std::int64_t>(panel, 1));
     if (p_.rows <= kRowBlock || at_once == 0) return run_blocks(kernel, 0, p_.columns, nullptr);
     Workspace<T> packed(at_once * panel);
     for (std::int64_t first = 0; first < panels; first += at_once) {
