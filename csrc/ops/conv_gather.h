@@ -43,6 +43,13 @@ void gather_rows(const GatherProblem<S>& problem);
 // outputs are faster, or it does not apply.
 template <class S>
 bool gather_winograd(const GatherProblem<S>& problem);
+// The kernel that it would take, or null, and the cycles of a sample if tile registers could serve instead.
+struct WinogradChoice {
+  const WinogradKernel* kernel = nullptr;
+  double cycles = 0;
+};
+template <class S>
+WinogradChoice choose_winograd(const GatherProblem<S>& problem);
 
 // The same sum as gather_dense with the channels side by side, for one channel a group of x and of y; false where its
 // scratch would not do.

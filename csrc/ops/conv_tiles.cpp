@@ -271,7 +271,9 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     const double sum = depth * static_cast<double>(taps), positions = static_cast<double>(outputs);
     const double others = positions * (sum * columns / kOtherRate + 0.3 * depth) + 0.5 / 4 * sum * columns;
     const double weights = 2.0 / 4 * sum * columns;
-    return tiles + weights < kLeastGain * others ? kernel : nullptr;
+    if (tiles + weights >= kLeastGain * others) return nullptr;
+    const WinogradChoice winograd = choose_winograd(problem);
+    return winograd.kernel && winograd.cycles < tiles + weights ? nullptr : kernel;
   }
   return nullptr;
 }

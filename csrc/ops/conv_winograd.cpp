@@ -1,5 +1,5 @@
 // Winograd's F(2x2, 3x3) for the gather sum: blocks of tiles of 2x2 outputs, whose inputs are packed channels-last and
-// transformed to 16 points; at each point a product of matrices by the gather_gemm kernel, tiles x channels times
+// transformed to 16 points; at each point a product of matrices (winograd_products.h), tiles x channels times
 // channels x outputs; the products transformed to a block of outputs. Taps along the depth lengthen the products.
 //
 // The transforms mix the inputs of a tile and the weights of a channel. Where a result is not finite, all of its
@@ -15,6 +15,7 @@
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
 #include "ops/conv_store.h"
+#include "ops/winograd_products.h"
 
 namespace fastconv {
 namespace {
@@ -23,17 +24,11 @@ constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannels = 32;  // packed and transformed at a time
 constexpr std::int64_t kColumns = 64;   // outputs whose products at all points are kept
 constexpr std::int64_t kSpan = 256;     // outputs of an item
-constexpr std::int64_t kLongest = 128;  // of a running sum
-constexpr std::int64_t kPad = 16;       // elements that keep rows off powers of two
-// Tiles of an item: as many as keep their inputs' transform in the second-level cache, within limits.
-constexpr std::int64_t kFewTiles = 30, kManyTiles = 48, kTransformedBytes = std::int64_t{384} << 10;
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kWeightBytes = std::int64_t{4} << 20;  // of transformed weights at a time
-// What an item costs beside its rows of products, in rows: reading the weights, and packing one position.
-constexpr double kWeightRows = 3, kPositionRows = 0.05;
+constexpr double kPositionRows = 0.05;                        // what packing one position costs, in rows of products
 
-// A whole number of cache lines.
-constexpr std::int64_t rounded(std::int64_t count) { return ceil_div(count, std::int64_t{16}) * 16; }
+constexpr std::int64_t rounded(std::int64_t count, std::int64_t to) { return ceil_div(count, to) * to; }
 
 // The phase of an axis along which tiles lie: three neighbouring inputs an output, all outputs.
 bool tiled(const std::vector<AxisPhase>& phases) {
@@ -49,38 +44,39 @@ std::int64_t next_cut(std::int64_t whole, std::int64_t parts) {
   return size == 1 ? whole + 1 : ceil_div(whole, size - 1);
 }
 
-template <class S>
+template <class S, class Products>
 class WinogradDriver {
   using T = Compute<S>;
+  using Weight = typename Products::Weight;
   static constexpr T kSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 
  public:
-  explicit WinogradDriver(const GatherProblem<S>& problem)
+  WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel)
       : p_(problem),
         phase_{&problem.phases[0][0], &problem.phases[1][0], &problem.phases[2][0]},
-        samples_(problem.x.shape[0]) {
-    depth_taps_ = static_cast<std::int64_t>(phase_[0]->taps.size());
-    row_ = rounded(p_.x_channels) + kPad;
-    cols_ = find_conv(DtypeOf<T>::value, p_.y_channels, active_isa_mask()).tile_cols;
-    panels_ = ceil_div(p_.y_channels, cols_);
+        winograd_(kernel),
+        samples_(problem.x.shape[0]),
+        depth_taps_(static_cast<std::int64_t>(phase_[0]->taps.size())),
+        products_(kernel, {depth_taps_, problem.x_channels, problem.y_channels}, samples_),
+        cols_(products_.cols()),
+        panels_(ceil_div(p_.y_channels, cols_)) {
     choose_block();
   }
 
   // Whether a sample's transformed inputs and a panel of transformed weights are within the memory of a call.
   bool fits() const {
-    return sample_bytes_ <= kMostTransformedBytes && kWinogradPoints * weight_step() <= kMostElements<T>;
+    return sample_bytes_ <= kMostTransformedBytes && kWinogradPoints * products_.weight_step() <= kMostElements<Weight>;
   }
 
   void run() {
-    winograd_ = &select_winograd(DtypeOf<T>::value, active_isa_mask());
-    gemm_ = &select_conv(DtypeOf<T>::value, p_.y_channels, active_isa_mask());
+    count_kernel(winograd_);
+    products_.count();
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
-    list_sums();
-    const std::int64_t panel_size = kWinogradPoints * weight_step();
+    const std::int64_t panel_size = kWinogradPoints * products_.weight_step();
     const std::int64_t total = p_.groups * panels_;
-    const std::int64_t most = kWeightBytes / static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t most = kWeightBytes / static_cast<std::int64_t>(sizeof(Weight));
     const std::int64_t at_once = std::clamp<std::int64_t>(most / panel_size, 1, total);
-    Workspace<T> packed(at_once * panel_size);
+    Workspace<Weight> packed(at_once * panel_size);
     not_finite_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(samples_));
     for (std::int64_t first = 0; first < total; first += at_once) {
       const std::int64_t count = std::min(at_once, total - first);
@@ -108,8 +104,9 @@ class WinogradDriver {
     };
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 4) : 1;
     const std::int64_t planes = axis_slots(*phase_[0], block_[0], false).slots;
-    const std::int64_t bytes = kWinogradPoints * row_ * static_cast<std::int64_t>(sizeof(T)) * planes / block_[0];
-    const std::int64_t tiles = std::clamp(kTransformedBytes / bytes, kFewTiles, kManyTiles);
+    const std::int64_t bytes = kWinogradPoints * products_.row_bytes() * planes / block_[0];
+    const std::int64_t tiles =
+        std::clamp<std::int64_t>(Products::kInputBytes / bytes, Products::kFewTiles, Products::kManyTiles);
     // Of all ways to cut a plane into equal blocks, the one with the least to do: products of whole tiles of the
     // kernel, reading the weights, packing the inputs with the two more on each side.
     double least = 0;
@@ -118,7 +115,7 @@ class WinogradDriver {
         const std::int64_t h = ceil_div(extent[1], down), w = ceil_div(extent[2], across), rows = h * w * block_[0];
         if (rows > tiles && h * w > 1) continue;
         const std::int64_t samples = down * across == 1 ? std::max<std::int64_t>(1, tiles / rows) : 1;
-        const double work = static_cast<double>(ceil_div(samples * rows, std::int64_t{6}) * 6 + kWeightRows) /
+        const double work = (static_cast<double>(rounded(samples * rows, Products::kRows)) + Products::kWeightRows) /
                                 static_cast<double>(samples) +
                             kPositionRows * static_cast<double>((2 * h + 2) * (2 * w + 2) * block_[0]);
         const double total = static_cast<double>(down * across) * work;
@@ -132,7 +129,7 @@ class WinogradDriver {
       block_[0] = balanced(extent[0], std::max(block_[0], tiles / (block_[1] * block_[2])));
     for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(extent[axis], block_[axis]);
     planes_ = axis_slots(*phase_[0], block_[0], false).slots;
-    sample_bytes_ = kWinogradPoints * planes_ * block_[1] * block_[2] * row_ * static_cast<std::int64_t>(sizeof(T));
+    sample_bytes_ = kWinogradPoints * planes_ * block_[1] * block_[2] * products_.row_bytes();
     together_ = 1;
     if (blocks_[0] * blocks_[1] * blocks_[2] == 1) {
       const std::int64_t wanted =
@@ -141,30 +138,8 @@ class WinogradDriver {
     }
   }
 
-  std::int64_t point_step() const { return together_ * planes_ * block_[1] * block_[2] * row_ + kPad; }
-
-  // From the weights of a point to those of the next.
-  std::int64_t weight_step() const { return depth_taps_ * p_.x_channels * cols_ + kPad; }
-
-  // Each sum as runs of the reduction, which are added to each other: neither too long nor too short.
-  void list_sums() {
-    const std::int64_t channels = p_.x_channels, parts = ceil_div(channels, kLongest), part = ceil_div(channels, parts);
-    const AxisSlots slots = axis_slots(*phase_[0], 1, false);
-    std::int64_t length = 0;
-    for (std::int64_t d = 0; d < depth_taps_; ++d)
-      for (std::int64_t c = 0; c < channels; c += part) {
-        const Segment next{c, d * channels + c, std::min(part, channels - c)};
-        if (sums_.empty() || length + next.length > kLongest) {
-          sums_.emplace_back();
-          length = 0;
-        }
-        sums_.back().push_back({d, next});
-        length += next.length;
-      }
-  }
-
-  // Some channels of a panel, whose layout is [point][tap of the depth][channel][column].
-  void pack_panel(std::int64_t index, std::int64_t c0, T* dst) {
+  // Some channels of a panel, transformed.
+  void pack_panel(std::int64_t index, std::int64_t c0, Weight* dst) {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const std::int64_t channels = std::min(kChannels, p_.x_channels - c0), taps = depth_taps_ * 9;
@@ -190,14 +165,13 @@ class WinogradDriver {
     const T largest = largest_magnitude(turned.data(), channels * taps * cols_);
     if (largest > T(0) && largest < kSmallest) too_small_.store(true, std::memory_order_relaxed);
     for (std::int64_t d = 0; d < depth_taps_; ++d) {
-      WinogradWeightArgs<T> args{
-          turned, {}, taps * cols_, channels, cols_, dst + (d * p_.x_channels + c0) * cols_, weight_step()};
+      WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0};
       for (std::int64_t t = 0; t < 9; ++t) args.offset[t] = (rows || columns ? of_tap[d * 9 + t] : d * 9 + t) * cols_;
-      winograd_->weight(&args);
+      products_.pack(args, d, c0, dst);
     }
   }
 
-  void compute(std::int64_t first_panel, std::int64_t panel_count, const T* packed, std::int64_t panel_size) {
+  void compute(std::int64_t first_panel, std::int64_t panel_count, const Weight* packed, std::int64_t panel_size) {
     const std::int64_t sets = ceil_div(samples_, together_);
     const std::int64_t blocks = sets * blocks_[0] * blocks_[1] * blocks_[2];
     // More items where blocks alone would leave threads idle, though each transforms its inputs anew.
@@ -220,8 +194,8 @@ class WinogradDriver {
                  });
   }
 
-  void run_block(std::int64_t first, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,
-                 std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
+  void run_block(std::int64_t first, std::int64_t group, std::int64_t panel, std::int64_t panel_count,
+                 const Weight* packed, std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
     const std::int64_t samples = std::min(together_, samples_ - first);
     std::int64_t count[kSpatial], tiles[kSpatial];
     for (int axis = 0; axis < kSpatial; ++axis) {
@@ -230,34 +204,21 @@ class WinogradDriver {
       tiles[axis] = ceil_div(count[axis], size);
     }
     const AxisSlots depth = axis_slots(*phase_[0], count[0], false);
-    const std::int64_t area = tiles[1] * tiles[2], step = point_step();
-    Workspace<T> v(kWinogradPoints * step);
-    transform_inputs(first, samples, group * p_.x_channels, j0, count, tiles, depth, v);
+    const std::int64_t area = tiles[1] * tiles[2];
+    const WinogradRows rows{first, samples, area, depth.slots, count[0], depth.step, depth.base};
+    typename Products::Block block(products_, rows);
+    transform_inputs(rows, group * p_.x_channels, j0, count, tiles, depth, block);
 
-    // Where the products of an output's tile find their inputs: the plane of its first tap.
-    std::vector<std::int64_t> row_of;
-    for (std::int64_t s = 0; s < samples; ++s)
-      for (std::int64_t d = 0; d < count[0]; ++d)
-        for (std::int64_t t = 0; t < area; ++t)
-          row_of.push_back(((s * depth.slots + d * depth.step) * area + t) * row_);
-    const std::int64_t rows = static_cast<std::int64_t>(row_of.size());
     const std::int64_t chunk = std::min(panel_count, std::max<std::int64_t>(1, kColumns / cols_));
-    const std::int64_t product_row = chunk * cols_ + kPad, product_step = rows * product_row + kPad;
+    const std::int64_t product_row = chunk * cols_ + kWinogradPad;
+    const std::int64_t product_step = Products::whole_rows(rows.outputs()) * product_row + kWinogradPad;
     Workspace<T> products(kWinogradPoints * product_step);
     Workspace<T> result(area * kTile * kTile * chunk * cols_);
-    std::vector<std::vector<Segment>> segments;
-    for (const auto& sum : sums_) {
-      segments.emplace_back();
-      for (const auto& [tap, segment] : sum)
-        segments.back().push_back(
-            {depth.base[static_cast<std::size_t>(tap)] * area * row_ + segment.a, segment.b, segment.length});
-    }
     for (std::int64_t begin = 0; begin < panel_count; begin += chunk) {
       const std::int64_t some = std::min(chunk, panel_count - begin);
       for (std::int64_t point = 0; point < kWinogradPoints; ++point)
-        for (std::int64_t i = 0; i < some; ++i)
-          multiply(v + point * step, row_of, packed + (begin + i) * panel_size + point * weight_step(), segments,
-                   products + point * product_step + i * cols_, product_row);
+        block.multiply(point, packed + begin * panel_size, panel_size, some, products + point * product_step,
+                       product_row);
       const std::int64_t y0 = (panel + begin) * cols_, ldc = some * cols_;
       for (std::int64_t s = 0; s < samples; ++s)
         for (std::int64_t d = 0; d < count[0]; ++d) {
@@ -271,7 +232,7 @@ class WinogradDriver {
                                            result,
                                            ldc,
                                            &finite};
-          winograd_->output(&args);
+          winograd_.output(&args);
           if (!finite) not_finite_[static_cast<std::size_t>(first + s)].store(true, std::memory_order_relaxed);
           const std::int64_t at[kSpatial] = {j0[0] + d, j0[1], j0[2]};
           store_block<S>(p_, phase_, *transpose_, first + s, group * p_.y_channels + y0,
@@ -281,9 +242,9 @@ class WinogradDriver {
   }
 
   // The inputs of a block, some channels at a time: packed channels-last with what the padding holds, then transformed.
-  void transform_inputs(std::int64_t first, std::int64_t samples, std::int64_t channel0,
-                        const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial],
-                        const std::int64_t (&tiles)[kSpatial], const AxisSlots& depth, T* v) const {
+  void transform_inputs(const WinogradRows& rows, std::int64_t channel0, const std::int64_t (&j0)[kSpatial],
+                        const std::int64_t (&count)[kSpatial], const std::int64_t (&tiles)[kSpatial],
+                        const AxisSlots& depth, typename Products::Block& transformed) const {
     // Whole tiles; what is behind the last output's inputs is zero.
     AxisSlots slots[kSpatial] = {depth, {}, {}};
     for (int axis = 1; axis < kSpatial; ++axis) {
@@ -293,107 +254,139 @@ class WinogradDriver {
     }
     const BlockPacker<S> packer{
         p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, *transpose_};
-    const std::int64_t height = slots[1].slots, width = slots[2].slots, area = tiles[1] * tiles[2];
+    const std::int64_t height = slots[1].slots, width = slots[2].slots;
     const bool whole = count[1] == tiles[1] * kTile && count[2] == tiles[2] * kTile;
-    const std::int64_t block = std::min(rounded(p_.x_channels), kChannels);
+    const std::int64_t block = std::min(rounded(p_.x_channels, Products::kChannelRun), kChannels);
     Workspace<T> input(packer.positions() * block);
-    for (std::int64_t s = 0; s < samples; ++s)
-      for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += block) {
-        const std::int64_t channels = std::min(block, p_.x_channels - c0);
+    for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += block) {
+      const std::int64_t channels = std::min(block, p_.x_channels - c0);
+      for (std::int64_t s = 0; s < rows.samples; ++s) {
         if (!whole || channels < block) std::fill_n(input.data(), packer.positions() * block, T(0));
-        packer.pack(input, first + s, channel0 + c0, channels, j0, block, 1);
+        packer.pack(input, rows.first_sample + s, channel0 + c0, channels, j0, block, 1);
         for (std::int64_t d = 0; d < depth.slots; ++d) {
-          const WinogradInputArgs<T> args{input + d * height * width * block,
-                                          width * block,
-                                          block,
-                                          tiles[1],
-                                          tiles[2],
-                                          rounded(channels),
-                                          v + (s * depth.slots + d) * area * row_ + c0,
-                                          row_,
-                                          point_step()};
-          winograd_->input(&args);
+          const WinogradInputArgs<T> args{
+              input + d * height * width * block,       width * block, block, tiles[1], tiles[2],
+              rounded(channels, Products::kChannelRun), nullptr,       0,     0};
+          transformed.transform(args, (s * depth.slots + d) * rows.area, c0);
         }
       }
+      transformed.finish_channels(c0);
+    }
   }
 
-  // One point's products of all tiles with a panel, in calls of nearly equal numbers of rows.
-  void multiply(const T* v, const std::vector<std::int64_t>& row_of, const T* weights,
-                const std::vector<std::vector<Segment>>& segments, T* c, std::int64_t ldc) const {
-    const std::int64_t rows = static_cast<std::int64_t>(row_of.size()),
-                       calls = ceil_div(rows, std::int64_t{gemm_->tile_rows});
-    for (std::size_t k = 0; k < segments.size(); ++k)
-      for (std::int64_t i = 0; i < calls; ++i) {
-        const std::int64_t begin = rows * i / calls, count = rows * (i + 1) / calls - begin;
-        const T* a[kMaxTileRows];
-        for (std::int64_t m = 0; m < count; ++m) a[m] = v + row_of[static_cast<std::size_t>(begin + m)];
-        const GemmArgs<T> args{
-            a, weights, segments[k].data(), static_cast<std::int64_t>(segments[k].size()), c + begin * ldc, ldc, k > 0};
-        gemm_->gemm[count - 1](&args);
-      }
-  }
-
-  // The samples with a result that is not finite, by the definition; all of them where weights were too small.
+  // The samples with a result that is not finite, or products that are not exact enough, by the definition; all of them
+  // where weights were too small.
   void compute_again() const {
     const bool all = too_small_.load(std::memory_order_relaxed);
-    for_sample_runs(
-        p_,
-        [&](std::int64_t n) { return all || not_finite_[static_cast<std::size_t>(n)].load(std::memory_order_relaxed); },
-        gather_dense<S>);
+    const auto again = [&](std::int64_t n) {
+      return all || not_finite_[static_cast<std::size_t>(n)].load(std::memory_order_relaxed) || !products_.serves(n);
+    };
+    for_sample_runs(p_, again, gather_dense<S>);
   }
-
-  struct Part {
-    std::int64_t tap;
-    Segment segment;
-  };
 
   const GatherProblem<S>& p_;
   const AxisPhase* phase_[kSpatial];
-  const WinogradKernel* winograd_ = nullptr;
-  const ConvKernel* gemm_ = nullptr;
+  const WinogradKernel& winograd_;
   const TransposeKernel* transpose_ = nullptr;
-  std::int64_t samples_, depth_taps_ = 0, row_ = 0, cols_ = 0, panels_ = 0, together_ = 1, planes_ = 1;
+  std::int64_t samples_, depth_taps_;
+  Products products_;
+  std::int64_t cols_, panels_, together_ = 1, planes_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};  // in tiles
   std::int64_t sample_bytes_ = 0;                                            // of transformed inputs
-  std::vector<std::vector<Part>> sums_;
   std::vector<std::atomic<bool>> not_finite_;
   std::atomic<bool> too_small_{false};  // weights, for their transform
 };
 
-// Whether it is faster than tiles of outputs, if no kernel is forced: the products that it saves, against the
-// transforms, whose part is the larger the fewer channels and outputs there are. Fitted to 6,000 random problems; see
-// bench/LOG.md.
-template <class T, class Problem>
-bool preferred(const Problem& problem) {
-  const std::string forced = forced_kernel();
-  const IsaMask mask = active_isa_mask();
-  if (forced == find_winograd(DtypeOf<T>::value, mask).name) return true;
-  if (!forced.empty() && (forced == find_conv(DtypeOf<T>::value, problem.y_channels, mask).name ||
-                          forced == find_depthwise(DtypeOf<T>::value, mask).name))
-    return false;
+// Cycles of a sample's products, transforms and packing, and of the weights as if four samples shared them.
+template <class S>
+double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel) {
+  constexpr double kTransform = 1.6, kPack = 0.9, kOutput = 0.6, kWeight = 1.2;  // of a value
+  const auto planes = static_cast<double>(problem.phases[0][0].out_count);
+  const std::int64_t tiles =
+      ceil_div(problem.phases[1][0].out_count, kTile) * ceil_div(problem.phases[2][0].out_count, kTile);
+  const std::int64_t together = std::clamp<std::int64_t>(TileProducts::kManyTiles / tiles, 1, 4);
+  const std::int64_t blocks = ceil_div(tiles * together, TileProducts::kManyTiles);
+  const auto rows = static_cast<double>(blocks * ceil_div(ceil_div(tiles * together, blocks), kRowTile)) /
+                    static_cast<double>(together);
+  const auto taps = static_cast<double>(problem.phases[0][0].taps.size());
+  const auto depth = static_cast<double>(rounded(problem.x_channels, kPartRun));
+  const auto outputs = static_cast<double>(rounded(problem.y_channels, kPanelCols));
+  const auto spans = static_cast<double>(ceil_div(problem.y_channels, kSpan)), area = static_cast<double>(tiles);
+  const double products =
+      rows * taps * depth / kPartRun * outputs / kPanelTile * static_cast<double>(kernel.products) * kTileCycles;
+  const double moved = area * (depth * spans * (kTransform + kPack / 3) + outputs * kOutput);
+  return kWinogradPoints * (planes * (products + moved) + taps * depth * outputs * kWeight / 4);
+}
+
+// The products that it saves against tiles of outputs, and the transforms, whose part is the larger the fewer channels
+// and outputs there are: the time of tiles of outputs over its own. Fitted to 6,000 random problems; see bench/LOG.md.
+template <class S>
+double gain_on_vectors(const GatherProblem<S>& problem) {
   const std::int64_t height = problem.phases[1][0].out_count, width = problem.phases[2][0].out_count;
   const auto tiles = static_cast<double>(ceil_div(height, kTile) * ceil_div(width, kTile));
   const double saved = 9.0 * static_cast<double>(height) * static_cast<double>(width) / (kWinogradPoints * tiles);
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
-  return saved >= 1.3 * (1 + 8.5 * (x + y) / (x * y));
+  return saved / (1.3 * (1 + 8.5 * (x + y) / (x * y)));
+}
+
+template <class S>
+double cycles_on_vectors(const GatherProblem<S>& problem) {
+  const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
+  const auto taps = static_cast<double>(problem.phases[0][0].taps.size());
+  double outputs = 1;
+  for (const auto& axis : problem.phases) outputs *= static_cast<double>(axis[0].out_count);
+  constexpr double kWeight = 0.6;  // of a transformed one, shared by four samples
+  return 9 * taps * x * y * outputs / (kOtherRate * gain_on_vectors(problem)) +
+         kWinogradPoints * taps * x * y * kWeight / 4;
 }
 
 }  // namespace
 
 template <class S>
-bool gather_winograd(const GatherProblem<S>& problem) {
-  using T = Compute<S>;
-  if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return false;
-  if (!tiled(problem.phases[1]) || !tiled(problem.phases[2]) || !preferred<T>(problem)) return false;
-  WinogradDriver<S> driver(problem);
-  if (!driver.fits()) return false;
-  driver.run();
-  return true;
+WinogradChoice choose_winograd(const GatherProblem<S>& problem) {
+  constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
+  if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return {};
+  if (!tiled(problem.phases[1]) || !tiled(problem.phases[2])) return {};
+  const std::string forced = forced_kernel();
+  const IsaMask mask = active_isa_mask();
+  const WinogradKernel& vectors = find_winograd(dtype, mask);
+  const WinogradKernel* const tiles =
+      find_winograd_on_tiles(dtype, is_wide<S> ? problem.precision : Precision::highest, mask);
+  if (tiles && forced == tiles->name) return {tiles, 0};
+  if (forced == vectors.name) return {&vectors, 0};
+  if (!forced.empty() &&
+      (forced == find_conv(dtype, problem.y_channels, mask).name || forced == find_depthwise(dtype, mask).name))
+    return {};
+  const double gain = gain_on_vectors(problem), by_vectors = cycles_on_vectors(problem);
+  if (tiles) {
+    const double by_tiles = cycles_on_tiles(problem, *tiles->tiles);
+    if (by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles};
+  }
+  return gain >= 1 ? WinogradChoice{&vectors, by_vectors} : WinogradChoice{};
 }
 
-template bool gather_winograd<float>(const GatherProblem<float>&);
-template bool gather_winograd<double>(const GatherProblem<double>&);
-template bool gather_winograd<Float16>(const GatherProblem<Float16>&);
-template bool gather_winograd<BFloat16>(const GatherProblem<BFloat16>&);
+template <class S>
+bool gather_winograd(const GatherProblem<S>& problem) {
+  using T = Compute<S>;
+  const auto run = [](auto&& driver) {
+    if (!driver.fits()) return false;
+    driver.run();
+    return true;
+  };
+  const WinogradKernel* const kernel = choose_winograd(problem).kernel;
+  if (!kernel) return false;
+  if constexpr (std::is_same_v<T, float>) {
+    if (kernel->tiles) return run(WinogradDriver<S, TileProducts>(problem, *kernel));
+  }
+  return run(WinogradDriver<S, VectorProducts<T>>(problem, *kernel));
+}
+
+#define FASTCONV_WINOGRAD_FOR(S)                                       \
+  template WinogradChoice choose_winograd<S>(const GatherProblem<S>&); \
+  template bool gather_winograd<S>(const GatherProblem<S>&);
+FASTCONV_WINOGRAD_FOR(float)
+FASTCONV_WINOGRAD_FOR(double)
+FASTCONV_WINOGRAD_FOR(Float16)
+FASTCONV_WINOGRAD_FOR(BFloat16)
 
 }  // namespace fastconv

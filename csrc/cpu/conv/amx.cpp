@@ -5,6 +5,7 @@
 #include "cpu/simd/vec_avx512.h"
 
 #include "cpu/conv/tile_kernels.h"
+#include "cpu/conv/winograd.h"
 
 namespace {
 
@@ -100,29 +101,73 @@ void tile_gemm(const TileArgs* erased) {
   tile_release();
 }
 
+typedef int32_t Words __attribute__((vector_size(64)));
+
+// The largest magnitudes of what was split, lane by lane.
+struct Largest {
+  Words most = {};
+
+  FASTCONV_INLINE void see(Reg<float> values) {
+    const Words magnitude = (Words)values.v & 0x7fffffff;
+    most = magnitude > most ? magnitude : most;
+  }
+  FASTCONV_INLINE uint32_t bits() const {
+    int32_t largest = 0;
+    for (int i = 0; i < Reg<float>::width; ++i) largest = most[i] > largest ? most[i] : largest;
+    return static_cast<uint32_t>(largest);
+  }
+};
+
+// The next part of the values, in the upper halves of the words, and what it leaves over.
+FASTCONV_INLINE Words next_part(Reg<float>& rest) {
+  typedef Reg<float> V;
+  // Rounded to nearest, ties to even, in the integers of the bits.
+  const Words bits = (Words)rest.v;
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) & ~0xffff;
+  rest = rest - V{(V::raw)rounded};
+  return rounded;
+}
+
+FASTCONV_INLINE Words upper_half(Words words) {
+  typedef uint32_t unsigned_words __attribute__((vector_size(64)));
+  return (Words)((unsigned_words)words >> 16);
+}
+
 template <int Parts>
 uint32_t split(const float* values, int64_t count, uint16_t* to, int64_t part_step) {
   typedef Reg<float> V;
-  typedef int32_t words __attribute__((vector_size(64)));
   typedef uint16_t halves __attribute__((vector_size(32)));
-  words most = {};
+  Largest largest;
   for (int64_t i = 0; i < count; i += V::width) {
     V rest = V::load(values + i);
-    const words magnitude = (words)rest.v & 0x7fffffff;
-    most = magnitude > most ? magnitude : most;
+    largest.see(rest);
 #pragma GCC unroll 3
     for (int p = 0; p < Parts; ++p) {
-      // Rounded to nearest, ties to even, in the integers of the bits.
-      const words bits = (words)rest.v;
-      const words rounded = bits + 0x7fff + ((bits >> 16) & 1);
-      const halves part = __builtin_convertvector((rounded >> 16), halves);
+      const halves part = __builtin_convertvector(upper_half(next_part(rest)), halves);
       memcpy(to + p * part_step + i, &part, sizeof part);
-      rest = rest - V{(V::raw)(rounded & ~0xffff)};
     }
   }
-  int32_t largest = 0;
-  for (int i = 0; i < V::width; ++i) largest = most[i] > largest ? most[i] : largest;
-  return static_cast<uint32_t>(largest);
+  return largest.bits();
+}
+
+// A pair of rows makes a row of words: the even one in their lower halves.
+template <int Parts>
+uint32_t split_panel(const float* values, uint16_t* to) {
+  typedef Reg<float> V;
+  constexpr int64_t cols = fastconv::kPanelCols;
+  Largest largest;
+  for (int64_t n = 0; n < cols; n += kTileCols)
+    for (int64_t k = 0; k < kTileDepth; k += 2, to += 2 * kTileCols) {
+      V even = V::load(values + k * cols + n), odd = V::load(values + (k + 1) * cols + n);
+      largest.see(even);
+      largest.see(odd);
+#pragma GCC unroll 3
+      for (int p = 0; p < Parts; ++p) {
+        const Words lower = upper_half(next_part(even)), pairs = lower | next_part(odd);
+        memcpy(to + p * fastconv::kPanelStep, &pairs, sizeof pairs);
+      }
+    }
+  return largest.bits();
 }
 
 }  // namespace
@@ -134,7 +179,8 @@ namespace fastconv {
    Pairs::parts,                                                                              \
    Pairs::products,                                                                           \
    tile_gemm<Pairs>,                                                                          \
-   split<Pairs::parts>}
+   split<Pairs::parts>,                                                                       \
+   split_panel<Pairs::parts>}
 
 const TileKernel tile_kernels_amx[] = {
     FASTCONV_TILE_ROW("6", highest, Highest),
@@ -143,5 +189,15 @@ const TileKernel tile_kernels_amx[] = {
     FASTCONV_TILE_ROW("1", medium, Medium),
 };
 const int tile_kernel_count_amx = 4;
+
+// At lower levels the transforms would lose what the parts still hold.
+const WinogradKernel winograd_kernels_amx[] = {
+    {{"winograd", "winograd_f32_2x2_amx", Isa::amx, Dtype::f32, kWinogradTile, kTileCols},
+     winograd_weight<float>,
+     winograd_input<float>,
+     winograd_output<float>,
+     &tile_kernels_amx[0]},
+};
+const int winograd_kernel_count_amx = 1;
 
 }  // namespace fastconv

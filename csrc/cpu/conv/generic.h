@@ -242,10 +242,12 @@ void turned_product(const void* erased) {
       {{"winograd", "winograd_f32_2x2_" #isa, Isa::isa, Dtype::f32, kWinogradTile, f32_lanes},               \
        winograd_weight<float>,                                                                               \
        winograd_input<float>,                                                                                \
-       winograd_output<float>},                                                                              \
+       winograd_output<float>,                                                                               \
+       nullptr},                                                                                             \
       {{"winograd", "winograd_f64_2x2_" #isa, Isa::isa, Dtype::f64, kWinogradTile, f64_lanes},               \
        winograd_weight<double>,                                                                              \
        winograd_input<double>,                                                                               \
-       winograd_output<double>},                                                                             \
+       winograd_output<double>,                                                                              \
+       nullptr},                                                                                             \
   };                                                                                                         \
   const int winograd_kernel_count_##isa = 2;

@@ -8,7 +8,8 @@
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
-//   winograd     3x3 of stride 1: the transforms around 16 products of gather_gemm that serve tiles of 2x2 outputs
+//   winograd     3x3 of stride 1: the transforms around 16 products, of gather_gemm or on tile registers, that serve
+//                tiles of 2x2 outputs
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making; those of
 // winograd hold for finite results, and it tells when some are not.
@@ -177,6 +178,7 @@ struct WinogradKernel : KernelInfo {
   void (*weight)(const void* args);
   void (*input)(const void* args);
   void (*output)(const void* args);
+  const struct TileKernel* tiles;  // makes the products instead of gather_gemm, or null
 };
 
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \
@@ -204,10 +206,11 @@ const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
 const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask);
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask);
 const ProductKernel& select_product(Dtype dtype, IsaMask mask);
-const WinogradKernel& select_winograd(Dtype dtype, IsaMask mask);
 // Which ones they would be.
 const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
 const DepthwiseKernel& find_depthwise(Dtype dtype, IsaMask mask);
+// With products on vectors, or with those on tiles at a level, where there are any (else null).
 const WinogradKernel& find_winograd(Dtype dtype, IsaMask mask);
+const WinogradKernel* find_winograd_on_tiles(Dtype dtype, Precision precision, IsaMask mask);
 
 }  // namespace fastconv

@@ -47,13 +47,24 @@ const std::vector<const TileKernel*>& tile_rows() {
   return all;
 }
 
+const std::vector<const WinogradKernel*>& winograd_tile_rows() {
+  static const std::vector<const WinogradKernel*> all = [] {
+    std::vector<const WinogradKernel*> rows;
+#if FASTCONV_HAVE_AMX
+    append(rows, winograd_kernels_amx, winograd_kernel_count_amx);
+#endif
+    return rows;
+  }();
+  return all;
+}
+
 // Whether a name is one of the kernels that compete with tiles.
 bool competes(const std::string& name) {
   const auto has = [&](const auto& rows) {
     return std::any_of(rows.begin(), rows.end(), [&](const auto* row) { return name == row->name; });
   };
   return has(conv_rows()) || has(depthwise_rows()) || has(transpose_rows()) || has(product_rows()) ||
-         has(winograd_rows());
+         has(winograd_rows()) || has(winograd_tile_rows());
 }
 
 std::vector<KernelInfo> list() {
@@ -63,6 +74,7 @@ std::vector<KernelInfo> list() {
   for (const auto* row : transpose_rows()) rows.push_back(*row);
   for (const auto* row : product_rows()) rows.push_back(*row);
   for (const auto* row : winograd_rows()) rows.push_back(*row);
+  for (const auto* row : winograd_tile_rows()) rows.push_back(*row);
   for (const auto* row : tile_rows()) rows.push_back(*row);
   return rows;
 }
@@ -134,8 +146,10 @@ const WinogradKernel& find_winograd(Dtype dtype, IsaMask mask) {
   return find_kernel(winograd_rows(), dtype, mask, always);
 }
 
-const WinogradKernel& select_winograd(Dtype dtype, IsaMask mask) {
-  return choose_kernel(winograd_rows(), dtype, mask, always);
+const WinogradKernel* find_winograd_on_tiles(Dtype dtype, Precision precision, IsaMask mask) {
+  for (const WinogradKernel* row : winograd_tile_rows())
+    if (row->dtype == dtype && row->level == precision && (mask & isa_bit(row->isa))) return row;
+  return nullptr;
 }
 
 }  // namespace fastconv

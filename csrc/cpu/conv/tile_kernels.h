@@ -2,7 +2,7 @@
 // as a sum of parts, each the rounding to bfloat16 of what those before it left over; three hold all of it. A product
 // of numbers is a sum of products of parts, each exact in float32; the smallest of them are left out.
 //
-//   split      parts[p][i] of values[i]
+//   split      parts[p][i] of values[i]; of a panel's values, also to its layout
 //   tile_gemm  c[m][n] (+)= sum over steps s, k < 32, and pairs of parts (p, q) of
 //                           a[p][m * a_row + offset[s] + k] * b[q][n / 16][s][k][n % 16]
 //
@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "core/precision.h"
+#include "cpu/conv/kernels.h"
 #include "cpu/registry.h"
 
 namespace fastconv {
@@ -48,11 +49,16 @@ struct TileKernel : KernelInfo {
   // Writes part p of `count` values, a multiple of 16, at to + p * part_step; the largest magnitude as bits, those of
   // infinity or more if any value is not finite.
   std::uint32_t (*split)(const float* values, std::int64_t count, std::uint16_t* to, std::int64_t part_step);
+  // The same for a step of a panel: from kPartRun rows of kPanelCols values to part after part, as `panel_place` has
+  // it.
+  std::uint32_t (*split_panel)(const float* values, std::uint16_t* to);
 };
 
 #if FASTCONV_HAVE_AMX
 extern const TileKernel tile_kernels_amx[];
 extern const int tile_kernel_count_amx;
+extern const WinogradKernel winograd_kernels_amx[];
+extern const int winograd_kernel_count_amx;
 #endif
 
 // The kernel for arrays of a type at a level, or null: where there are no tiles, or a row of another kind is forced.
