@@ -212,6 +212,23 @@ def test_16_bit_arrays(dtype):
         tolerance.assert_same_bits(result.view(np.uint16), reference.astype(dtype).view(np.uint16))
 
 
+def test_16_bit_arrays_take_the_kernels_of_float32():
+    """Also where an item's memory holds their fewer parts and not the three of float32: the bits are of one order."""
+
+    def both(call, *arrays):
+        arrays = [array.astype(np.float16) for array in arrays]
+        wide = call(*(array.astype("f") for array in arrays))
+        tolerance.assert_same_bits(call(*arrays).view(np.uint16), wide.astype(np.float16).view(np.uint16))
+
+    def gradient(g, x, w):
+        return F.conv1d_backward(g, x, w, dilation=300, output_mask=(False, True, False)).weight
+
+    x, w = arrays(1, 64, 128, (38356,), (128,))
+    both(lambda x, w: F.conv1d(x, w, dilation=300), x, w)
+    x, w = arrays(1, 64, 128, (19156,), (64,))
+    both(gradient, np.random.default_rng(1).standard_normal((1, 128, 256), "f"), x, w)
+
+
 def test_bits_do_not_depend_on_threads_or_batch(threads):
     """One, two and three threads, and a sample alone."""
     call, x, w, g = large_call()

@@ -100,12 +100,16 @@ bool rows_are_faster(const GatherProblem<S>& problem) {
 }
 
 template <class S>
-void gather_on_vectors(const GatherProblem<S>& problem) {
-  if (gather_winograd(problem)) return;
+void gather_directly(const GatherProblem<S>& problem) {
   if (rows_are_faster(problem))
     gather_rows(problem);
   else
     gather_dense(problem);
+}
+
+template <class S>
+void gather_on_vectors(const GatherProblem<S>& problem) {
+  if (!gather_winograd(problem, false)) gather_directly(problem);
 }
 
 // y from x over a set of phases, with the weight's axes of y's and x's channels.
@@ -135,8 +139,8 @@ bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases
     if (!tiles && on_tiles) return false;
     if (tiles)
       gather_tiles(problem, *tiles, gather_on_vectors<S>);
-    else
-      gather_on_vectors(problem);
+    else if (!gather_winograd(problem, true))
+      gather_directly(problem);
     return true;
   });
 }

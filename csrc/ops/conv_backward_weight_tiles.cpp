@@ -44,11 +44,11 @@ class TileWeightGradient {
     c_blocks_ = ceil_div(c_, c_block_);
     sums_ = taps_ * c_block_ * k_block_;
     // Its blocks are the order of the sum, which 16-bit arrays share with float32 ones.
-    plan_ = plan_tiles(phase_, costs_of(is_wide<S> ? kernel.products : 6));
+    plan_ = plan_tiles(phase_, costs_of(work_of<S>(kernel).products));
     blocks_ = gy_.shape[0] * plan_.blocks_of_sample();
   }
 
-  bool fits() const { return sums_ <= kMostElements<float> && slots_fit(plan_, c_block_, kernel_.parts); }
+  bool fits() const { return sums_ <= kMostElements<float> && slots_fit(plan_, c_block_, work_of<S>(kernel_).parts); }
   // Cycles of all of it with a number of products.
   double cycles(int products) const {
     return plan_tiles(phase_, costs_of(products)).cycles *
@@ -231,8 +231,7 @@ bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_out
     bool forced = false;
     const TileKernel* kernel = find_tiles(DtypeOf<S>::value, shape.precision, active_isa_mask(), forced);
     if (!kernel) return false;
-    // 16-bit arrays as float32 ones at the highest level, so that both have the same sums.
-    const int products = is_wide<S> ? kernel->products : 6;
+    const int products = work_of<S>(*kernel).products;
     // Few channels leave most rows of a tile idle: before any plan, its products alone against multiply-adds.
     const std::int64_t channels = grad_weight.shape[1], rows = ceil_div(channels, kRowTile);
     const double least = static_cast<double>(products * rows) * kTileCycles / 2;

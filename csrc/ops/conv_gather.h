@@ -40,16 +40,16 @@ template <class S>
 void gather_rows(const GatherProblem<S>& problem);
 
 // Winograd's F(2x2, 3x3), where the last two dimensions have three neighbouring taps and stride 1; false where tiles of
-// outputs are faster, or it does not apply.
+// outputs are faster, or it does not apply. `on_tiles`: its products may be made on tile registers.
 template <class S>
-bool gather_winograd(const GatherProblem<S>& problem);
+bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles);
 // The kernel that it would take, or null, and the cycles of a sample if tile registers could serve instead.
 struct WinogradChoice {
   const WinogradKernel* kernel = nullptr;
   double cycles = 0;
 };
 template <class S>
-WinogradChoice choose_winograd(const GatherProblem<S>& problem);
+WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles);
 
 // The same sum as gather_dense with the channels side by side, for one channel a group of x and of y; false where its
 // scratch would not do.

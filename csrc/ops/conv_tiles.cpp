@@ -104,7 +104,7 @@ class TileDriver {
         channel_blocks_(ceil_div(problem.x_channels, kPartRun)),
         panel_size_(channel_blocks_ * taps_ * kernel.parts * kPanelStep),
         seen_(seen) {
-    plan_ = plan_tiles(phase_, tile_costs(problem, taps_, kernel.products));
+    plan_ = plan_tiles(phase_, tile_costs(problem, taps_, work_of<S>(kernel).products));
   }
 
   void run() {
@@ -241,11 +241,10 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     const TileKernel* kernel = find_tiles(DtypeOf<S>::value, problem.precision, active_isa_mask(), forced);
     if (!kernel || problem.x_channels == 0) return nullptr;
     if (!forced && problem.rows_are_samples) return nullptr;
-    // 16-bit arrays take tiles where float32 ones do at the highest level, so that both have the same sums.
-    const int products = is_wide<S> ? kernel->products : 6;
+    const TileWork work = work_of<S>(*kernel);
     // Few channels leave most of a tile's depth idle: before any plan, its products alone against multiply-adds.
     const auto depth = static_cast<double>(problem.x_channels);
-    const auto steps = static_cast<double>(products * ceil_div(problem.x_channels, kPartRun));
+    const auto steps = static_cast<double>(work.products * ceil_div(problem.x_channels, kPartRun));
     const bool idle = steps * kTileCycles > kLeastGain * depth * kRowTile * kPanelTile / kOtherRate;
     if (!forced && idle) return nullptr;
     const AxisPhase* phase[kSpatial];
@@ -257,11 +256,10 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     }
     if (taps == 0) return forced ? kernel : nullptr;
     const std::int64_t panel =
-        ceil_div(problem.x_channels, kPartRun) * products_of_one_sum(problem.phases, 1) * kernel->parts * kPanelStep;
-    const TilePlan plan = plan_tiles(phase, tile_costs(problem, taps, kernel->products));
-    if (panel > kMostElements<std::uint16_t> || !slots_fit(plan, kPartRun, kernel->parts)) return nullptr;
+        ceil_div(problem.x_channels, kPartRun) * products_of_one_sum(problem.phases, 1) * work.parts * kPanelStep;
+    const TilePlan plan = plan_tiles(phase, tile_costs(problem, taps, work.products));
+    if (panel > kMostElements<std::uint16_t> || !slots_fit(plan, kPartRun, work.parts)) return nullptr;
     if (forced) return kernel;
-    const double tiles = is_wide<S> ? plan.cycles : plan_tiles(phase, tile_costs(problem, taps, products)).cycles;
     // Weights count as if there were four samples; it takes more to pack them for tiles, and less to pack inputs for
     // others.
     // Few outputs are computed along rows, without idle lanes.
@@ -270,10 +268,10 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
         static_cast<double>(few ? problem.y_channels : ceil_div(problem.y_channels, kPanelTile) * kPanelTile);
     const double sum = depth * static_cast<double>(taps), positions = static_cast<double>(outputs);
     const double others = positions * (sum * columns / kOtherRate + 0.3 * depth) + 0.5 / 4 * sum * columns;
-    const double weights = 2.0 / 4 * sum * columns;
-    if (tiles + weights >= kLeastGain * others) return nullptr;
-    const WinogradChoice winograd = choose_winograd(problem);
-    return winograd.kernel && winograd.cycles < tiles + weights ? nullptr : kernel;
+    const double tiles = plan.cycles + 2.0 / 4 * sum * columns;
+    if (tiles >= kLeastGain * others) return nullptr;
+    const WinogradChoice winograd = choose_winograd(problem, true);
+    return winograd.kernel && winograd.cycles < tiles ? nullptr : kernel;
   }
   return nullptr;
 }

@@ -44,6 +44,16 @@ struct TileSlots {
 // `by_tap`: each tap along the width has a plane of its own, and nothing is thrown away.
 TileSlots tile_slots(const AxisPhase* const (&phase)[kSpatial], const std::int64_t (&count)[kSpatial], bool by_tap);
 
+// What decides whether tiles serve, and in which blocks: the kernel's work, and for 16-bit arrays that of float32 ones
+// at the highest level, so that both have the same sums.
+struct TileWork {
+  int parts, products;
+};
+template <class S>
+TileWork work_of(const TileKernel& kernel) {
+  return is_wide<S> ? TileWork{kernel.parts, kernel.products} : TileWork{3, 6};
+}
+
 // Blocks of outputs, and what they cost in cycles.
 struct TilePlan {
   std::int64_t block[kSpatial] = {1, 1, 1}, blocks[kSpatial] = {1, 1, 1};

@@ -25,8 +25,7 @@ constexpr std::int64_t kChannels = 32;  // packed and transformed at a time
 constexpr std::int64_t kColumns = 64;   // outputs whose products at all points are kept
 constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
-constexpr std::int64_t kWeightBytes = std::int64_t{4} << 20;  // of transformed weights at a time
-constexpr double kPositionRows = 0.05;                        // what packing one position costs, in rows of products
+constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
 
 constexpr std::int64_t rounded(std::int64_t count, std::int64_t to) { return ceil_div(count, to) * to; }
 
@@ -63,6 +62,9 @@ class WinogradDriver {
     choose_block();
   }
 
+  // How often a block's inputs are transformed: for the panels of an item, as many as are packed at once.
+  std::int64_t passes() const { return ceil_div(panels_, std::min(panels_at_once(), panels_of_item())); }
+
   // Whether a sample's transformed inputs and a panel of transformed weights are within the memory of a call.
   bool fits() const {
     return sample_bytes_ <= kMostTransformedBytes && kWinogradPoints * products_.weight_step() <= kMostElements<Weight>;
@@ -73,9 +75,7 @@ class WinogradDriver {
     products_.count();
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
     const std::int64_t panel_size = kWinogradPoints * products_.weight_step();
-    const std::int64_t total = p_.groups * panels_;
-    const std::int64_t most = kWeightBytes / static_cast<std::int64_t>(sizeof(Weight));
-    const std::int64_t at_once = std::clamp<std::int64_t>(most / panel_size, 1, total);
+    const std::int64_t total = p_.groups * panels_, at_once = std::min(panels_at_once(), total);
     Workspace<Weight> packed(at_once * panel_size);
     not_finite_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(samples_));
     for (std::int64_t first = 0; first < total; first += at_once) {
@@ -138,6 +138,14 @@ class WinogradDriver {
     }
   }
 
+  std::int64_t panels_of_item() const { return std::max<std::int64_t>(1, kSpan / cols_); }
+  // In whole items, if that many have room.
+  std::int64_t panels_at_once() const {
+    const std::int64_t panels = Products::kPacked / (kWinogradPoints * products_.weight_step()),
+                       item = panels_of_item();
+    return std::max<std::int64_t>(1, panels > item ? panels / item * item : panels);
+  }
+
   // Some channels of a panel, transformed.
   void pack_panel(std::int64_t index, std::int64_t c0, Weight* dst) {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
@@ -175,7 +183,7 @@ class WinogradDriver {
     const std::int64_t sets = ceil_div(samples_, together_);
     const std::int64_t blocks = sets * blocks_[0] * blocks_[1] * blocks_[2];
     // More items where blocks alone would leave threads idle, though each transforms its inputs anew.
-    std::int64_t span = std::max<std::int64_t>(1, kSpan / cols_);
+    std::int64_t span = panels_of_item();
     const std::int64_t threads = get_num_threads();
     const std::int64_t few = std::max<std::int64_t>(1, kColumns / cols_);
     while (span > 1 && blocks * ceil_div(panel_count, span) < (span > few ? 4 : 1) * threads) span = ceil_div(span, 2);
@@ -299,7 +307,7 @@ class WinogradDriver {
 
 // Cycles of a sample's products, transforms and packing, and of the weights as if four samples shared them.
 template <class S>
-double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel) {
+double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel, std::int64_t passes) {
   constexpr double kTransform = 1.6, kPack = 0.9, kOutput = 0.6, kWeight = 1.2;  // of a value
   const auto planes = static_cast<double>(problem.phases[0][0].out_count);
   const std::int64_t tiles =
@@ -311,10 +319,10 @@ double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel
   const auto taps = static_cast<double>(problem.phases[0][0].taps.size());
   const auto depth = static_cast<double>(rounded(problem.x_channels, kPartRun));
   const auto outputs = static_cast<double>(rounded(problem.y_channels, kPanelCols));
-  const auto spans = static_cast<double>(ceil_div(problem.y_channels, kSpan)), area = static_cast<double>(tiles);
+  const auto area = static_cast<double>(tiles);
   const double products =
       rows * taps * depth / kPartRun * outputs / kPanelTile * static_cast<double>(kernel.products) * kTileCycles;
-  const double moved = area * (depth * spans * (kTransform + kPack / 3) + outputs * kOutput);
+  const double moved = area * (depth * static_cast<double>(passes) * (kTransform + kPack / 3) + outputs * kOutput);
   return kWinogradPoints * (planes * (products + moved) + taps * depth * outputs * kWeight / 4);
 }
 
@@ -343,7 +351,7 @@ double cycles_on_vectors(const GatherProblem<S>& problem) {
 }  // namespace
 
 template <class S>
-WinogradChoice choose_winograd(const GatherProblem<S>& problem) {
+WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
   if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return {};
   if (!tiled(problem.phases[1]) || !tiled(problem.phases[2])) return {};
@@ -352,28 +360,31 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem) {
   const WinogradKernel& vectors = find_winograd(dtype, mask);
   const WinogradKernel* const tiles =
       find_winograd_on_tiles(dtype, is_wide<S> ? problem.precision : Precision::highest, mask);
-  if (tiles && forced == tiles->name) return {tiles, 0};
+  if (on_tiles && tiles && forced == tiles->name) return {tiles, 0};
   if (forced == vectors.name) return {&vectors, 0};
   if (!forced.empty() &&
       (forced == find_conv(dtype, problem.y_channels, mask).name || forced == find_depthwise(dtype, mask).name))
     return {};
   const double gain = gain_on_vectors(problem), by_vectors = cycles_on_vectors(problem);
-  if (tiles) {
-    const double by_tiles = cycles_on_tiles(problem, *tiles->tiles);
-    if (by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles};
+  if constexpr (dtype == Dtype::f32) {
+    if (on_tiles && tiles) {
+      const WinogradDriver<S, TileProducts> driver(problem, *tiles);
+      const double by_tiles = cycles_on_tiles(problem, *tiles->tiles, driver.passes());
+      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles};
+    }
   }
   return gain >= 1 ? WinogradChoice{&vectors, by_vectors} : WinogradChoice{};
 }
 
 template <class S>
-bool gather_winograd(const GatherProblem<S>& problem) {
+bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   using T = Compute<S>;
   const auto run = [](auto&& driver) {
     if (!driver.fits()) return false;
     driver.run();
     return true;
   };
-  const WinogradKernel* const kernel = choose_winograd(problem).kernel;
+  const WinogradKernel* const kernel = choose_winograd(problem, on_tiles).kernel;
   if (!kernel) return false;
   if constexpr (std::is_same_v<T, float>) {
     if (kernel->tiles) return run(WinogradDriver<S, TileProducts>(problem, *kernel));
@@ -381,9 +392,9 @@ bool gather_winograd(const GatherProblem<S>& problem) {
   return run(WinogradDriver<S, VectorProducts<T>>(problem, *kernel));
 }
 
-#define FASTCONV_WINOGRAD_FOR(S)                                       \
-  template WinogradChoice choose_winograd<S>(const GatherProblem<S>&); \
-  template bool gather_winograd<S>(const GatherProblem<S>&);
+#define FASTCONV_WINOGRAD_FOR(S)                                             \
+  template WinogradChoice choose_winograd<S>(const GatherProblem<S>&, bool); \
+  template bool gather_winograd<S>(const GatherProblem<S>&, bool);
 FASTCONV_WINOGRAD_FOR(float)
 FASTCONV_WINOGRAD_FOR(double)
 FASTCONV_WINOGRAD_FOR(Float16)
