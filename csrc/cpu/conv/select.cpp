@@ -86,16 +86,21 @@ constexpr auto always = [](const KernelInfo&) { return true; };
 }  // namespace
 
 const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
-  // Rows are listed widest first; a narrower one is better where it leaves fewer lanes idle.
-  const auto idle = [cols](const ConvKernel& row) { return ceil_div(cols, row.tile_cols) * row.tile_cols; };
+  // A narrower row leaves fewer lanes idle, and takes a third longer for the others, since it reads more for a product.
   Isa best_isa = Isa::baseline;
   for (const ConvKernel* row : conv_rows())
     if (row->dtype == dtype && (mask & isa_bit(row->isa)) && row->isa > best_isa) best_isa = row->isa;
+  int widest = 0;
+  for (const ConvKernel* row : conv_rows())
+    if (row->dtype == dtype && row->isa == best_isa) widest = std::max(widest, row->tile_cols);
+  const auto cost = [&](const ConvKernel& row) {
+    return ceil_div(cols, row.tile_cols) * row.tile_cols * (row.tile_cols < widest ? 4 : 3);
+  };
   std::int64_t least = INT64_MAX;
   for (const ConvKernel* row : conv_rows())
-    if (row->dtype == dtype && row->isa == best_isa && idle(*row) < least) least = idle(*row);
+    if (row->dtype == dtype && row->isa == best_isa) least = std::min(least, cost(*row));
   return find_kernel(conv_rows(), dtype, mask,
-                     [&](const ConvKernel& row) { return row.isa < best_isa || idle(row) == least; });
+                     [&](const ConvKernel& row) { return row.isa < best_isa || cost(row) == least; });
 }
 
 const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
