@@ -49,7 +49,8 @@ def test_sizes_around_the_tiles(row, data_format, force_kernel):
     for problem in cases:
         call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
         with force_kernel(row["name"]):
-            expected.check(call, rng)
+            # Maps of a few positions: some taps see one product, and round like the others of their tile.
+            expected.check(call, rng, taps_mix=True)
 
 
 @each_row
@@ -112,7 +113,7 @@ def test_long_sums(row, force_kernel):
     for problem in (problem_of((4, 7), 521, 40, n=1), problem_of((3, 4), 260, 600, n=1)):
         call = expected.make_call(problem, np.dtype(row["dtype"]), rng)
         with force_kernel(row["name"]):
-            expected.check(call, rng)
+            expected.check(call, rng, taps_mix=True)
 
 
 @each_row
@@ -160,6 +161,101 @@ def test_bits(row, data_format, size, threads, force_kernel):
                 tolerance.assert_same_bits(some, all_[pick])
 
 
+def weight_gradient(g, x, weight_shape, **options):
+    """That of a convolution padded by one."""
+    mask = (False, True, False)
+    return F.conv2d_backward(g, x, np.empty(weight_shape, x.dtype), padding=1, output_mask=mask, **options).weight
+
+
+@each_row
+@both_formats
+@pytest.mark.parametrize("size", [(7, 7), (3, 40), (18, 31), (2, 2)])
+def test_bits_of_the_weight_gradient(row, data_format, size, threads, force_kernel):
+    """Any number of threads gives the same, and so do both layouts."""
+    for c, k in ((24, 40), (130, 9)):
+        x, _ = arrays((9, c, *size), (1,), row["dtype"])
+        g, _ = arrays((9, k, *size), (1,), row["dtype"], 1)
+        first = None
+        with force_kernel(row["name"]):
+            for count in (1, 2, 3):
+                threads(count)
+                gx, xx = (np.array(problems.to_format(array, data_format)) for array in (g, x))
+                for some in (
+                    weight_gradient(gx, xx, (k, c, 3, 3), data_format=data_format),
+                    weight_gradient(g, x, (k, c, 3, 3)),
+                ):
+                    first = some if first is None else first
+                    tolerance.assert_same_bits(some, first)
+
+
+@each_row
+@both_formats
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "largest", "tiny"])
+def test_weight_gradients_that_are_not_finite_are_exact(row, data_format, value, force_kernel):
+    """They, and those that the last transform would lose, are computed by the definition."""
+    dtype = np.dtype(row["dtype"])
+    info = np.finfo(dtype)
+    direct = direct_kernel(row["dtype"], 20)
+    x, _ = arrays((3, 10, 7, 8), (1,), dtype)
+    g, _ = arrays((3, 20, 7, 8), (1,), dtype, 1)
+    cases = []
+    for position in (0, x.size // 2, x.size - 1):
+        changed, gradient = x.copy(), g.copy()
+        if value == "largest":  # the difference of two inputs overflows, no sum of products does
+            changed = np.where(np.arange(x.size).reshape(x.shape) % 2, info.max, -info.max) * dtype.type(0.9)
+            gradient *= dtype.type(1e-4)
+        elif value == "tiny":
+            changed *= info.tiny * dtype.type(64)
+        else:
+            changed.reshape(-1)[position] = value
+            gradient.reshape(-1)[position] = 0 if position else value
+        cases.append((gradient, changed))
+    for gradient, inputs in cases:
+        gradient, inputs = (np.array(problems.to_format(array, data_format)) for array in (gradient, inputs))
+        results = []
+        for name in (direct, row["name"]):
+            with force_kernel(name), np.errstate(all="ignore"):
+                results.append(weight_gradient(gradient, inputs, (20, 10, 3, 3), data_format=data_format))
+        if value in ("largest", "tiny"):
+            assert np.isfinite(results[0]).all()
+        else:
+            assert not np.isfinite(results[0]).all()
+        tolerance.assert_same_bits(*results)
+
+
+@each_row
+def test_error_of_weight_gradients_is_no_larger_than_of_a_plain_loop(row, force_kernel):
+    """Against a running sum in the same dtype over all positions."""
+    for n, size in ((6, 10), (3, 20), (2, 60)):
+        x, _ = arrays((n, 3, size + 2, size + 2), (1,), row["dtype"])
+        g, _ = arrays((n, 4, size, size), (1,), row["dtype"], 1)
+        for inputs, gradient in ((x, g), (np.maximum(x, 0), g), (np.abs(x) + 1, np.abs(g))):
+            windows = np.lib.stride_tricks.sliding_window_view(inputs, (size, size), axis=(2, 3))
+            terms = np.moveaxis(windows[:, None] * gradient[:, :, None, None, None], 0, -3)
+            exact = np.moveaxis(windows.astype(np.longdouble)[:, None] * gradient[:, :, None, None, None], 0, -3)
+            plain = np.add.accumulate(terms.reshape(*terms.shape[:4], -1), axis=-1, dtype=inputs.dtype)[..., -1]
+            exact = exact.sum((-3, -2, -1))
+            with force_kernel(row["name"]):
+                dw = F.conv2d_backward(gradient, inputs, np.empty((4, 3, 3, 3), inputs.dtype)).weight
+            assert np.linalg.norm((dw - exact).astype("d")) <= np.linalg.norm((plain - exact).astype("d"))
+
+
+def direct_kernel(dtype, cols):
+    """The name of the direct kernel of the best instruction set in use: the products of Winograd's are made by it."""
+    levels = fastconv.available_isas()
+    usable = levels[: levels.index(fastconv.get_isa()) + 1]
+    rows = [k for k in _core.kernel_table() if (k["op"], k["dtype"]) == ("conv", dtype) and k["isa"] in usable]
+    best = max(levels.index(k["isa"]) for k in rows)
+    rows = [k for k in rows if levels.index(k["isa"]) == best]
+    widest = max(k["tile"][1] for k in rows)
+
+    def cost(kernel):
+        width = kernel["tile"][1]
+        return -(-cols // width) * width * (1 if width == widest else 4 / 3)
+
+    return min(rows, key=cost)["name"]
+
+
 @each_row
 @both_formats
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, "largest"])
@@ -170,13 +266,7 @@ def test_what_is_not_finite_is_exact(row, data_format, value, force_kernel):
     x, w = arrays((3, 10, 8, 7), (20, 10, 3, 3), dtype)
     x = np.array(problems.to_format(x, data_format))
     options = {"padding": 1, "data_format": data_format}
-    # The products are those of the best instruction set, whichever the transforms are of.
-    levels = fastconv.available_isas()
-    usable = levels[: levels.index(fastconv.get_isa()) + 1]
-    direct = max(
-        (k for k in _core.kernel_table() if (k["op"], k["dtype"]) == ("conv", row["dtype"]) and k["isa"] in usable),
-        key=lambda kernel: levels.index(kernel["isa"]),
-    )["name"]
+    direct = direct_kernel(row["dtype"], 20)
 
     def both(inputs, weights):
         with np.errstate(all="ignore"):
@@ -232,6 +322,19 @@ def test_choice(isa, dtype):
     def chosen(n, c, k, size, kernel=(3, 3), **options):
         x, w = arrays((n, c, *size), (k, c // options.get("groups", 1), *kernel), dtype)
         return ran(name, lambda: F.conv2d(x, w, **options))[1]
+
+    def chosen_for_weights(c, k, size, kernel=(3, 3), **options):
+        x, w = arrays((2, c, *size), (k, c, *kernel), dtype)
+        g = F.conv2d(x, w, **options)
+        return ran(name, lambda: F.conv2d_backward(g, x, w, output_mask=(False, True, False), **options))[1]
+
+    if isa != "amx":  # the weight gradient has no products on tile registers
+        assert chosen_for_weights(c, c, (14, 14), padding=1)
+        assert chosen_for_weights(16, 9, (30, 7))
+        assert not chosen_for_weights(7, c, (14, 14), padding=1)
+        assert not chosen_for_weights(c, c, (3, 3), padding=1)
+        assert not chosen_for_weights(c, c, (14, 14), stride=2)
+        assert not chosen_for_weights(c, c, (14, 14), dilation=2)
 
     for n in (1, 5):
         assert chosen(n, c, c, (14, 14), padding=1)

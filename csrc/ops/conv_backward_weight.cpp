@@ -13,6 +13,7 @@
 #include "ops/conv_gather.h"
 #include "ops/conv_matrices.h"
 #include "ops/conv_pack.h"
+#include "ops/conv_weight_sums.h"
 
 namespace fastconv {
 namespace {
@@ -20,7 +21,6 @@ namespace {
 constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
 constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;        // elements of one item's sums
-constexpr std::int64_t kStoredTogether = 16;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
 constexpr std::int64_t kDepthwiseSamples = 8;
 constexpr std::int64_t kProductDepth = 512;  // a longer sum over positions is shared out among the threads
@@ -35,25 +35,21 @@ class WeightGradient {
       : gy_(grad_output.as<const S>()),
         x_(input.as<const S>()),
         dw_(grad_weight.as<S>()),
-        groups_(shape.groups),
-        k_(grad_output.shape[1] / shape.groups),
-        c_(input.shape[1] / shape.groups),
+        items_(shape.groups, input.shape[1] / shape.groups, grad_output.shape[1] / shape.groups),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
     for (int axis = 0; axis < kSpatial; ++axis) {
       phase_[axis] = forward_phases(shape.window[axis], grad_output.extent(axis))[0];
       out_phase_[axis] = forward_phases(Window{}, grad_output.extent(axis))[0];
     }
     taps_ = static_cast<std::int64_t>(phase_[0].taps.size() * phase_[1].taps.size() * phase_[2].taps.size());
-    gemm_ = &select_conv(DtypeOf<T>::value, k_, active_isa_mask());
+    gemm_ = &select_conv(DtypeOf<T>::value, items_.k, active_isa_mask());
     cols_ = gemm_->tile_cols;
-    const std::int64_t panels = ceil_div(k_, cols_);
-    k_block_ = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
-    k_blocks_ = ceil_div(panels * cols_, k_block_);
-    c_block_ = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block_), 1,
-                                        std::min(c_, taps_ == 1 ? kPointChannels : kChannels));
-    c_blocks_ = ceil_div(c_, c_block_);
-    c_block_ = ceil_div(c_, c_blocks_);
-    sums_ = c_block_ * taps_ * k_block_;
+    const std::int64_t panels = ceil_div(items_.k, cols_);
+    const std::int64_t k_block = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
+    const std::int64_t c_block = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block), 1,
+                                                          std::min(items_.c, taps_ == 1 ? kPointChannels : kChannels));
+    items_.cut(ceil_div(items_.c, ceil_div(items_.c, c_block)), k_block);
+    sums_ = items_.c_block * taps_ * k_block;
     const std::int64_t positions = taps_ == 1 ? kPointPositions : kBlockPositions;
     width_ = std::min<std::int64_t>(gy_.extent(2), positions);
     height_ = std::clamp<std::int64_t>(positions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
@@ -63,47 +59,24 @@ class WeightGradient {
   }
 
   void run() {
-    const std::int64_t items = groups_ * c_blocks_ * k_blocks_;
-    parts_ = parts_of_sum<T>(items, sums_, blocks_);
+    const std::int64_t items = items_.count();
     const double steps = static_cast<double>(items * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                          static_cast<double>(gy_.extent(1) * gy_.extent(2));
-    const double nanoseconds = steps * multiply_add_nanoseconds<T>();
-    if (parts_ == 1) {
-      parallel_for({items, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
-        Workspace<T> sums(sums_);
-        accumulate(item, 0, sums);
-        store(item, sums);
-      });
-      return;
-    }
-    Workspace<T> sums(parts_ * items * sums_);
-    parallel_for({items * parts_, nanoseconds}, subnormals_of(DtypeOf<T>::value),
-                 [&](std::int64_t i) { accumulate(i / parts_, i % parts_, sums + i * sums_); });
-    parallel_for({items, 0.5 * static_cast<double>(items * parts_ * sums_)}, subnormals_of(DtypeOf<T>::value),
-                 [&](std::int64_t item) {
-                   T* total = sums + item * parts_ * sums_;
-                   for (std::int64_t part = 1; part < parts_; ++part)
-                     for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
-                   store(item, total);
-                 });
+    const std::vector<std::int64_t> weight_of_tap = weight_offsets(phase_[0], phase_[1], phase_[2], dw_.stride + 2);
+    sum_in_parts<T>(
+        items, sums_, blocks_, steps * multiply_add_nanoseconds<T>(),
+        [&](std::int64_t item, std::int64_t part, std::int64_t parts, T* sums) {
+          accumulate(items_[item], part, parts, sums);
+        },
+        [&](std::int64_t item, const T* sums) {
+          items_.store(dw_, weight_of_tap, item, sums, items_.c_block * items_.k_block);
+        });
   }
 
  private:
-  struct Item {
-    std::int64_t group, c0, channels, k0, outputs;
-  };
-
-  Item item_of(std::int64_t index) const {
-    const std::int64_t k0 = index % k_blocks_ * k_block_;
-    index /= k_blocks_;
-    const std::int64_t c0 = index % c_blocks_ * c_block_;
-    return {index / c_blocks_, c0, std::min(c_block_, c_ - c0), k0, std::min(k_block_, k_ - k0)};
-  }
-
-  void accumulate(std::int64_t index, std::int64_t part, T* sums) const {
-    const Item item = item_of(index);
+  void accumulate(const WeightItem& item, std::int64_t part, std::int64_t parts, T* sums) const {
     std::fill_n(sums, sums_, T(0));
-    const std::int64_t first = blocks_ * part / parts_, last = blocks_ * (part + 1) / parts_;
+    const std::int64_t first = blocks_ * part / parts, last = blocks_ * (part + 1) / parts;
     AxisSlots probe[kSpatial];
     std::int64_t positions = 1;
     const std::int64_t largest[kSpatial] = {1, height_, width_};
@@ -112,7 +85,7 @@ class WeightGradient {
       positions *= probe[axis].slots;
     }
     Workspace<T> input(positions * item.channels);
-    Workspace<T> grad(height_ * width_ * k_block_);
+    Workspace<T> grad(height_ * width_ * items_.k_block);
     std::vector<Segment> segments;
     for (std::int64_t b = first; b < last; ++b) {
       std::int64_t rest = b;
@@ -127,7 +100,7 @@ class WeightGradient {
     }
   }
 
-  void add_block(const Item& item, std::int64_t n, const std::int64_t (&j0)[kSpatial], T* input, T* grad,
+  void add_block(const WeightItem& item, std::int64_t n, const std::int64_t (&j0)[kSpatial], T* input, T* grad,
                  std::vector<Segment>& segments, T* sums) const {
     const std::int64_t count[kSpatial] = {1, std::min(height_, gy_.extent(1) - j0[1]),
                                           std::min(width_, gy_.extent(2) - j0[2])};
@@ -143,16 +116,16 @@ class WeightGradient {
                                      {&out_slots[0], &out_slots[1], &out_slots[2]},
                                      transpose_};
     const std::int64_t plane = input_packer.positions(), outputs = count[1] * count[2];
-    input_packer.pack(input, n, item.group * c_ + item.c0, item.channels, j0, 1, plane);
+    input_packer.pack(input, n, item.group * items_.c + item.c0, item.channels, j0, 1, plane);
     for (std::int64_t k = 0; k < item.outputs; k += cols_) {
       T* panel = grad + k * outputs;
       const std::int64_t live = std::min<std::int64_t>(cols_, item.outputs - k);
       if (live < cols_) std::fill_n(panel, outputs * cols_, T(0));
-      grad_packer.pack(panel, n, item.group * k_ + item.k0 + k, live, j0, cols_, 1);
+      grad_packer.pack(panel, n, item.group * items_.k + item.k0 + k, live, j0, cols_, 1);
     }
     // Channels that do not fill a tile's rows share it with those of other taps. All taps must then have the same
     // outputs, those in the padding too, whose packed zeros meet finite gradients only.
-    const bool few = item.channels == c_block_ && item.channels < 2 * gemm_->tile_rows;
+    const bool few = item.channels == items_.c_block && item.channels < 2 * gemm_->tile_rows;
     if (few && taps_ > 1 && all_finite(grad, ceil_div(item.outputs, cols_) * cols_ * outputs)) {
       list_rows(segments, slots, count);
       std::vector<const T*> rows;
@@ -171,7 +144,8 @@ class WeightGradient {
       for (std::size_t h = 0; h < phase_[1].taps.size(); ++h)
         for (std::size_t w = 0; w < phase_[2].taps.size(); ++w, ++t) {
           list_segments(segments, slots, d, h, w, j0, count);
-          if (!segments.empty()) add_tiles(item, rows, grad, outputs, segments, sums + t * c_block_ * k_block_);
+          if (!segments.empty())
+            add_tiles(item, rows, grad, outputs, segments, sums + t * items_.c_block * items_.k_block);
         }
   }
 
@@ -197,8 +171,8 @@ class WeightGradient {
     }
   }
 
-  // Adds to the sums of rows that lie k_block_ apart.
-  void add_tiles(const Item& item, const std::vector<const T*>& rows, const T* grad, std::int64_t outputs,
+  // Adds to the sums of rows that lie items_.k_block apart.
+  void add_tiles(const WeightItem& item, const std::vector<const T*>& rows, const T* grad, std::int64_t outputs,
                  const std::vector<Segment>& segments, T* sums) const {
     const std::int64_t all = static_cast<std::int64_t>(rows.size());
     for (std::int64_t k = 0; k < item.outputs; k += cols_)
@@ -207,37 +181,21 @@ class WeightGradient {
                                grad + k * outputs,
                                segments.data(),
                                static_cast<std::int64_t>(segments.size()),
-                               sums + r * k_block_ + k,
-                               k_block_,
+                               sums + r * items_.k_block + k,
+                               items_.k_block,
                                true};
         gemm_->gemm[std::min<std::int64_t>(gemm_->tile_rows, all - r) - 1](&args);
       }
   }
 
-  void store(std::int64_t index, const T* sums) const {
-    const Item item = item_of(index);
-    const std::vector<std::int64_t> offset = weight_offsets(phase_[0], phase_[1], phase_[2], dw_.stride + 2);
-    // A few outputs at a time, so that their weights are written in the order of memory.
-    S* const target = dw_.data + (item.group * k_ + item.k0) * dw_.stride[0] + item.c0 * dw_.stride[1];
-    for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kStoredTogether) {
-      const std::int64_t outputs = std::min(kStoredTogether, item.outputs - k0);
-      for (std::int64_t c = 0; c < item.channels; ++c)
-        for (std::int64_t t = 0; t < taps_; ++t) {
-          const T* from = sums + (t * c_block_ + c) * k_block_ + k0;
-          S* to = target + k0 * dw_.stride[0] + c * dw_.stride[1] + offset[static_cast<std::size_t>(t)];
-          for (std::int64_t k = 0; k < outputs; ++k) to[k * dw_.stride[0]] = narrow(from[k], S{});
-        }
-    }
-  }
-
   View<const S> gy_, x_;
   View<S> dw_;
-  std::int64_t groups_, k_, c_;
+  WeightItems items_;
   const TransposeKernel& transpose_;
   const ConvKernel* gemm_ = nullptr;
   AxisPhase phase_[kSpatial], out_phase_[kSpatial];
-  std::int64_t taps_ = 0, cols_ = 1, c_block_ = 1, c_blocks_ = 1, k_block_ = 1, k_blocks_ = 1, sums_ = 1;
-  std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1, parts_ = 1;
+  std::int64_t taps_ = 0, cols_ = 1, sums_ = 1;
+  std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1;
 };
 
 }  // namespace
@@ -356,6 +314,7 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
     if (backward_weight_tiles(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
+    if (backward_weight_winograd(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
     if (few && is_wide<S> && shape.groups == 1 && x.shape[0] >= kDepthwiseSamples) {
       if constexpr (is_wide<S>) backward_weight_by_sample(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>());
       return;

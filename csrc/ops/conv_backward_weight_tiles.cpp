@@ -8,6 +8,7 @@
 #include "core/arithmetic.h"
 #include "cpu/workspace.h"
 #include "ops/conv_tiles.h"
+#include "ops/conv_weight_sums.h"
 
 namespace fastconv {
 namespace {
@@ -26,9 +27,7 @@ class TileWeightGradient {
         dw_(grad_weight),
         kernel_(kernel),
         transpose_(select_transpose(Dtype::f32, active_isa_mask())),
-        groups_(shape.groups),
-        k_(grad_output.shape[1] / shape.groups),
-        c_(input.shape[1] / shape.groups) {
+        items_(shape.groups, input.shape[1] / shape.groups, grad_output.shape[1] / shape.groups) {
     for (int axis = 0; axis < kSpatial; ++axis) {
       own_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
       own_out_[axis] = forward_phases(Window{}, gy_.extent(axis))[0];
@@ -37,32 +36,34 @@ class TileWeightGradient {
     }
     weight_of_tap_ = weight_offsets(*phase_[0], *phase_[1], *phase_[2], dw_.stride + 2);
     taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
-    k_block_ = std::min(ceil_div(k_, kPanelCols) * kPanelCols, kTileOutputs);
-    k_blocks_ = ceil_div(k_, k_block_);
-    c_block_ = std::min(ceil_div(c_, kRowTile) * kRowTile, kTileChannels);
-    while (c_block_ > kRowTile && taps_ * c_block_ * k_block_ > kMostSums) c_block_ -= kRowTile;
-    c_blocks_ = ceil_div(c_, c_block_);
-    sums_ = taps_ * c_block_ * k_block_;
+    const std::int64_t k_block = std::min(ceil_div(items_.k, kPanelCols) * kPanelCols, kTileOutputs);
+    std::int64_t c_block = std::min(ceil_div(items_.c, kRowTile) * kRowTile, kTileChannels);
+    while (c_block > kRowTile && taps_ * c_block * k_block > kMostSums) c_block -= kRowTile;
+    items_.cut(c_block, k_block);
+    sums_ = taps_ * c_block * k_block;
     // Its blocks are the order of the sum, which 16-bit arrays share with float32 ones.
     plan_ = plan_tiles(phase_, costs_of(work_of<S>(kernel).products));
     blocks_ = gy_.shape[0] * plan_.blocks_of_sample();
   }
 
-  bool fits() const { return sums_ <= kMostElements<float> && slots_fit(plan_, c_block_, work_of<S>(kernel_).parts); }
+  bool fits() const {
+    return sums_ <= kMostElements<float> && slots_fit(plan_, items_.c_block, work_of<S>(kernel_).parts);
+  }
   // Cycles of all of it with a number of products.
   double cycles(int products) const {
-    return plan_tiles(phase_, costs_of(products)).cycles *
-           static_cast<double>(gy_.shape[0] * groups_ * c_blocks_ * k_blocks_);
+    return plan_tiles(phase_, costs_of(products)).cycles * static_cast<double>(gy_.shape[0] * items_.count());
   }
   // Of kernels that multiply float32 numbers.
   double cycles_of_others() const {
     const auto positions = static_cast<double>(gy_.shape[0] * gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
-    return positions * static_cast<double>(groups_ * c_ * taps_ * ceil_div(k_, kPanelTile) * kPanelTile) / kOtherRate;
+    return positions *
+           static_cast<double>(items_.groups * items_.c * taps_ * ceil_div(items_.k, kPanelTile) * kPanelTile) /
+           kOtherRate;
   }
 
   // False where the parts do not hold the values; nothing of the result counts then.
   bool run() {
-    const std::int64_t items = groups_ * c_blocks_ * k_blocks_;
+    const std::int64_t items = items_.count();
     const std::int64_t parts = parts_of_sum<float>(items, sums_, blocks_);
     // As many items at a time as have room for their sums.
     const std::int64_t at_once = std::clamp<std::int64_t>(kMostElements<float> / (parts * sums_), 1, items);
@@ -82,7 +83,7 @@ class TileWeightGradient {
         float* total = sums + i * parts * sums_;
         for (std::int64_t part = 1; part < parts; ++part)
           for (std::int64_t s = 0; s < sums_; ++s) total[s] += total[part * sums_ + s];
-        store(first + i, total);
+        items_.store(dw_, weight_of_tap_, first + i, total, items_.c_block * items_.k_block);
       });
     }
     return true;
@@ -91,28 +92,20 @@ class TileWeightGradient {
  private:
   // With the channels of one item.
   TileCosts costs_of(int products) const {
-    const auto tiles = static_cast<double>(c_block_ / kRowTile * ceil_div(std::min(k_, k_block_), kPanelTile));
-    return {static_cast<double>(taps_ * products) * tiles * kTileCycles / 2 + 32.0 * static_cast<double>(k_block_),
-            1.3 * static_cast<double>(c_block_)};
+    const auto tiles =
+        static_cast<double>(items_.c_block / kRowTile * ceil_div(std::min(items_.k, items_.k_block), kPanelTile));
+    return {
+        static_cast<double>(taps_ * products) * tiles * kTileCycles / 2 + 32.0 * static_cast<double>(items_.k_block),
+        1.3 * static_cast<double>(items_.c_block)};
   }
 
-  struct Item {
-    std::int64_t group, c0, channels, k0, outputs;
-  };
   struct Largest {
     std::uint32_t x = 0, gy = 0;
   };
 
-  Item item_of(std::int64_t index) const {
-    const std::int64_t k0 = index % k_blocks_ * k_block_;
-    index /= k_blocks_;
-    const std::int64_t c0 = index % c_blocks_ * c_block_;
-    return {index / c_blocks_, c0, std::min(c_block_, c_ - c0), k0, std::min(k_block_, k_ - k0)};
-  }
-
   // Sums as [tap][channel of the input][channel of the output], over the blocks of one part.
   Largest accumulate(std::int64_t index, std::int64_t part, std::int64_t parts, float* sums) const {
-    const Item item = item_of(index);
+    const WeightItem item = items_[index];
     std::fill_n(sums, sums_, 0.0F);
     Largest largest;
     const std::int64_t last = blocks_ * (part + 1) / parts;
@@ -123,7 +116,7 @@ class TileWeightGradient {
     return largest;
   }
 
-  Largest add_block(const Item& item, std::int64_t index, float* sums) const {
+  Largest add_block(const WeightItem& item, std::int64_t index, float* sums) const {
     std::int64_t start[kSpatial], count[kSpatial];
     plan_.locate(index % plan_.blocks_of_sample(), phase_, start, count);
     const std::int64_t n = index / plan_.blocks_of_sample();
@@ -136,7 +129,7 @@ class TileWeightGradient {
     const std::int64_t rows = ceil_div(item.channels, kRowTile) * kRowTile;
     Workspace<float> input(rows * line);
     std::fill_n(input.data(), rows * line, 0.0F);
-    slots.pack<S>(x_, phase_, transpose_, n, item.group * c_ + item.c0, item.channels, start, input, 1, line);
+    slots.pack<S>(x_, phase_, transpose_, n, item.group * items_.c + item.c0, item.channels, start, input, 1, line);
     Workspace<std::uint16_t> a(kernel_.parts * rows * line);
     largest.x = kernel_.split(input, rows * line, a, rows * line);
 
@@ -147,7 +140,7 @@ class TileWeightGradient {
     for (std::int64_t j = 0; j < panels; ++j) {
       const std::int64_t k0 = j * kPanelCols, outputs = std::min(kPanelCols, item.outputs - k0);
       std::fill_n(gradient.data(), steps * kPartRun * kPanelCols, 0.0F);
-      pack_gradient(n, item.group * k_ + item.k0 + k0, outputs, start, count, slots.pitch, gradient);
+      pack_gradient(n, item.group * items_.k + item.k0 + k0, outputs, start, count, slots.pitch, gradient);
       for (std::int64_t s = 0; s < steps; ++s) {
         turn(gradient + s * kPanelStep, turned);
         std::uint16_t* const to = b + j * panel_size + s * kernel_.parts * kPanelStep;
@@ -165,8 +158,8 @@ class TileWeightGradient {
                           steps,
                           b,
                           panel_size,
-                          sums + t * c_block_ * k_block_,
-                          k_block_,
+                          sums + t * items_.c_block * items_.k_block,
+                          items_.k_block,
                           rows / kRowTile,
                           ceil_div(item.outputs, kPanelTile),
                           true};
@@ -199,26 +192,16 @@ class TileWeightGradient {
         .pack(to, n, k0, outputs, start, kPanelCols, 1);
   }
 
-  void store(std::int64_t index, const float* sums) const {
-    const Item item = item_of(index);
-    for (std::int64_t k = 0; k < item.outputs; ++k)
-      for (std::int64_t c = 0; c < item.channels; ++c) {
-        S* const to = dw_.data + (item.group * k_ + item.k0 + k) * dw_.stride[0] + (item.c0 + c) * dw_.stride[1];
-        for (std::int64_t t = 0; t < taps_; ++t)
-          to[weight_of_tap_[static_cast<std::size_t>(t)]] = narrow(sums[(t * c_block_ + c) * k_block_ + k], S{});
-      }
-  }
-
   View<const S> gy_, x_;
   View<S> dw_;
   const TileKernel& kernel_;
   const TransposeKernel& transpose_;
-  std::int64_t groups_, k_, c_;
+  WeightItems items_;
   AxisPhase own_[kSpatial], own_out_[kSpatial];
   const AxisPhase* phase_[kSpatial];
   const AxisPhase* out_phase_[kSpatial];
   std::vector<std::int64_t> weight_of_tap_;
-  std::int64_t taps_ = 0, c_block_ = 1, c_blocks_ = 1, k_block_ = 1, k_blocks_ = 1, sums_ = 1, blocks_ = 1;
+  std::int64_t taps_ = 0, sums_ = 1, blocks_ = 1;
   TilePlan plan_;
 };
 
@@ -236,10 +219,12 @@ bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_out
     const std::int64_t channels = grad_weight.shape[1], rows = ceil_div(channels, kRowTile);
     const double least = static_cast<double>(products * rows) * kTileCycles / 2;
     const double others = static_cast<double>(channels * kRowTile * kPanelTile) / kOtherRate;
-    if (!forced && least > kLeastGain * others) return false;
+    // Of the other kernels, the fastest.
+    const double most = kLeastGain / std::max(1.0, gain_of_winograd_weight<S>(shape, grad_output, input));
+    if (!forced && least > most * others) return false;
     TileWeightGradient<S> gradient(shape, grad_output, input, grad_weight, *kernel);
     if (!gradient.fits()) return false;
-    if (!forced && gradient.cycles(products) > kLeastGain * gradient.cycles_of_others()) return false;
+    if (!forced && gradient.cycles(products) > most * gradient.cycles_of_others()) return false;
     count_kernel(*kernel);
     return gradient.run();
   }

@@ -71,6 +71,15 @@ template <class S>
 bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                            const View<S>& grad_weight);
 
+// The weight gradient by Winograd's F(2x2, 3x3), where it applies; false where it is not chosen, or some of the result
+// would not be what the definition has.
+template <class S>
+bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                              const View<S>& grad_weight);
+// The time of tiles of channels over its own, as far as that can be told from the shape; zero where it does not apply.
+template <class S>
+double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input);
+
 // Parts that a sum over blocks is cut into, each with `sums` elements an item: enough of them for all threads, within
 // memory. By the shape only, since they are the order of the sum.
 template <class T>

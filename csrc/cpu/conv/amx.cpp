@@ -196,6 +196,8 @@ const WinogradKernel winograd_kernels_amx[] = {
      winograd_weight<float>,
      winograd_input<float>,
      winograd_output<float>,
+     winograd_gradient<float>,
+     winograd_taps<float>,
      &tile_kernels_amx[0]},
 };
 const int winograd_kernel_count_amx = 1;

@@ -54,6 +54,38 @@ void gather_gemm(const void* erased) {
     }
 }
 
+// The same outer products where a step's values of all rows lie side by side; added to c.
+template <class T, int Rows, int Vectors>
+void outer_sum(const void* erased) {
+  using V = Reg<T>;
+  const fastconv::OuterArgs<T>& args = *static_cast<const fastconv::OuterArgs<T>*>(erased);
+  V acc[Rows][Vectors];
+#pragma GCC unroll 16
+  for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) acc[m][v] = V::zero();
+  const T* a = args.a;
+  const T* b = args.b;
+  for (int64_t p = 0; p < args.depth; ++p, a += args.a_step, b += args.b_step) {
+    V column[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) column[v] = V::load(b + v * V::width);
+#pragma GCC unroll 16
+    for (int m = 0; m < Rows; ++m) {
+      const V value = V::broadcast(a[m]);
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) acc[m][v] = V::fma(value, column[v], acc[m][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      T* c = args.c + m * args.ldc + v * V::width;
+      (V::load(c) + acc[m][v]).store(c);
+    }
+}
+
 // A few rows of b side by side, along all columns: reads them in the order of memory, each once for all rows of a.
 template <class T, int Rows>
 void product(const void* erased) {
@@ -191,19 +223,19 @@ void turned_product(const void* erased) {
 
 }  // namespace
 
-// The rows of one tile: gemm[r - 1] for r = 1 .. Rows.
-#define FASTCONV_GEMM_ROWS_4(T, V) \
-  gather_gemm<T, 1, V>, gather_gemm<T, 2, V>, gather_gemm<T, 3, V>, gather_gemm<T, 4, V>
-#define FASTCONV_GEMM_ROWS_6(T, V) FASTCONV_GEMM_ROWS_4(T, V), gather_gemm<T, 5, V>, gather_gemm<T, 6, V>
-#define FASTCONV_GEMM_ROWS_12(T, V)                                                                                    \
-  FASTCONV_GEMM_ROWS_6(T, V), gather_gemm<T, 7, V>, gather_gemm<T, 8, V>, gather_gemm<T, 9, V>, gather_gemm<T, 10, V>, \
-      gather_gemm<T, 11, V>, gather_gemm<T, 12, V>
+// A kernel for each number of rows of one tile, 1 .. Rows.
+#define FASTCONV_TILES_4(kernel, T, V) kernel<T, 1, V>, kernel<T, 2, V>, kernel<T, 3, V>, kernel<T, 4, V>
+#define FASTCONV_TILES_6(kernel, T, V) FASTCONV_TILES_4(kernel, T, V), kernel<T, 5, V>, kernel<T, 6, V>
+#define FASTCONV_TILES_12(kernel, T, V)                                                                \
+  FASTCONV_TILES_6(kernel, T, V), kernel<T, 7, V>, kernel<T, 8, V>, kernel<T, 9, V>, kernel<T, 10, V>, \
+      kernel<T, 11, V>, kernel<T, 12, V>
 
-#define FASTCONV_CONV_ROW(isa, T, letter, Rows, Cols, Vectors)                                                    \
-  {                                                                                                               \
-    {"conv", "conv_gather_gemm_" letter "_" #Rows "x" #Cols "_" #isa, Isa::isa, DtypeOf<T>::value, Rows, Cols}, { \
-      FASTCONV_GEMM_ROWS_##Rows(T, Vectors)                                                                       \
-    }                                                                                                             \
+#define FASTCONV_CONV_ROW(isa, T, letter, Rows, Cols, Vectors)                                                  \
+  {                                                                                                             \
+    {"conv", "conv_gather_gemm_" letter "_" #Rows "x" #Cols "_" #isa, Isa::isa, DtypeOf<T>::value, Rows, Cols}, \
+        {FASTCONV_TILES_##Rows(gather_gemm, T, Vectors)}, {                                                     \
+      FASTCONV_TILES_##Rows(outer_sum, T, Vectors)                                                              \
+    }                                                                                                           \
   }
 
 #define FASTCONV_ROWS_6(kernel, T) {kernel<T, 1>, kernel<T, 2>, kernel<T, 3>, kernel<T, 4>, kernel<T, 5>, kernel<T, 6>}
@@ -243,11 +275,15 @@ void turned_product(const void* erased) {
        winograd_weight<float>,                                                                               \
        winograd_input<float>,                                                                                \
        winograd_output<float>,                                                                               \
+       winograd_gradient<float>,                                                                             \
+       winograd_taps<float>,                                                                                 \
        nullptr},                                                                                             \
       {{"winograd", "winograd_f64_2x2_" #isa, Isa::isa, Dtype::f64, kWinogradTile, f64_lanes},               \
        winograd_weight<double>,                                                                              \
        winograd_input<double>,                                                                               \
        winograd_output<double>,                                                                              \
+       winograd_gradient<double>,                                                                            \
+       winograd_taps<double>,                                                                                \
        nullptr},                                                                                             \
   };                                                                                                         \
   const int winograd_kernel_count_##isa = 2;

@@ -2,14 +2,15 @@
 //
 //   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
 //                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
+//   outer_sum    rows packed:       c[m][n] += sum over p < depth of a[p * a_step + m] * b[p * b_step + n]
 //   product      few rows:          c[m][n] (+)= sum over k of a[m][k] * b[k][n]
 //   row_dot      few channels:      sums[t][m] += sum over rows r and i of grad[m][r][i] * x[offset[t] + r * step + i]
 //   window       few channels:      y[m][i] = sum over taps t of x[offset[t] + i] * w[m][t]
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
-//   winograd     3x3 of stride 1: the transforms around 16 products, of gather_gemm or on tile registers, that serve
-//                tiles of 2x2 outputs
+//   winograd     3x3 of stride 1: the transforms around 16 products, of gather_gemm, outer_sum or on tile registers,
+//                that serve tiles of 2x2 outputs
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making; those of
 // winograd hold for finite results, and it tells when some are not.
@@ -42,12 +43,25 @@ struct GemmArgs {
   bool accumulate;  // add to c instead of overwriting it
 };
 
+// The rows of the first operand side by side at each step of the sum.
+template <class T>
+struct OuterArgs {
+  const T* a;
+  std::int64_t a_step;
+  const T* b;
+  std::int64_t b_step;
+  std::int64_t depth;
+  T* c;  // as above
+  std::int64_t ldc;
+};
+
 constexpr int kMaxTileRows = 12;
 
 struct ConvKernel : KernelInfo {
-  // gemm[r - 1] computes r rows; tile_rows and tile_cols are the largest tile.
+  // gemm[r - 1] and outer[r - 1] compute r rows; tile_rows and tile_cols are the largest tile.
   using Gemm = void (*)(const void* args);
   Gemm gemm[kMaxTileRows];
+  Gemm outer[kMaxTileRows];
 };
 
 constexpr int kWindowSlack = 16;
@@ -143,6 +157,8 @@ struct ProductKernel : KernelInfo {
 
 // Winograd's F(2x2, 3x3): A' [(G g G') * (B' d B)] A for 2x2 outputs, 4x4 inputs d and 3x3 weights g, where *
 // multiplies point by point, 16 products for 36. Summed over channels, the products of one point are a matrix product.
+// The weight gradient is its transpose: G' [sum over tiles of (A y A') * (B' d B)] G for 2x2 values y of the output's
+// gradient, a matrix product over tiles.
 constexpr int kWinogradTile = 2, kWinogradPoints = 16;
 
 // G g G' of each channel and column: point p at u + p * point_step + channel * cols.
@@ -174,10 +190,20 @@ struct WinogradOutputArgs {
   bool* finite;  // whether all results are
 };
 
+// G' m G of each element: tap t at m + t * point_step, in place of the points.
+template <class T>
+struct WinogradTapsArgs {
+  T* m;
+  std::int64_t point_step, count;  // a multiple of the kernel's tile_cols
+  T* largest;                      // magnitude of a tap; NaN if one is
+};
+
 struct WinogradKernel : KernelInfo {
   void (*weight)(const void* args);
   void (*input)(const void* args);
   void (*output)(const void* args);
+  void (*gradient)(const void* args);  // A y A', with WinogradInputArgs of 2x2 positions a tile
+  void (*taps)(const void* args);
   const struct TileKernel* tiles;  // makes the products instead of gather_gemm, or null
 };
 

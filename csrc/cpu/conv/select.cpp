@@ -21,42 +21,28 @@ void append(std::vector<const Row*>& rows, const Row* table, int count) {
 #define FASTCONV_ALL_TABLES(Row, op) append(rows, op##_kernels_baseline, op##_kernel_count_baseline);
 #endif
 
-#define FASTCONV_ROWS(Row, op)                      \
-  const std::vector<const Row*>& op##_rows() {      \
+#if FASTCONV_HAVE_AMX
+#define FASTCONV_TILE_TABLES(Row, op) append(rows, op##_kernels_amx, op##_kernel_count_amx);
+#else
+#define FASTCONV_TILE_TABLES(Row, op)
+#endif
+
+#define FASTCONV_ROWS(name, Row, op, TABLES)        \
+  const std::vector<const Row*>& name() {           \
     static const std::vector<const Row*> all = [] { \
       std::vector<const Row*> rows;                 \
-      FASTCONV_ALL_TABLES(Row, op)                  \
+      TABLES(Row, op)                               \
       return rows;                                  \
     }();                                            \
     return all;                                     \
   }
-FASTCONV_ROWS(ConvKernel, conv)
-FASTCONV_ROWS(DepthwiseKernel, depthwise)
-FASTCONV_ROWS(TransposeKernel, transpose)
-FASTCONV_ROWS(ProductKernel, product)
-FASTCONV_ROWS(WinogradKernel, winograd)
-
-const std::vector<const TileKernel*>& tile_rows() {
-  static const std::vector<const TileKernel*> all = [] {
-    std::vector<const TileKernel*> rows;
-#if FASTCONV_HAVE_AMX
-    append(rows, tile_kernels_amx, tile_kernel_count_amx);
-#endif
-    return rows;
-  }();
-  return all;
-}
-
-const std::vector<const WinogradKernel*>& winograd_tile_rows() {
-  static const std::vector<const WinogradKernel*> all = [] {
-    std::vector<const WinogradKernel*> rows;
-#if FASTCONV_HAVE_AMX
-    append(rows, winograd_kernels_amx, winograd_kernel_count_amx);
-#endif
-    return rows;
-  }();
-  return all;
-}
+FASTCONV_ROWS(conv_rows, ConvKernel, conv, FASTCONV_ALL_TABLES)
+FASTCONV_ROWS(depthwise_rows, DepthwiseKernel, depthwise, FASTCONV_ALL_TABLES)
+FASTCONV_ROWS(transpose_rows, TransposeKernel, transpose, FASTCONV_ALL_TABLES)
+FASTCONV_ROWS(product_rows, ProductKernel, product, FASTCONV_ALL_TABLES)
+FASTCONV_ROWS(winograd_rows, WinogradKernel, winograd, FASTCONV_ALL_TABLES)
+FASTCONV_ROWS(tile_rows, TileKernel, tile, FASTCONV_TILE_TABLES)
+FASTCONV_ROWS(winograd_tile_rows, WinogradKernel, winograd, FASTCONV_TILE_TABLES)
 
 // Whether a name is one of the kernels that compete with tiles.
 bool competes(const std::string& name) {

@@ -1,5 +1,5 @@
-// The three transforms of Winograd's F(2x2, 3x3) over a register type: included once by each ISA file. Vectors run
-// along channels, so every step is an addition of registers.
+// The transforms of Winograd's F(2x2, 3x3) over a register type: included once by each ISA file. Vectors run along
+// channels, so every step is an addition of registers.
 #pragma once
 
 #include "cpu/conv/kernels.h"
@@ -8,6 +8,7 @@ namespace {
 
 using fastconv::WinogradInputArgs;
 using fastconv::WinogradOutputArgs;
+using fastconv::WinogradTapsArgs;
 using fastconv::WinogradWeightArgs;
 
 constexpr int kWinogradSide = fastconv::kWinogradTile + 2;
@@ -113,6 +114,80 @@ void winograd_output(const void* erased) {
       }
     }
   *args.finite = guard.sum() == T(0);
+}
+
+// A y A': the sums and differences of a line's two values, first of each column, then of each row.
+template <class T>
+void winograd_gradient(const void* erased) {
+  using V = Reg<T>;
+  const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
+  constexpr int tile = fastconv::kWinogradTile;
+  for (int64_t i = 0; i < args.rows; ++i)
+    for (int64_t j = 0; j < args.columns; ++j) {
+      const T* x = args.x + tile * (i * args.row_step + j * args.position_step);
+      T* v = args.v + (i * args.columns + j) * args.tile_step;
+      for (int64_t c = 0; c < args.channels; c += V::width) {
+        const T* lower = x + args.row_step;
+        V s[kWinogradSide][tile];
+#pragma GCC unroll 2
+        for (int k = 0; k < tile; ++k) {
+          s[0][k] = V::load(x + k * args.position_step + c);
+          const V below = V::load(lower + k * args.position_step + c);
+          s[1][k] = s[0][k] + below;
+          s[2][k] = s[0][k] - below;
+          s[3][k] = V::zero() - below;
+        }
+        T* to = v + c;
+#pragma GCC unroll 4
+        for (int line = 0; line < kWinogradSide; ++line, to += kWinogradSide * args.point_step) {
+          s[line][0].store(to);
+          (s[line][0] + s[line][1]).store(to + args.point_step);
+          (s[line][0] - s[line][1]).store(to + 2 * args.point_step);
+          (V::zero() - s[line][1]).store(to + 3 * args.point_step);
+        }
+      }
+    }
+}
+
+// G' of four points.
+template <class V>
+FASTCONV_INLINE void winograd_taps_line(V a, V b, V c, V d, V (&line)[3]) {
+  const V half = V::broadcast(typename V::element(0.5)), sum = half * (b + c);
+  line[0] = a + sum;
+  line[1] = half * (b - c);
+  line[2] = sum + d;
+}
+
+template <class T>
+void winograd_taps(const void* erased) {
+  using V = Reg<T>;
+  const WinogradTapsArgs<T>& args = *static_cast<const WinogradTapsArgs<T>*>(erased);
+  V largest = V::zero();
+  for (int64_t i = 0; i < args.count; i += V::width) {
+    T* m = args.m + i;
+    V s[kWinogradSide][3];
+#pragma GCC unroll 4
+    for (int j = 0; j < kWinogradSide; ++j) {
+      const T* from = m + j * args.point_step;
+      winograd_taps_line(V::load(from), V::load(from + 4 * args.point_step), V::load(from + 8 * args.point_step),
+                         V::load(from + 12 * args.point_step), s[j]);
+    }
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; ++k) {
+      V line[3];
+      winograd_taps_line(s[0][k], s[1][k], s[2][k], s[3][k], line);
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; ++j) {
+        line[j].store(m + (k * 3 + j) * args.point_step);
+        largest = V::max_nan(V::max_nan(line[j], V::zero() - line[j]), largest);
+      }
+    }
+  }
+  T lane[V::width];
+  largest.store(lane);
+  *args.largest = lane[0];
+  for (int i = 1; i < V::width; ++i)
+    if (lane[i] > *args.largest || lane[i] != lane[i]) *args.largest = lane[i];
 }
 
 }  // namespace
