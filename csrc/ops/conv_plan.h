@@ -18,7 +18,7 @@ namespace fastconv {
 // A running sum takes about this many products before it is added to its result: the error of the whole is least where
 // the sums are as long as they are many, and a short one costs loads and stores of its result. The packed panel of
 // as many steps stays in the first-level cache.
-constexpr std::int64_t kReductionBlock = 112;
+constexpr std::int64_t kReductionBlock = 128;
 
 struct Tap {
   std::int64_t index;   // in the weight
