@@ -177,13 +177,15 @@ class WeightGradient {
     const std::int64_t all = static_cast<std::int64_t>(rows.size());
     for (std::int64_t k = 0; k < item.outputs; k += cols_)
       for (std::int64_t r = 0; r < all; r += gemm_->tile_rows) {
+        T* const to = sums + r * items_.k_block + k;
         const GemmArgs<T> args{rows.data() + r,
                                grad + k * outputs,
                                segments.data(),
                                static_cast<std::int64_t>(segments.size()),
-                               sums + r * items_.k_block + k,
+                               to,
                                items_.k_block,
-                               true};
+                               to,
+                               items_.k_block};
         gemm_->gemm[std::min<std::int64_t>(gemm_->tile_rows, all - r) - 1](&args);
       }
   }

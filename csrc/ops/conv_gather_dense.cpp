@@ -185,7 +185,8 @@ class PhaseDriver {
               for (std::int64_t m = 0; m < rows; ++m) a[m] = input + n * image + slot_of[q + m] * channels;
               T* const c = result + (n * positions + q) * ldc + i * cols_;
               const GemmArgs<T> args{
-                  a, packed + i * panel_size, runs.data(), static_cast<std::int64_t>(runs.size()), c, ldc, accumulate};
+                  a,   packed + i * panel_size,  runs.data(), static_cast<std::int64_t>(runs.size()), c,
+                  ldc, accumulate ? c : nullptr, ldc};
               kernel_.gemm[rows - 1](&args);
             }
       }

@@ -113,27 +113,32 @@ class Product {
     for_blocks(kRowBlock, columns, span, cols, [&](Block block) {
       const std::int64_t panels = ceil_div(block.columns, cols), panel = block.column / cols;
       block.column += column;
-      // Whole panels of contiguous columns are summed where they belong, unless by parts: rows may lie a power of two
-      // apart, where caches have no room for them to come back to.
+      // Whole panels of contiguous columns are written where they belong, but only the last sums: rows may lie a power
+      // of two apart, where caches have no room for them to come back to.
       const bool in_place = is_wide<S> && p_.a.column == 1;
-      const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0 && p_.depth <= depth_block_;
-      const std::int64_t ldc = direct ? p_.c.row : panels * cols;
-      Workspace<T> scratch(direct ? 0 : block.rows * ldc), packed(once ? 0 : panels * depth_block_ * cols);
-      Workspace<T> turned(in_place ? 0 : block.rows * depth_block_);
+      const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0, parts = p_.depth > depth_block_;
+      const std::int64_t scratch_step = panels * cols;
+      Workspace<T> scratch(direct && !parts ? 0 : block.rows * scratch_step);
+      Workspace<T> packed(once ? 0 : panels * depth_block_ * cols), turned(in_place ? 0 : block.rows * depth_block_);
       T* result = scratch;
-      if constexpr (is_wide<S>) {
-        if (direct) result = p_.c.at(block.row, block.column);
-      }
+      std::int64_t ldc = scratch_step;
       std::vector<const T*> rows(static_cast<std::size_t>(block.rows));
       for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
         const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
         list_rows(block, k0, depth, turned, rows.data());
         if (!once) pack_panels(block, k0, depth, cols, panels, packed);
+        if constexpr (is_wide<S>) {
+          if (direct && k0 + depth == p_.depth) {
+            result = p_.c.at(block.row, block.column);
+            ldc = p_.c.row;
+          }
+        }
         const Segment all{0, 0, depth};
         for (std::int64_t i = 0; i < panels; ++i) {
           const T* const b = once ? once + ((panel + i) * p_.depth + k0) * cols : packed + i * depth * cols;
           for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
-            const GemmArgs<T> args{rows.data() + m, b, &all, 1, result + m * ldc + i * cols, ldc, k0 > 0};
+            const T* const sums = k0 > 0 ? scratch + m * scratch_step + i * cols : nullptr;
+            const GemmArgs<T> args{rows.data() + m, b, &all, 1, result + m * ldc + i * cols, ldc, sums, scratch_step};
             kernel.gemm[std::min<std::int64_t>(kernel.tile_rows, block.rows - m) - 1](&args);
           }
         }

@@ -111,13 +111,15 @@ class VectorProducts {
             const std::int64_t begin = rows * i / calls, count = rows * (i + 1) / calls - begin;
             const T* a[kMaxTileRows];
             for (std::int64_t m = 0; m < count; ++m) a[m] = v + row_of_[static_cast<std::size_t>(begin + m)];
+            T* const to = c + begin * ldc + j * p_.cols();
             const GemmArgs<T> args{a,
                                    panel + j * panel_step + point * p_.weight_step(),
                                    segments_[k].data(),
                                    static_cast<std::int64_t>(segments_[k].size()),
-                                   c + begin * ldc + j * p_.cols(),
+                                   to,
                                    ldc,
-                                   k > 0};
+                                   k > 0 ? to : nullptr,
+                                   ldc};
             p_.gemm_.gemm[count - 1](&args);
           }
     }

@@ -13,8 +13,8 @@ using fastconv::Segment;
 
 // Outer products in registers: `Rows` broadcast values times `Vectors` registers of the packed panel a step, so
 // Rows * Vectors FMAs for Rows + Vectors loads. Bound by the FMA units when Rows * Vectors is at least their
-// latency times their number. A call's sum starts from zero and is then added to c: a long reduction is summed in
-// blocks, with a smaller error than one running sum.
+// latency times their number. A call's sum starts from zero and others are then added to it: a long reduction is summed
+// in blocks, with a smaller error than one running sum.
 template <class T, int Rows, int Vectors>
 void gather_gemm(const void* erased) {
   using V = Reg<T>;
@@ -49,8 +49,9 @@ void gather_gemm(const void* erased) {
   for (int m = 0; m < Rows; ++m)
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
-      T* c = args.c + m * args.ldc + v * V::width;
-      (args.accumulate ? V::load(c) + acc[m][v] : acc[m][v]).store(c);
+      const V sum = acc[m][v];
+      const T* before = args.sums + m * args.sums_step + v * V::width;
+      (args.sums ? V::load(before) + sum : sum).store(args.c + m * args.ldc + v * V::width);
     }
 }
 

@@ -1,6 +1,6 @@
 // The contract of the convolution kernels. Every pass of every convolution is one of a few inner loops:
 //
-//   gather_gemm  dense and grouped: c[m][n] (+)= sum over segments s, p < s.length of
+//   gather_gemm  dense and grouped: c[m][n] = sums[m][n] + sum over segments s, p < s.length of
 //                                                a[m][s.a + p] * b[(s.b + p) * cols + n]
 //   outer_sum    rows packed:       c[m][n] += sum over p < depth of a[p * a_step + m] * b[p * b_step + n]
 //   product      few rows:          c[m][n] (+)= sum over k of a[m][k] * b[k][n]
@@ -40,7 +40,8 @@ struct GemmArgs {
   std::int64_t segment_count;
   T* c;  // row m at c + m * ldc, `cols` values each
   std::int64_t ldc;
-  bool accumulate;  // add to c instead of overwriting it
+  const T* sums;  // added to the results, row m at sums + m * sums_step; or null
+  std::int64_t sums_step;
 };
 
 // The rows of the first operand side by side at each step of the sum.
