@@ -16,10 +16,10 @@ each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
 both_formats = pytest.mark.parametrize("data_format", problems.FORMATS)
 
 
-def problem_of(size, c=5, k=7, n=2, pads=((1, 1), (1, 1)), groups=1, kernel=(3, 3)):
-    """A convolution with stride and dilation 1."""
+def problem_of(size, c=5, k=7, n=2, pads=((1, 1), (1, 1)), groups=1, kernel=(3, 3), dilation=(1, 1)):
+    """A convolution with stride 1."""
     ones = (1,) * len(size)
-    return Problem("", "conv", n, c, tuple(size), k, kernel, ones, pads, ones, groups)
+    return Problem("", "conv", n, c, tuple(size), k, kernel, ones, pads, dilation, groups)
 
 
 def ran(name, function):
@@ -74,6 +74,41 @@ def test_paddings(row, force_kernel):
             call = expected.make_call(problem_of(size, pads=pads), np.dtype(row["dtype"]), rng)
             with force_kernel(row["name"]):
                 expected.check(call, rng)
+
+
+@each_row
+@both_formats
+def test_dilation(row, data_format, force_kernel):
+    """Each residue of the outputs is a convolution of its own, some shorter than others and some without outputs."""
+    rng = np.random.default_rng(9)
+    for size, dilation, pads in (
+        ((9, 12), (2, 2), ((2, 2), (2, 2))),
+        ((7, 5), (3, 1), ((3, 3), (1, 1))),
+        ((8, 6), (1, 4), ((1, 0), (4, 5))),
+        ((5, 33), (2, 6), ((2, 1), (6, 6))),
+        ((3, 4), (5, 7), ((5, 5), (7, 7))),
+    ):
+        for c, k, n, groups in ((5, 7, 2, 1), (40, 36, 1, 2), (9, 33, 5, 1)):
+            problem = problem_of(size, c // groups * groups, k // groups * groups, n, pads, groups, dilation=dilation)
+            call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
+            with force_kernel(row["name"]):
+                expected.check(call, rng, taps_mix=True)
+
+
+@each_row
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_dilation_with_what_is_not_finite(row, value, force_kernel):
+    """A lattice of a sample with a result that is not finite has the whole sample computed again."""
+    x, w = arrays((3, 10, 9, 8), (20, 10, 3, 3), row["dtype"])
+    with force_kernel(row["name"]):
+        clean = F.conv2d(x, w, padding=2, dilation=2)
+    x[1, 3, 4, 5] = value
+    with force_kernel(direct_kernel(row["dtype"], 20)):
+        exact = F.conv2d(x, w, padding=2, dilation=2)
+    with force_kernel(row["name"]):
+        y = F.conv2d(x, w, padding=2, dilation=2)
+    tolerance.assert_same_bits(y[1], exact[1])
+    tolerance.assert_same_bits(y[[0, 2]], clean[[0, 2]])
 
 
 @each_row
@@ -142,15 +177,17 @@ def test_sixteen_bit(row, force_kernel):
 @each_row
 @both_formats
 @pytest.mark.parametrize("size", [(7, 7), (3, 4), (18, 31)])
-def test_bits(row, data_format, size, threads, force_kernel):
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_bits(row, data_format, size, dilation, threads, force_kernel):
     """The same bits for any batch around a sample and any number of threads, forward and in the input's gradient."""
     x, w = arrays((9, 24, *size), (40, 24, 3, 3), row["dtype"])
     g = arrays((9, 40, *size), (1,), row["dtype"], 1)[0]
     x, g = (np.array(problems.to_format(array, data_format)) for array in (x, g))
+    options = {"padding": dilation, "dilation": dilation, "data_format": data_format}
 
     def run(pick):
-        y = F.conv2d(x[pick], w, padding=1, data_format=data_format)
-        return y, F.conv2d_backward(g[pick], x[pick], w, padding=1, data_format=data_format).input
+        y = F.conv2d(x[pick], w, **options)
+        return y, F.conv2d_backward(g[pick], x[pick], w, **options).input
 
     with force_kernel(row["name"]):
         threads(1)
@@ -313,7 +350,7 @@ def test_error_is_no_larger_than_of_a_plain_loop(row, force_kernel):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_choice(isa, dtype):
-    """Enough channels and outputs a tile choose it, whatever the batch; strides, dilation and other kernels do not."""
+    """Enough channels and outputs a tile choose it, whatever the batch; strides and other kernels do not."""
     own = [row["name"] for row in ROWS if row["isa"] == isa and row["dtype"] == dtype]
     if not own:
         pytest.skip(f"{isa} has no such kernels of its own: its tile registers come first, or those of the level below")
@@ -334,7 +371,8 @@ def test_choice(isa, dtype):
         assert not chosen_for_weights(7, c, (14, 14), padding=1)
         assert not chosen_for_weights(c, c, (3, 3), padding=1)
         assert not chosen_for_weights(c, c, (14, 14), stride=2)
-        assert not chosen_for_weights(c, c, (14, 14), dilation=2)
+        assert chosen_for_weights(c, c, (20, 28), padding=2, dilation=2)
+        assert not chosen_for_weights(c, c, (14, 14), padding=5, dilation=5)
 
     for n in (1, 5):
         assert chosen(n, c, c, (14, 14), padding=1)
@@ -344,6 +382,7 @@ def test_choice(isa, dtype):
         assert not chosen(n, 8, c, (14, 14), padding=1)
         assert not chosen(n, c, 6, (14, 14), padding=1)
         assert not chosen(n, c, c, (14, 14), stride=2)
-        assert not chosen(n, c, c, (14, 14), dilation=2)
+        assert chosen(n, c, c, (20, 28), padding=2, dilation=2)
+        assert not chosen(n, c, c, (14, 14), padding=5, dilation=5)
         assert not chosen(n, c, c, (14, 14), (3, 1))
         assert not chosen(n, c, c, (14, 14), (5, 3))

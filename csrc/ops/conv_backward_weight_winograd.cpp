@@ -1,8 +1,9 @@
 // Weight gradient by Winograd's F(2x2, 3x3), the transpose of what conv_winograd.cpp computes: blocks of tiles of 2x2
 // outputs, whose inputs and gradients are packed channels last and transformed to 16 points; at each point the sum over
 // tiles of the products of all channels of the one with all of the other, added to what other blocks have; the 16 sums
-// transformed to 9 taps at the end. Taps along the depth have sums of their own. What blocks are added up by which
-// thread, and in which order, depends on the shape only.
+// transformed to 9 taps at the end. Taps along the depth have sums of their own. With dilation, outputs of one residue
+// modulo it are images of their own. What blocks are added up by which thread, and in which order, depends on the shape
+// only.
 //
 // The transforms mix the values of a tile. Where a result is not finite the definition may have others, and where all
 // are very small they may have lost what the transform halves: then nothing of it counts.
@@ -38,12 +39,11 @@ std::int64_t balanced(std::int64_t whole, std::int64_t wanted) {
 
 std::int64_t rounded(std::int64_t count, std::int64_t to) { return ceil_div(count, to) * to; }
 
-// Two positions a tile, and those behind that its inputs reach; the last tile's positions that do not exist stay zero.
-AxisSlots tile_slots(std::int64_t tiles, std::int64_t behind, std::int64_t first, std::int64_t count) {
+// The first `count` of some positions, which are read from the phase's first tap on. Those behind stay zero.
+AxisSlots tile_slots(std::int64_t positions, const AxisPhase& phase, std::int64_t count) {
   AxisSlots slots;
-  slots.slots = tiles * kTile + behind;
-  slots.base = {0};
-  slots.runs = {{0, first, 1, count + behind}};
+  slots.slots = positions;
+  slots.runs = {{0, phase.taps[0].offset, phase.in_step, count}};
   return slots;
 }
 
@@ -63,10 +63,18 @@ class WinogradWeightGradient {
         gemm_(find_conv(DtypeOf<T>::value, items_.k, active_isa_mask())),
         cols_(gemm_.tile_cols) {
     for (int axis = 0; axis < kSpatial; ++axis) {
-      phase_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
-      out_phase_[axis] = forward_phases(Window{}, gy_.extent(axis))[0];
+      const AxisPhase phase = forward_phases(shape.window[axis], gy_.extent(axis))[0];
+      const AxisPhase outputs = forward_phases(Window{}, gy_.extent(axis))[0];
+      lattices_[axis] = axis == 0 ? std::vector<AxisPhase>{phase} : lattices(phase);
+      for (const AxisPhase& lattice : lattices_[axis]) {
+        out_lattices_[axis].push_back(outputs);
+        out_lattices_[axis].back().in_step = lattice.out_step;
+        out_lattices_[axis].back().taps[0].offset = lattice.out_start;
+      }
     }
-    depth_taps_ = static_cast<std::int64_t>(phase_[0].taps.size());
+    images_of_sample_ = static_cast<std::int64_t>(lattices_[1].size() * lattices_[2].size());
+    images_ = gy_.shape[0] * images_of_sample_;
+    depth_taps_ = static_cast<std::int64_t>(lattices_[0][0].taps.size());
     items_.cut(balanced(items_.c, kInputs), std::min(rounded(items_.k, cols_), rounded(kOutputs, cols_)));
     row_ = rounded(items_.c_block, kChannelRun);
     point_ = items_.c_block * items_.k_block;
@@ -84,7 +92,7 @@ class WinogradWeightGradient {
     count_kernel(gemm_);
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
     const double products = static_cast<double>(items_.count() * sums_) * static_cast<double>(blocks_) *
-                            static_cast<double>(samples_ * block_[0] * block_[1] * block_[2]);
+                            static_cast<double>(together_ * block_[0] * block_[1] * block_[2]);
     sum_in_parts<T>(
         items_.count(), sums_, blocks_, products * multiply_add_nanoseconds<T>(),
         [&](std::int64_t item, std::int64_t part, std::int64_t parts, T* sums) {
@@ -97,21 +105,21 @@ class WinogradWeightGradient {
  private:
   // Rows of tiles as long as they may be, as many rows as fill a block, and as many planes and samples if those do not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(gy_.extent(1), kTile),
-                                           ceil_div(gy_.extent(2), kTile)};
+    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, kTile),
+                                           ceil_div(lattices_[2][0].out_count, kTile)};
     // Inputs of neighbouring planes are transformed once for all taps that read them.
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 2) : 1;
-    const std::int64_t wanted = gy_.shape[0] * extent[0] * extent[1] * extent[2] <= kFew ? kFewTiles : kTiles;
+    const std::int64_t wanted = images_ * extent[0] * extent[1] * extent[2] <= kFew ? kFewTiles : kTiles;
     block_[2] = balanced(extent[2], wanted);
     block_[1] = balanced(extent[1], wanted / block_[0] / block_[2]);
     const bool plane = block_[1] == extent[1] && block_[2] == extent[2];
     if (plane) block_[0] = balanced(extent[0], std::max(block_[0], wanted / (block_[1] * block_[2])));
     const std::int64_t tiles = block_[0] * block_[1] * block_[2];
-    samples_ = plane && block_[0] == extent[0] ? balanced(gy_.shape[0], wanted / tiles) : 1;
-    const std::int64_t planes = axis_slots(phase_[0], block_[0], false).slots;
-    tiles_ = samples_ * tiles;
-    input_tiles_ = samples_ * planes * block_[1] * block_[2];
-    blocks_ = ceil_div(gy_.shape[0], samples_);
+    together_ = plane && block_[0] == extent[0] ? balanced(images_, wanted / tiles) : 1;
+    const std::int64_t planes = axis_slots(lattices_[0][0], block_[0], false).slots;
+    tiles_ = together_ * tiles;
+    input_tiles_ = together_ * planes * block_[1] * block_[2];
+    blocks_ = ceil_div(images_, together_);
     for (int axis = 0; axis < kSpatial; ++axis) blocks_ *= block_count_[axis] = ceil_div(extent[axis], block_[axis]);
   }
 
@@ -124,45 +132,88 @@ class WinogradWeightGradient {
     std::fill_n(sums, sums_, T(0));
     Workspace<T> inputs(transformed_inputs()), gradients(kWinogradPoints * gradient_point());
     for (std::int64_t b = blocks_ * part / parts; b < blocks_ * (part + 1) / parts; ++b) {
-      std::int64_t j0[kSpatial], count[kSpatial], tiles[kSpatial];
-      const std::int64_t first = locate_block(b, block_count_, block_, j0) * samples_;
-      for (int axis = 0; axis < kSpatial; ++axis) {
-        const std::int64_t size = axis == 0 ? 1 : kTile;
-        j0[axis] *= size;
-        count[axis] = std::min(block_[axis] * size, gy_.extent(axis) - j0[axis]);
-        tiles[axis] = ceil_div(count[axis], size);
-      }
-      const std::int64_t samples = std::min(samples_, gy_.shape[0] - first);
-      const AxisSlots depth = axis_slots(phase_[0], count[0], false);
-      transform_inputs(item, first, samples, j0, count, tiles, depth, inputs);
-      transform_gradients(item, first, samples, j0, count, tiles, gradients);
-      multiply(item, samples, tiles, depth, inputs, gradients, sums);
+      Block block;
+      block.first = locate_block(b, block_count_, block_, block.j0) * together_;
+      block.images = std::min(together_, images_ - block.first);
+      if (!place(block)) continue;
+      const AxisSlots depth = axis_slots(lattices_[0][0], block.count[0], false);
+      transform_inputs(item, block, depth, inputs);
+      transform_gradients(item, block, gradients);
+      multiply(item, block, depth, inputs, gradients, sums);
     }
   }
 
-  // To [point][sample][plane of the input][tile][channel].
-  void transform_inputs(const WeightItem& item, std::int64_t first, std::int64_t samples,
-                        const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial],
-                        const std::int64_t (&tiles)[kSpatial], const AxisSlots& depth, T* inputs) const {
-    const AxisSlots height = tile_slots(tiles[1], 2, phase_[1].taps[0].offset, count[1]),
-                    width = tile_slots(tiles[2], 2, phase_[2].taps[0].offset, count[2]);
-    const BlockPacker<S> packer{x_, {&phase_[0], &phase_[1], &phase_[2]}, {&depth, &height, &width}, *transpose_};
-    const std::int64_t area = tiles[1] * tiles[2], block = std::min(row_, kPacked), size = packer.positions() * block;
-    const bool whole = count[1] == tiles[1] * kTile && count[2] == tiles[2] * kTile;
+  // Some tiles of some images: samples, or with dilation one lattice of a sample each, the first of which is the
+  // largest.
+  struct Block {
+    std::int64_t first, images, j0[kSpatial], count[kSpatial], tiles[kSpatial];
+
+    std::int64_t area() const { return tiles[1] * tiles[2]; }
+  };
+
+  struct Image {
+    std::int64_t sample, count[kSpatial];
+    std::size_t lattice[kSpatial];
+
+    bool empty() const { return count[1] <= 0 || count[2] <= 0; }
+    bool whole(const Block& block) const {
+      return count[1] == block.tiles[1] * kTile && count[2] == block.tiles[2] * kTile;
+    }
+  };
+  Image image(const Block& block, std::int64_t index) const {
+    const auto rest = static_cast<std::size_t>((block.first + index) % images_of_sample_);
+    const std::size_t columns = lattices_[2].size();
+    Image one{(block.first + index) / images_of_sample_, {block.count[0], 0, 0}, {0, rest / columns, rest % columns}};
+    for (int axis = 1; axis < kSpatial; ++axis)
+      one.count[axis] = std::min(block.count[axis], lattices_[axis][one.lattice[axis]].out_count - block.j0[axis]);
+    return one;
+  }
+
+  // Where the images of a block begin, and its size: as many tiles as the largest of them needs. False if it is empty.
+  bool place(Block& block) const {
+    std::int64_t longest[kSpatial] = {};
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      block.j0[axis] *= axis == 0 ? 1 : kTile;
+      block.count[axis] = block_[axis] * (axis == 0 ? 1 : kTile);
+    }
+    block.count[0] = std::min(block.count[0], gy_.extent(0) - block.j0[0]);
+    for (std::int64_t i = 0; i < block.images; ++i) {
+      const Image own = image(block, i);
+      for (int axis = 1; axis < kSpatial; ++axis) longest[axis] = std::max(longest[axis], own.count[axis]);
+    }
+    block.tiles[0] = block.count[0];
+    for (int axis = 1; axis < kSpatial; ++axis) {
+      block.count[axis] = longest[axis];
+      block.tiles[axis] = ceil_div(longest[axis], kTile);
+    }
+    return block.area() > 0;
+  }
+
+  // To [point][image][plane of the input][tile][channel].
+  void transform_inputs(const WeightItem& item, const Block& block, const AxisSlots& depth, T* inputs) const {
+    const std::int64_t height = block.tiles[1] * kTile + 2, width = block.tiles[2] * kTile + 2;
+    const std::int64_t together = std::min(row_, kPacked), size = depth.slots * height * width * together;
     Workspace<T> packed(size);
-    for (std::int64_t c0 = 0; c0 < item.channels; c0 += block) {
-      const std::int64_t channels = std::min(block, item.channels - c0);
-      for (std::int64_t s = 0; s < samples; ++s) {
-        if (!whole || channels < block) std::fill_n(packed.data(), size, T(0));
-        packer.pack(packed, first + s, item.group * items_.c + item.c0 + c0, channels, j0, block, 1);
+    for (std::int64_t c0 = 0; c0 < item.channels; c0 += together) {
+      const std::int64_t channels = std::min(together, item.channels - c0);
+      for (std::int64_t i = 0; i < block.images; ++i) {
+        const Image own = image(block, i);
+        if (!own.whole(block) || channels < together) std::fill_n(packed.data(), size, T(0));
+        if (!own.empty()) {
+          const AxisPhase &rows = lattices_[1][own.lattice[1]], &columns = lattices_[2][own.lattice[2]];
+          const AxisSlots down = tile_slots(height, rows, own.count[1] + 2),
+                          across = tile_slots(width, columns, own.count[2] + 2);
+          BlockPacker<S>{x_, {&lattices_[0][0], &rows, &columns}, {&depth, &down, &across}, *transpose_}.pack(
+              packed, own.sample, item.group * items_.c + item.c0 + c0, channels, block.j0, together, 1);
+        }
         for (std::int64_t d = 0; d < depth.slots; ++d) {
-          const WinogradInputArgs<T> args{packed + d * height.slots * width.slots * block,
-                                          width.slots * block,
-                                          block,
-                                          tiles[1],
-                                          tiles[2],
+          const WinogradInputArgs<T> args{packed + d * height * width * together,
+                                          width * together,
+                                          together,
+                                          block.tiles[1],
+                                          block.tiles[2],
                                           rounded(channels, kChannelRun),
-                                          inputs + (s * depth.slots + d) * area * row_ + c0,
+                                          inputs + (i * depth.slots + d) * block.area() * row_ + c0,
                                           row_,
                                           input_point()};
           winograd_.input(&args);
@@ -171,62 +222,68 @@ class WinogradWeightGradient {
     }
   }
 
-  // To [point][sample][plane of the output][tile][column].
-  void transform_gradients(const WeightItem& item, std::int64_t first, std::int64_t samples,
-                           const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial],
-                           const std::int64_t (&tiles)[kSpatial], T* gradients) const {
-    const AxisSlots depth = axis_slots(out_phase_[0], count[0], false), height = tile_slots(tiles[1], 0, 0, count[1]),
-                    width = tile_slots(tiles[2], 0, 0, count[2]);
-    const BlockPacker<S> packer{
-        gy_, {&out_phase_[0], &out_phase_[1], &out_phase_[2]}, {&depth, &height, &width}, *transpose_};
-    const std::int64_t columns = rounded(item.outputs, cols_), size = packer.positions() * columns;
-    const std::int64_t channel = item.group * items_.k + item.k0;
-    const bool whole = count[1] == tiles[1] * kTile && count[2] == tiles[2] * kTile && item.outputs == columns;
-    // Whole tiles of whole panels whose channels lie side by side are read where they are.
-    const bool in_place = std::is_same_v<S, T> && whole && gy_.stride[1] == 1;
-    Workspace<T> packed(in_place ? 0 : size);
-    WinogradInputArgs<T> args{packed,    width.slots * columns, columns,         tiles[1], tiles[2], columns,
-                              gradients, gradient_row(),        gradient_point()};
-    std::int64_t plane_step = height.slots * width.slots * columns;
-    if (in_place) {
-      args.row_step = gy_.step(1);
-      args.position_step = gy_.step(2);
-      plane_step = gy_.step(0);
-    }
-    for (std::int64_t s = 0; s < samples; ++s) {
-      args.x = packed;
-      if (in_place) {
-        if constexpr (std::is_same_v<S, T>)
-          args.x = gy_.data + (first + s) * gy_.stride[0] + channel + j0[0] * gy_.step(0) + j0[1] * gy_.step(1) +
-                   j0[2] * gy_.step(2);
+  // To [point][image][plane of the output][tile][column].
+  void transform_gradients(const WeightItem& item, const Block& block, T* gradients) const {
+    const AxisSlots depth = axis_slots(out_lattices_[0][0], block.count[0], false);
+    const std::int64_t height = block.tiles[1] * kTile, width = block.tiles[2] * kTile;
+    const std::int64_t columns = rounded(item.outputs, cols_), channel = item.group * items_.k + item.k0;
+    Workspace<T> packed(depth.slots * height * width * columns);
+    WinogradInputArgs<T> args{nullptr,         0, 0, block.tiles[1], block.tiles[2], columns, gradients, gradient_row(),
+                              gradient_point()};
+    for (std::int64_t i = 0; i < block.images; ++i) {
+      const Image own = image(block, i);
+      const AxisPhase &down = out_lattices_[1][own.lattice[1]], &across = out_lattices_[2][own.lattice[2]];
+      std::int64_t plane_step = height * width * columns;
+      // Whole tiles of whole panels whose channels lie side by side are read where they are.
+      const bool whole = own.whole(block) && item.outputs == columns;
+      const S* const in_place = at(own.sample, channel, block.j0, down, across);
+      if (std::is_same_v<S, T> && whole && gy_.stride[1] == 1) {
+        if constexpr (std::is_same_v<S, T>) args.x = in_place;
+        args.row_step = down.in_step * gy_.step(1);
+        args.position_step = across.in_step * gy_.step(2);
+        plane_step = gy_.step(0);
       } else {
-        if (!whole) std::fill_n(packed.data(), size, T(0));
-        packer.pack(packed, first + s, channel, item.outputs, j0, columns, 1);
+        if (!whole) std::fill_n(packed.data(), block.count[0] * plane_step, T(0));
+        const AxisSlots rows = tile_slots(height, down, own.count[1]), line = tile_slots(width, across, own.count[2]);
+        if (!own.empty())
+          BlockPacker<S>{gy_, {&out_lattices_[0][0], &down, &across}, {&depth, &rows, &line}, *transpose_}.pack(
+              packed, own.sample, channel, item.outputs, block.j0, columns, 1);
+        args.x = packed;
+        args.row_step = width * columns;
+        args.position_step = columns;
       }
-      for (std::int64_t d = 0; d < count[0]; ++d) {
+      for (std::int64_t d = 0; d < block.count[0]; ++d) {
         winograd_.gradient(&args);
         args.x += plane_step;
-        args.v += tiles[1] * tiles[2] * gradient_row();
+        args.v += block.area() * gradient_row();
       }
     }
   }
 
+  // A block's first gradient of a lattice.
+  const S* at(std::int64_t sample, std::int64_t channel, const std::int64_t (&j0)[kSpatial], const AxisPhase& down,
+              const AxisPhase& across) const {
+    return gy_.data + sample * gy_.stride[0] + channel * gy_.stride[1] + j0[0] * gy_.step(0) +
+           (down.taps[0].offset + j0[1] * down.in_step) * gy_.step(1) +
+           (across.taps[0].offset + j0[2] * across.in_step) * gy_.step(2);
+  }
+
   // The products of all tiles, plane by plane unless the tap's inputs lie like the gradients.
-  void multiply(const WeightItem& item, std::int64_t samples, const std::int64_t (&tiles)[kSpatial],
-                const AxisSlots& depth, const T* inputs, const T* gradients, T* sums) const {
-    const std::int64_t area = tiles[1] * tiles[2], planes = samples * tiles[0];
-    const bool one_run = depth.slots == tiles[0] && depth.step == 1, run_of_planes = depth.step == 1;
-    const std::int64_t runs = one_run ? 1 : run_of_planes ? samples : planes, length = planes / runs * area;
+  void multiply(const WeightItem& item, const Block& block, const AxisSlots& depth, const T* inputs, const T* gradients,
+                T* sums) const {
+    const std::int64_t area = block.area(), planes = block.images * block.tiles[0];
+    const bool one_run = depth.slots == block.tiles[0] && depth.step == 1, run_of_planes = depth.step == 1;
+    const std::int64_t runs = one_run ? 1 : run_of_planes ? block.images : planes, length = planes / runs * area;
     const std::int64_t row_runs = ceil_div(item.channels, std::int64_t{gemm_.tile_rows});
     for (std::int64_t point = 0; point < kWinogradPoints; ++point)
       for (std::int64_t tap = 0; tap < depth_taps_; ++tap)
         for (std::int64_t r = 0; r < runs; ++r) {
-          const std::int64_t sample = one_run         ? 0
-                                      : run_of_planes ? r
-                                                      : r / tiles[0],
-                             plane = one_run || run_of_planes ? 0 : r % tiles[0];
+          const std::int64_t image = one_run         ? 0
+                                     : run_of_planes ? r
+                                                     : r / block.tiles[0],
+                             plane = one_run || run_of_planes ? 0 : r % block.tiles[0];
           const std::int64_t slot =
-              sample * depth.slots + plane * depth.step + depth.base[static_cast<std::size_t>(tap)];
+              image * depth.slots + plane * depth.step + depth.base[static_cast<std::size_t>(tap)];
           const T* const a = inputs + point * input_point() + slot * area * row_;
           const T* const b = gradients + point * gradient_point() + r * length * gradient_row();
           T* const c = sums + (tap * kWinogradPoints + point) * point_;
@@ -256,9 +313,9 @@ class WinogradWeightGradient {
   }
 
   std::int64_t weight_of_tap(std::int64_t d, std::int64_t t) const {
-    const std::size_t h = static_cast<std::size_t>(t / 3), w = static_cast<std::size_t>(t % 3);
-    return phase_[0].taps[static_cast<std::size_t>(d)].index * dw_.step(0) + phase_[1].taps[h].index * dw_.step(1) +
-           phase_[2].taps[w].index * dw_.step(2);
+    const auto h = static_cast<std::size_t>(t / 3), w = static_cast<std::size_t>(t % 3);
+    return lattices_[0][0].taps[static_cast<std::size_t>(d)].index * dw_.step(0) +
+           lattices_[1][0].taps[h].index * dw_.step(1) + lattices_[2][0].taps[w].index * dw_.step(2);
   }
 
   View<const S> gy_, x_;
@@ -267,25 +324,13 @@ class WinogradWeightGradient {
   const WinogradKernel& winograd_;
   const ConvKernel& gemm_;
   const TransposeKernel* transpose_ = nullptr;
-  AxisPhase phase_[kSpatial], out_phase_[kSpatial];
+  std::vector<AxisPhase> lattices_[kSpatial], out_lattices_[kSpatial];  // of inputs and of gradients
+  std::int64_t images_of_sample_ = 1, images_ = 0;
   std::int64_t cols_, depth_taps_ = 1, row_ = 1, point_ = 1, sums_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, block_count_[kSpatial] = {1, 1, 1};  // in tiles
-  std::int64_t samples_ = 1, blocks_ = 1, tiles_ = 1, input_tiles_ = 1;
+  std::int64_t together_ = 1, blocks_ = 1, tiles_ = 1, input_tiles_ = 1;  // images in a block; blocks; of a block
   std::atomic<bool> serves_{true};
 };
-
-bool tiled(const Window& window) { return window.kernel == 3 && window.stride == 1 && window.dilation == 1; }
-
-// The outputs of all taps that lie inside the input along an axis.
-std::int64_t live_products(const Window& window, std::int64_t out, std::int64_t in) {
-  const AxisPhase phase = forward_phases(window, out)[0];
-  std::int64_t live = 0;
-  for (const Tap& tap : phase.taps) {
-    const Range range = live_outputs(phase, tap, 0, out, in);
-    live += std::max<std::int64_t>(0, range.end - range.begin);
-  }
-  return live;
-}
 
 }  // namespace
 
@@ -293,12 +338,14 @@ std::int64_t live_products(const Window& window, std::int64_t out, std::int64_t 
 // random problems; see bench/LOG.md.
 template <class S>
 double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
-  if (!tiled(shape.window[1]) || !tiled(shape.window[2])) return 0;
   const auto planes = static_cast<double>(grad_output.shape[0] * grad_output.extent(0));
   double tiles = 1, live = 1;
   for (int axis = 1; axis < kSpatial; ++axis) {
-    tiles *= static_cast<double>(ceil_div(grad_output.extent(axis), kTile));
-    live *= static_cast<double>(live_products(shape.window[axis], grad_output.extent(axis), input.extent(axis)));
+    const Window& window = shape.window[axis];
+    if (window.kernel != 3 || window.stride != 1) return 0;
+    const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
+    tiles *= static_cast<double>(lattice_tiles(phase));
+    live *= static_cast<double>(live_products(phase, input.extent(axis)));
   }
   const auto c = static_cast<double>(input.shape[1] / shape.groups),
              k = static_cast<double>(grad_output.shape[1] / shape.groups);

@@ -39,8 +39,8 @@ void gather_dense(const GatherProblem<S>& problem);
 template <class S>
 void gather_rows(const GatherProblem<S>& problem);
 
-// Winograd's F(2x2, 3x3), where the last two dimensions have three neighbouring taps and stride 1; false where tiles of
-// outputs are faster, or it does not apply. `on_tiles`: its products may be made on tile registers.
+// Winograd's F(2x2, 3x3), where the last two dimensions have three taps and stride 1; false where tiles of outputs are
+// faster, or it does not apply. `on_tiles`: its products may be made on tile registers.
 template <class S>
 bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles);
 // The kernel that it would take, or null, and the cycles of a sample if tile registers could serve instead.

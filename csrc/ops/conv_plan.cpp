@@ -31,6 +31,32 @@ std::vector<AxisPhase> backward_phases(const Window& window, std::int64_t in) {
   return phases;
 }
 
+bool three_even_taps(const AxisPhase& phase) {
+  if (phase.in_step != 1 || phase.out_step != 1 || phase.taps.size() != 3) return false;
+  const std::int64_t distance = phase.taps[1].offset - phase.taps[0].offset;
+  return distance > 0 && phase.taps[2].offset - phase.taps[1].offset == distance;
+}
+
+std::vector<AxisPhase> lattices(const AxisPhase& phase) {
+  const std::int64_t dilation = phase.taps[1].offset - phase.taps[0].offset;
+  std::vector<AxisPhase> all;
+  for (std::int64_t first = 0; first < std::min(dilation, phase.out_count); ++first) {
+    AxisPhase one = phase;
+    one.out_start = first;
+    one.out_step = one.in_step = dilation;
+    one.out_count = ceil_div(phase.out_count - first, dilation);
+    for (Tap& tap : one.taps) tap.offset += first;
+    all.push_back(one);
+  }
+  return all;
+}
+
+std::int64_t lattice_tiles(const AxisPhase& phase) {
+  const std::int64_t dilation = phase.taps[1].offset - phase.taps[0].offset;
+  const std::int64_t least = phase.out_count / dilation, longer = phase.out_count % dilation;
+  return longer * ceil_div(least + 1, std::int64_t{2}) + (dilation - longer) * ceil_div(least, std::int64_t{2});
+}
+
 std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h, const AxisPhase& w,
                                          const std::int64_t* step) {
   std::vector<std::int64_t> offsets;
@@ -105,6 +131,15 @@ Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std:
   const std::int64_t begin = origin >= 0 ? 0 : ceil_div(-origin, step);
   const std::int64_t end = in - origin <= 0 ? 0 : ceil_div(in - origin, step);
   return {std::min(begin, count), std::clamp(end, std::min(begin, count), count)};
+}
+
+std::int64_t live_products(const AxisPhase& phase, std::int64_t in) {
+  std::int64_t live = 0;
+  for (const Tap& tap : phase.taps) {
+    const Range range = live_outputs(phase, tap, 0, phase.out_count, in);
+    live += std::max<std::int64_t>(0, range.end - range.begin);
+  }
+  return live;
 }
 
 namespace {

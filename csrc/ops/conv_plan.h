@@ -42,6 +42,14 @@ std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h,
 // Whether these are the offsets of elements that lie in one run, from the first, with none missing.
 bool one_run(const std::vector<std::int64_t>& offsets);
 
+// With dilation, outputs of one residue modulo it read inputs of one residue and are a convolution without dilation:
+// the phase of each of these. Its steps are those of the taps, which must be alike.
+std::vector<AxisPhase> lattices(const AxisPhase& phase);
+// Tiles of two outputs that all of them have.
+std::int64_t lattice_tiles(const AxisPhase& phase);
+// Three taps at equal distances, of all outputs one after the other.
+bool three_even_taps(const AxisPhase& phase);
+
 // Where one block of `count` outputs finds its inputs in a packed scratch: output j, tap t at slot j * step + base[t].
 // Three forms, the one with fewest slots that serves: all inputs side by side; split by residue modulo the step
 // (outputs side by side); or one run of `count` inputs a tap, where taps lie far apart or the step skips inputs.
@@ -67,6 +75,8 @@ struct Range {
   std::int64_t begin, end;
 };
 Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std::int64_t count, std::int64_t in);
+// How many there are of all taps together.
+std::int64_t live_products(const AxisPhase& phase, std::int64_t in);
 
 // Where block `index` starts, of `blocks` along each dimension that are `size` long, the last dimension's neighbours
 // first; what is left of the index counts samples.

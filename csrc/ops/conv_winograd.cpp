@@ -1,6 +1,7 @@
 // Winograd's F(2x2, 3x3) for the gather sum: blocks of tiles of 2x2 outputs, whose inputs are packed channels-last and
 // transformed to 16 points; at each point a product of matrices (winograd_products.h), tiles x channels times
-// channels x outputs; the products transformed to a block of outputs. Taps along the depth lengthen the products.
+// channels x outputs; the products transformed to a block of outputs. Taps along the depth lengthen the products. With
+// dilation, outputs of one residue modulo it are images of their own.
 //
 // The transforms mix the inputs of a tile and the weights of a channel. Where a result is not finite, all of its
 // sample is computed again by gather_dense, which has infinities and NaNs where the definition has them.
@@ -29,14 +30,6 @@ constexpr double kPositionRows = 0.05;  // what packing one position costs, in r
 
 constexpr std::int64_t rounded(std::int64_t count, std::int64_t to) { return ceil_div(count, to) * to; }
 
-// The phase of an axis along which tiles lie: three neighbouring inputs an output, all outputs.
-bool tiled(const std::vector<AxisPhase>& phases) {
-  if (phases.size() != 1 || phases[0].in_step != 1 || phases[0].out_step != 1 || phases[0].taps.size() != 3)
-    return false;
-  const std::vector<Tap>& taps = phases[0].taps;
-  return taps[1].offset == taps[0].offset + 1 && taps[2].offset == taps[0].offset + 2;
-}
-
 // The next larger number of parts of `whole` that makes them smaller.
 std::int64_t next_cut(std::int64_t whole, std::int64_t parts) {
   const std::int64_t size = ceil_div(whole, parts);
@@ -52,11 +45,13 @@ class WinogradDriver {
  public:
   WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel)
       : p_(problem),
-        phase_{&problem.phases[0][0], &problem.phases[1][0], &problem.phases[2][0]},
+        lattices_{lattices(problem.phases[1][0]), lattices(problem.phases[2][0])},
+        phase_{&problem.phases[0][0], &lattices_[0][0], &lattices_[1][0]},
         winograd_(kernel),
-        samples_(problem.x.shape[0]),
+        images_of_sample_(static_cast<std::int64_t>(lattices_[0].size() * lattices_[1].size())),
+        images_(problem.x.shape[0] * images_of_sample_),
         depth_taps_(static_cast<std::int64_t>(phase_[0]->taps.size())),
-        products_(kernel, {depth_taps_, problem.x_channels, problem.y_channels}, samples_),
+        products_(kernel, {depth_taps_, problem.x_channels, problem.y_channels}, images_),
         cols_(products_.cols()),
         panels_(ceil_div(p_.y_channels, cols_)) {
     choose_block();
@@ -77,7 +72,7 @@ class WinogradDriver {
     const std::int64_t panel_size = kWinogradPoints * products_.weight_step();
     const std::int64_t total = p_.groups * panels_, at_once = std::min(panels_at_once(), total);
     Workspace<Weight> packed(at_once * panel_size);
-    not_finite_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(samples_));
+    not_finite_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(images_));
     for (std::int64_t first = 0; first < total; first += at_once) {
       const std::int64_t count = std::min(at_once, total - first);
       // Neighbouring panels of some channels one after the other: where the weights of a channel lie far from those of
@@ -134,7 +129,7 @@ class WinogradDriver {
     if (blocks_[0] * blocks_[1] * blocks_[2] == 1) {
       const std::int64_t wanted =
           std::min(tiles / (block_[0] * block_[1] * block_[2]), kMostTransformedBytes / sample_bytes_);
-      together_ = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(samples_, 1));
+      together_ = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(images_, 1));
     }
   }
 
@@ -180,7 +175,7 @@ class WinogradDriver {
   }
 
   void compute(std::int64_t first_panel, std::int64_t panel_count, const Weight* packed, std::int64_t panel_size) {
-    const std::int64_t sets = ceil_div(samples_, together_);
+    const std::int64_t sets = ceil_div(images_, together_);
     const std::int64_t blocks = sets * blocks_[0] * blocks_[1] * blocks_[2];
     // More items where blocks alone would leave threads idle, though each transforms its inputs anew.
     std::int64_t span = panels_of_item();
@@ -188,7 +183,7 @@ class WinogradDriver {
     const std::int64_t few = std::max<std::int64_t>(1, kColumns / cols_);
     while (span > 1 && blocks * ceil_div(panel_count, span) < (span > few ? 4 : 1) * threads) span = ceil_div(span, 2);
     const std::vector<PanelJob> jobs = panel_jobs(first_panel, panel_count, panels_, span);
-    const double products = static_cast<double>(samples_ * blocks_[0] * block_[0] * blocks_[1] * block_[1]) *
+    const double products = static_cast<double>(images_ * blocks_[0] * block_[0] * blocks_[1] * block_[1]) *
                             static_cast<double>(blocks_[2] * block_[2] * panel_size) * static_cast<double>(panel_count);
     parallel_for({blocks * static_cast<std::int64_t>(jobs.size()), products * multiply_add_nanoseconds<T>()},
                  subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
@@ -202,15 +197,39 @@ class WinogradDriver {
                  });
   }
 
+  // A sample, or with dilation one of its lattices; its part of a block may be smaller than that of the first.
+  struct Image {
+    std::int64_t sample, count[kSpatial];
+    const AxisPhase* phase[kSpatial];
+
+    bool empty() const { return count[1] <= 0 || count[2] <= 0; }
+    bool whole(const std::int64_t (&tiles)[kSpatial]) const {
+      return count[1] == tiles[1] * kTile && count[2] == tiles[2] * kTile;
+    }
+  };
+  Image image(std::int64_t index, const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
+    const std::int64_t lattice = index % images_of_sample_, columns = static_cast<std::int64_t>(lattices_[1].size());
+    Image one{index / images_of_sample_,
+              {count[0], 0, 0},
+              {phase_[0], &lattices_[0][static_cast<std::size_t>(lattice / columns)],
+               &lattices_[1][static_cast<std::size_t>(lattice % columns)]}};
+    for (int axis = 1; axis < kSpatial; ++axis)
+      one.count[axis] = std::min(count[axis], one.phase[axis]->out_count - j0[axis]);
+    return one;
+  }
+
   void run_block(std::int64_t first, std::int64_t group, std::int64_t panel, std::int64_t panel_count,
                  const Weight* packed, std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
-    const std::int64_t samples = std::min(together_, samples_ - first);
-    std::int64_t count[kSpatial], tiles[kSpatial];
-    for (int axis = 0; axis < kSpatial; ++axis) {
-      const std::int64_t size = axis == 0 ? 1 : kTile;
-      count[axis] = std::min(block_[axis] * size, phase_[axis]->out_count - j0[axis]);
-      tiles[axis] = ceil_div(count[axis], size);
+    const std::int64_t samples = std::min(together_, images_ - first);
+    // As many tiles as the largest of the images needs.
+    const std::int64_t most[kSpatial] = {block_[0], block_[1] * kTile, block_[2] * kTile};
+    std::int64_t count[kSpatial] = {std::min(block_[0], phase_[0]->out_count - j0[0]), 0, 0};
+    for (std::int64_t s = 0; s < samples; ++s) {
+      const Image own = image(first + s, j0, most);
+      for (int axis = 1; axis < kSpatial; ++axis) count[axis] = std::max(count[axis], own.count[axis]);
     }
+    if (count[1] == 0 || count[2] == 0) return;
+    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], kTile), ceil_div(count[2], kTile)};
     const AxisSlots depth = axis_slots(*phase_[0], count[0], false);
     const std::int64_t area = tiles[1] * tiles[2];
     const WinogradRows rows{first, samples, area, depth.slots, count[0], depth.step, depth.base};
@@ -228,8 +247,9 @@ class WinogradDriver {
         block.multiply(point, packed + begin * panel_size, panel_size, some, products + point * product_step,
                        product_row);
       const std::int64_t y0 = (panel + begin) * cols_, ldc = some * cols_;
-      for (std::int64_t s = 0; s < samples; ++s)
-        for (std::int64_t d = 0; d < count[0]; ++d) {
+      for (std::int64_t s = 0; s < samples; ++s) {
+        const Image own = image(first + s, j0, count);
+        for (std::int64_t d = 0; d < count[0] && !own.empty(); ++d) {
           bool finite = true;
           const WinogradOutputArgs<T> args{products + (s * count[0] + d) * area * product_row,
                                            product_row,
@@ -243,9 +263,10 @@ class WinogradDriver {
           winograd_.output(&args);
           if (!finite) not_finite_[static_cast<std::size_t>(first + s)].store(true, std::memory_order_relaxed);
           const std::int64_t at[kSpatial] = {j0[0] + d, j0[1], j0[2]};
-          store_block<S>(p_, phase_, *transpose_, first + s, group * p_.y_channels + y0,
-                         std::min(ldc, p_.y_channels - y0), at, count, result, ldc, tiles[2] * kTile);
+          store_block<S>(p_, own.phase, *transpose_, own.sample, group * p_.y_channels + y0,
+                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * kTile);
         }
+      }
     }
   }
 
@@ -253,24 +274,26 @@ class WinogradDriver {
   void transform_inputs(const WinogradRows& rows, std::int64_t channel0, const std::int64_t (&j0)[kSpatial],
                         const std::int64_t (&count)[kSpatial], const std::int64_t (&tiles)[kSpatial],
                         const AxisSlots& depth, typename Products::Block& transformed) const {
-    // Whole tiles; what is behind the last output's inputs is zero.
     AxisSlots slots[kSpatial] = {depth, {}, {}};
     for (int axis = 1; axis < kSpatial; ++axis) {
       slots[axis].slots = tiles[axis] * kTile + 2;
       slots[axis].base = {0, 1, 2};
-      slots[axis].runs = {{0, phase_[axis]->taps[0].offset, 1, count[axis] + 2}};
+      slots[axis].runs.resize(1);
     }
-    const BlockPacker<S> packer{
-        p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, *transpose_};
-    const std::int64_t height = slots[1].slots, width = slots[2].slots;
-    const bool whole = count[1] == tiles[1] * kTile && count[2] == tiles[2] * kTile;
+    const std::int64_t height = slots[1].slots, width = slots[2].slots, positions = depth.slots * height * width;
     const std::int64_t block = std::min(rounded(p_.x_channels, Products::kChannelRun), kChannels);
-    Workspace<T> input(packer.positions() * block);
+    Workspace<T> input(positions * block);
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += block) {
       const std::int64_t channels = std::min(block, p_.x_channels - c0);
       for (std::int64_t s = 0; s < rows.samples; ++s) {
-        if (!whole || channels < block) std::fill_n(input.data(), packer.positions() * block, T(0));
-        packer.pack(input, rows.first_sample + s, channel0 + c0, channels, j0, block, 1);
+        // Whole tiles; what is behind the last output's inputs is zero.
+        const Image own = image(rows.first_sample + s, j0, count);
+        if (!own.whole(tiles) || channels < block) std::fill_n(input.data(), positions * block, T(0));
+        for (int axis = 1; axis < kSpatial; ++axis)
+          slots[axis].runs[0] = {0, own.phase[axis]->taps[0].offset, own.phase[axis]->in_step, own.count[axis] + 2};
+        const BlockPacker<S> packer{
+            p_.x, {own.phase[0], own.phase[1], own.phase[2]}, {&slots[0], &slots[1], &slots[2]}, *transpose_};
+        if (!own.empty()) packer.pack(input, own.sample, channel0 + c0, channels, j0, block, 1);
         for (std::int64_t d = 0; d < depth.slots; ++d) {
           const WinogradInputArgs<T> args{
               input + d * height * width * block,       width * block, block, tiles[1], tiles[2],
@@ -287,16 +310,20 @@ class WinogradDriver {
   void compute_again() const {
     const bool all = too_small_.load(std::memory_order_relaxed);
     const auto again = [&](std::int64_t n) {
-      return all || not_finite_[static_cast<std::size_t>(n)].load(std::memory_order_relaxed) || !products_.serves(n);
+      bool some = all;
+      for (std::int64_t i = n * images_of_sample_; i < (n + 1) * images_of_sample_; ++i)
+        some = some || not_finite_[static_cast<std::size_t>(i)].load(std::memory_order_relaxed) || !products_.serves(i);
+      return some;
     };
     for_sample_runs(p_, again, gather_dense<S>);
   }
 
   const GatherProblem<S>& p_;
-  const AxisPhase* phase_[kSpatial];
+  std::vector<AxisPhase> lattices_[2];  // along rows and columns
+  const AxisPhase* phase_[kSpatial];    // of the first, which is the largest
   const WinogradKernel& winograd_;
   const TransposeKernel* transpose_ = nullptr;
-  std::int64_t samples_, depth_taps_;
+  std::int64_t images_of_sample_, images_, depth_taps_;
   Products products_;
   std::int64_t cols_, panels_, together_ = 1, planes_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};  // in tiles
@@ -310,8 +337,8 @@ template <class S>
 double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel, std::int64_t passes) {
   constexpr double kTransform = 1.6, kPack = 0.9, kOutput = 0.6, kWeight = 1.2;  // of a value
   const auto planes = static_cast<double>(problem.phases[0][0].out_count);
-  const std::int64_t tiles =
-      ceil_div(problem.phases[1][0].out_count, kTile) * ceil_div(problem.phases[2][0].out_count, kTile);
+  const std::int64_t rows_of_tiles = lattice_tiles(problem.phases[1][0]),
+                     tiles = rows_of_tiles * lattice_tiles(problem.phases[2][0]);
   const std::int64_t together = std::clamp<std::int64_t>(TileProducts::kManyTiles / tiles, 1, 4);
   const std::int64_t blocks = ceil_div(tiles * together, TileProducts::kManyTiles);
   const auto rows = static_cast<double>(blocks * ceil_div(ceil_div(tiles * together, blocks), kRowTile)) /
@@ -326,13 +353,27 @@ double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel
   return kWinogradPoints * (planes * (products + moved) + taps * depth * outputs * kWeight / 4);
 }
 
+// The products of other kernels, of a plane, a channel and an output. Where taps lie apart, these leave out some of
+// those in the padding: a third of them, as a rule.
+template <class S>
+double products_of_plane(const GatherProblem<S>& problem) {
+  double all = 1, live = 1;
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    const AxisPhase& phase = problem.phases[axis][0];
+    const bool dilated = phase.taps[1].offset - phase.taps[0].offset > 1;
+    const auto whole = static_cast<double>(3 * phase.out_count);
+    all *= whole;
+    live *= dilated ? static_cast<double>(live_products(phase, problem.x.extent(axis))) : whole;
+  }
+  return all - (all - live) / 3;
+}
+
 // The products that it saves against tiles of outputs, and the transforms, whose part is the larger the fewer channels
 // and outputs there are: the time of tiles of outputs over its own. Fitted to 6,000 random problems; see bench/LOG.md.
 template <class S>
 double gain_on_vectors(const GatherProblem<S>& problem) {
-  const std::int64_t height = problem.phases[1][0].out_count, width = problem.phases[2][0].out_count;
-  const auto tiles = static_cast<double>(ceil_div(height, kTile) * ceil_div(width, kTile));
-  const double saved = 9.0 * static_cast<double>(height) * static_cast<double>(width) / (kWinogradPoints * tiles);
+  const auto tiles = static_cast<double>(lattice_tiles(problem.phases[1][0]) * lattice_tiles(problem.phases[2][0]));
+  const double saved = products_of_plane(problem) / (kWinogradPoints * tiles);
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
   return saved / (1.3 * (1 + 8.5 * (x + y) / (x * y)));
 }
@@ -341,10 +382,9 @@ template <class S>
 double cycles_on_vectors(const GatherProblem<S>& problem) {
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
   const auto taps = static_cast<double>(problem.phases[0][0].taps.size());
-  double outputs = 1;
-  for (const auto& axis : problem.phases) outputs *= static_cast<double>(axis[0].out_count);
+  const auto planes = static_cast<double>(problem.phases[0][0].out_count);
   constexpr double kWeight = 0.6;  // of a transformed one, shared by four samples
-  return 9 * taps * x * y * outputs / (kOtherRate * gain_on_vectors(problem)) +
+  return products_of_plane(problem) * planes * taps * x * y / (kOtherRate * gain_on_vectors(problem)) +
          kWinogradPoints * taps * x * y * kWeight / 4;
 }
 
@@ -354,7 +394,8 @@ template <class S>
 WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
   if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return {};
-  if (!tiled(problem.phases[1]) || !tiled(problem.phases[2])) return {};
+  for (int axis = 1; axis < kSpatial; ++axis)
+    if (problem.phases[axis].size() != 1 || !three_even_taps(problem.phases[axis][0])) return {};
   const std::string forced = forced_kernel();
   const IsaMask mask = active_isa_mask();
   const WinogradKernel& vectors = find_winograd(dtype, mask);
