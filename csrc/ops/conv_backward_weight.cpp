@@ -21,6 +21,7 @@ namespace {
 constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
 constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;        // elements of one item's sums
+constexpr std::int64_t kRowPad = 16;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
 constexpr std::int64_t kDepthwiseSamples = 8;
 constexpr std::int64_t kProductDepth = 512;  // a longer sum over positions is shared out among the threads
@@ -50,6 +51,12 @@ class WeightGradient {
                                                           std::min(items_.c, taps_ == 1 ? kPointChannels : kChannels));
     items_.cut(ceil_div(items_.c, ceil_div(items_.c, c_block)), k_block);
     sums_ = items_.c_block * taps_ * k_block;
+    outer_ = taps_ == 1 && x_.stride[1] == 1;
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      const AxisPhase& phase = phase_[axis];
+      const Range live = live_outputs(phase, phase.taps[0], 0, phase.out_count, x_.extent(axis));
+      outer_ = outer_ && live.begin == 0 && live.end == phase.out_count;
+    }
     const std::int64_t positions = taps_ == 1 ? kPointPositions : kBlockPositions;
     width_ = std::min<std::int64_t>(gy_.extent(2), positions);
     height_ = std::clamp<std::int64_t>(positions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
@@ -84,8 +91,8 @@ class WeightGradient {
       probe[axis] = axis_slots(phase_[axis], largest[axis], axis == 2);
       positions *= probe[axis].slots;
     }
-    Workspace<T> input(positions * item.channels);
-    Workspace<T> grad(height_ * width_ * items_.k_block);
+    Workspace<T> input(positions * input_row());
+    Workspace<T> grad(height_ * width_ * gradient_row());
     std::vector<Segment> segments;
     for (std::int64_t b = first; b < last; ++b) {
       std::int64_t rest = b;
@@ -116,6 +123,13 @@ class WeightGradient {
                                      {&out_slots[0], &out_slots[1], &out_slots[2]},
                                      transpose_};
     const std::int64_t plane = input_packer.positions(), outputs = count[1] * count[2];
+    if (outer_) {
+      input_packer.pack(input, n, item.group * items_.c + item.c0, item.channels, j0, input_row(), 1);
+      if (item.outputs % cols_ != 0) std::fill_n(grad, outputs * gradient_row(), T(0));
+      grad_packer.pack(grad, n, item.group * items_.k + item.k0, item.outputs, j0, gradient_row(), 1);
+      add_outer(item, input, grad, outputs, sums);
+      return;
+    }
     input_packer.pack(input, n, item.group * items_.c + item.c0, item.channels, j0, 1, plane);
     for (std::int64_t k = 0; k < item.outputs; k += cols_) {
       T* panel = grad + k * outputs;
@@ -147,6 +161,23 @@ class WeightGradient {
           if (!segments.empty())
             add_tiles(item, rows, grad, outputs, segments, sums + t * items_.c_block * items_.k_block);
         }
+  }
+
+  // Rows of channels, a position each, at a step that is no power of two.
+  std::int64_t input_row() const { return items_.c_block + (outer_ ? kRowPad : 0); }
+  std::int64_t gradient_row() const { return items_.k_block + (outer_ ? kRowPad : 0); }
+
+  // The products of one tap, of positions with the channels of each array side by side.
+  void add_outer(const WeightItem& item, const T* input, const T* grad, std::int64_t positions, T* sums) const {
+    const std::int64_t tiles = ceil_div(item.channels, std::int64_t{gemm_->tile_rows});
+    for (std::int64_t k = 0; k < item.outputs; k += cols_)
+      for (std::int64_t i = 0; i < tiles; ++i) {
+        const std::int64_t begin = item.channels * i / tiles, end = item.channels * (i + 1) / tiles;
+        const OuterArgs<T> args{input + begin,  input_row(), grad + k,
+                                gradient_row(), positions,   sums + begin * items_.k_block + k,
+                                items_.k_block};
+        gemm_->outer[end - begin - 1](&args);
+      }
   }
 
   // All outputs of a block, row by row, relative to a tap's first slot.
@@ -196,6 +227,7 @@ class WeightGradient {
   const TransposeKernel& transpose_;
   const ConvKernel* gemm_ = nullptr;
   AxisPhase phase_[kSpatial], out_phase_[kSpatial];
+  bool outer_ = false;  // one tap, channels side by side
   std::int64_t taps_ = 0, cols_ = 1, sums_ = 1;
   std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1;
 };
