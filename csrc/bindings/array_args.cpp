@@ -1,5 +1,9 @@
 #include "bindings/array_args.h"
 
+#include <algorithm>
+
+#include "bindings/result_memory.h"
+
 namespace fastconv {
 
 Dtype dtype_of(const py::array& array, const char* name) {
@@ -84,7 +88,8 @@ py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shap
   py::ssize_t bytes = dtype.itemsize();
   for (const py::ssize_t extent : shape)
     if (extent > 0 && __builtin_mul_overflow(bytes, extent, &bytes)) fail("result: larger than 2**63 bytes");
-  return py::array(dtype, shape);
+  const bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
+  return !empty && bytes >= kLargeResult ? large_array(dtype, shape, bytes) : py::array(dtype, shape);
 }
 
 py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) { return new_array(numpy_dtype(dtype), shape); }

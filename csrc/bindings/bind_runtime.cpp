@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "bindings/array_args.h"
+#include "bindings/result_memory.h"
 #include "core/window.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
@@ -71,6 +72,9 @@ void bind_runtime(py::module_& module) {
         return multiply_adds(is_double ? Dtype::f64 : Dtype::f32, steps);
       },
       py::arg("is_double"), py::arg("steps"));
+  module.attr("LARGE_RESULT") = kLargeResult;
+  module.def("empty",
+             [](const std::vector<py::ssize_t>& shape, const py::dtype& dtype) { return new_array(dtype, shape); });
   module.def("are_plain", &are_plain);
   module.def("output_size", [](std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation,
                                std::int64_t before, std::int64_t after, bool ceil_mode) {

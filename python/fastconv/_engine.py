@@ -5,8 +5,11 @@ Both have the same functions, so each op is written once. The one for an op is c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from fastconv import _core
 from fastconv._device.array import DeviceArray
@@ -30,6 +33,20 @@ def _on_device(name: str) -> Callable[..., Any]:
 
     function: Callable[..., Any] = getattr(ops, name)
     return function
+
+
+def empty(shape: tuple[int, ...], like: Any) -> Any:
+    """An array without values, of the dtype of `like` and in its memory; a large one where a freed one was."""
+    if type(like) is DeviceArray or math.prod(shape) * like.itemsize < _core.LARGE_RESULT:
+        return np.empty(shape, like.dtype, like=like)
+    return _core.empty(shape, like.dtype)
+
+
+def empty_like(array: Any) -> Any:
+    """The same in the order of `array`'s own memory."""
+    if type(array) is DeviceArray or array.nbytes < _core.LARGE_RESULT or not array.flags.c_contiguous:
+        return np.empty_like(array)
+    return _core.empty(array.shape, array.dtype)
 
 
 def dropout_mask(like: Any, shape: tuple[int, ...], p: float, seed: int) -> Any:

@@ -32,7 +32,7 @@ __all__ = [
 def _map(name: str, x: Any, data_format: object, parameter: float = 0.0) -> Any:
     channels_last(data_format)
     array, restore = as_arrays(x=x)
-    result = np.empty_like(array)
+    result = _engine.empty_like(array)
     _engine.eltwise(name, array, None, result, parameter)
     return restore(result)
 
@@ -43,7 +43,7 @@ def _map_backward(
     channels_last(data_format)
     array, gradient, restore = as_arrays(**{saved: value}, grad_output=grad_output)
     same_shape(gradient, array.shape, "grad_output")
-    result = np.empty_like(gradient)
+    result = _engine.empty_like(gradient)
     _engine.eltwise(f"{name}_backward", gradient, array, result, parameter)
     return restore(result)
 
@@ -342,9 +342,10 @@ def _axis(x: Array, name: str, axis: object) -> int:
 def _result(x: Array, axis: int) -> Array:
     """An array like `x`, with the axis densest in memory where it is so in `x`."""
     if x.flags.c_contiguous or x.strides[axis] != x.itemsize:
-        return np.empty_like(x)
+        result: Array = _engine.empty_like(x)
+        return result
     shape = (*x.shape[:axis], *x.shape[axis + 1 :], x.shape[axis])
-    return np.moveaxis(np.empty(shape, x.dtype, like=x), -1, axis)
+    return np.moveaxis(_engine.empty(shape, x), -1, axis)
 
 
 def _softmax(x: Any, axis: object, data_format: object, logarithm: bool) -> Any:

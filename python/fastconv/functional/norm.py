@@ -40,14 +40,14 @@ def result_like(x: Array, last: bool, per_sample: bool = False) -> tuple[Array, 
     With `per_sample` one sample decides, not the batch around it.
     """
     if x.ndim == 2:
-        return np.empty(x.shape, x.dtype, like=x), True
+        return _engine.empty(x.shape, x), True
     probe = x[:1] if per_sample else x
     if not probe.flags.c_contiguous:
         source, target = (-1, 1) if last else (1, -1)
         if np.moveaxis(probe, source, target).flags.c_contiguous:
-            moved = np.empty(np.moveaxis(x, source, target).shape, x.dtype, like=x)
+            moved = _engine.empty(np.moveaxis(x, source, target).shape, x)
             return np.moveaxis(moved, target, source), not last
-    return np.empty(x.shape, x.dtype, like=x), last
+    return _engine.empty(x.shape, x), last
 
 
 def plain(values: Any) -> Array:

@@ -45,7 +45,7 @@ def _normalise_rows(
     x: Array, groups: int, length: int, shape: tuple[int, ...], eps: float, weight: Any, bias: Any
 ) -> tuple[Array, Array, Array]:
     """``(y, mean, invstd)`` of the rows of `x`, `length` values each; `shape` is that of the statistics."""
-    y = np.empty(x.shape, x.dtype, like=x)
+    y = _engine.empty(x.shape, x)
     contiguous = (None if a is None else np.ascontiguousarray(a, like=a) for a in (weight, bias))
     mean, var = _engine.layer_norm(x, y, groups, length, math.prod(shape), eps, *contiguous)
     return y, mean.reshape(shape), _engine.inverse_deviation(var, eps).reshape(shape)
@@ -54,7 +54,7 @@ def _normalise_rows(
 def _rows_backward(
     g: Array, x: Array, groups: int, length: int, mean: Array, invstd: Array, weight: Any, wanted: Sequence[bool]
 ) -> tuple[Array | None, Array, Array]:
-    result = np.empty(x.shape, x.dtype, like=x) if wanted[0] else None
+    result = _engine.empty(x.shape, x) if wanted[0] else None
     factor = None if weight is None else np.ascontiguousarray(weight, like=weight)
     sums = _engine.layer_norm_backward(
         g, x, result, groups, length, mean.reshape(-1), invstd.reshape(-1), factor, wanted[1] or wanted[2]
@@ -436,7 +436,7 @@ def instance_norm(
     positions = math.prod(array.shape[1:-1] if last else array.shape[2:])
     require(positions != 1, lambda: f"x: expected more than 1 spatial element, got shape {array.shape}")
     if count == 0:
-        y = np.empty(array.shape, array.dtype, like=array)
+        y = _engine.empty(array.shape, array)
         own_mean, own_var = (np.empty((samples, 0), np.float64, like=array) for _ in range(2))
     else:
         y, own_mean, own_var = _normalise_groups(array, last, count, eps, scale, shift)

@@ -1,0 +1,104 @@
+#include "bindings/result_memory.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+
+namespace py = pybind11;
+
+namespace fastconv {
+namespace {
+
+constexpr std::size_t kMostKept = std::size_t{256} << 20;  // bytes of all freed ones together
+constexpr std::size_t kUnit = std::size_t{2} << 20;        // a large page
+
+struct Block {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+};
+
+class FreedBlocks {
+ public:
+  // Of at least so many bytes, and at most a quarter more; null where there is no memory.
+  Block take(std::size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::size_t best = blocks_.size();
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const std::size_t size = blocks_[i].bytes;
+      if (size >= bytes && size <= bytes + bytes / 4 && (best == blocks_.size() || size < blocks_[best].bytes))
+        best = i;
+    }
+    if (best < blocks_.size()) return remove(best);
+    Block fresh = allocate(bytes);
+    if (!fresh.data) {
+      while (!blocks_.empty()) std::free(remove(0).data);
+      fresh = allocate(bytes);
+    }
+    return fresh;
+  }
+
+  void give(const Block& block) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    blocks_.push_back(block);
+    kept_ += block.bytes;
+    while (kept_ > kMostKept) std::free(remove(0).data);
+  }
+
+ private:
+  Block remove(std::size_t index) {
+    const Block block = blocks_[index];
+    blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(index));
+    kept_ -= block.bytes;
+    return block;
+  }
+
+  static Block allocate(std::size_t bytes) {
+    if (bytes > SIZE_MAX - kUnit) return {};
+    const std::size_t size = (bytes + kUnit - 1) / kUnit * kUnit;
+    void* const data = std::aligned_alloc(kUnit, size);
+#ifdef MADV_HUGEPAGE
+    if (data) madvise(data, size, MADV_HUGEPAGE);  // as NumPy does; where it is refused, small pages serve
+#endif
+    return {data, data ? size : 0};
+  }
+
+  std::mutex mutex_;
+  std::vector<Block> blocks_;  // the longest freed first
+  std::size_t kept_ = 0;
+};
+
+// Never destroyed: an array may outlive everything else.
+FreedBlocks& freed_blocks() {
+  static FreedBlocks* const all = new FreedBlocks;
+  return *all;
+}
+
+// What an array owns.
+class Lease {
+ public:
+  explicit Lease(const Block& block) : block_(block) {}
+  ~Lease() { freed_blocks().give(block_); }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+ private:
+  Block block_;
+};
+
+}  // namespace
+
+py::array large_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape, py::ssize_t bytes) {
+  const Block block = freed_blocks().take(static_cast<std::size_t>(bytes));
+  if (!block.data) return py::array(dtype, shape);  // which says so in NumPy's words
+  auto lease = std::make_unique<Lease>(block);
+  const py::capsule owner(lease.get(), [](void* owned) { delete static_cast<Lease*>(owned); });
+  lease.release();
+  return py::array(dtype, shape, block.data, owner);
+}
+
+}  // namespace fastconv

@@ -1,0 +1,103 @@
+"""The memory of large results: that of freed ones serves the next, and never that of one in use."""
+
+import gc
+import subprocess
+import sys
+
+import fastconv.functional as F
+import numpy as np
+import pytest
+from fastconv import _core
+
+LARGE = _core.LARGE_RESULT
+SIDE = 1024  # of planes whose bytes are an eighth of that, in float32
+
+
+def planes(count):
+    """An array (1, 1, count, 2**20) in float32: ``count / 8`` of a large result."""
+    return np.full((1, 1, count, SIDE * SIDE), 1, np.float32)
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_a_large_result_takes_the_place_of_a_freed_one():
+    """Of its size or somewhat more, not of one much larger."""
+    x = planes(9)
+    y = F.relu(x)
+    where = address(y)
+    del y
+    assert address(F.relu(x)) == where
+    y = F.relu(planes(8))
+    assert address(y) == where
+    kept = y
+    del y
+    larger = address(F.relu(planes(12)))
+    assert address(F.relu(planes(8))) not in (where, larger)
+    assert all(kept.flags[name] for name in ("WRITEABLE", "ALIGNED", "C_CONTIGUOUS"))
+
+
+def test_memory_in_use_is_left_alone():
+    """A view keeps its array's memory, and results that live at once have places of their own."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 3, 1700, 1700), dtype=np.float32)
+    w = rng.standard_normal((4, 3, 1, 1), dtype=np.float32)
+    y = F.conv2d(x, w)
+    assert y.nbytes > LARGE
+    row, expected = y[0, 1, 5], y[0, 1, 5].copy()
+    del y
+    others = [F.conv2d(x * i, w) for i in range(3)]
+    assert (row == expected).all()
+    for i, some in enumerate(others):
+        assert not np.may_share_memory(some, row)
+        np.testing.assert_allclose(some[0, 1, 5], i * expected, rtol=1e-6)
+    assert len({address(some) for some in others}) == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_every_kind_of_op(dtype):
+    """Results of all sorts of ops are right where they take the place of others full of NaN."""
+    shape = (2, 3, 1500, 2000)
+    for _ in range(2):
+        for size in (np.float64, np.float32, np.float16):
+            full = F.relu(np.ones(shape, size))
+            full[:] = np.nan
+            del full
+    x = np.linspace(-1, 1, np.prod(shape)).reshape(shape).astype(dtype)
+    np.testing.assert_array_equal(F.relu(x), np.maximum(x, 0))
+    weight = np.eye(3).reshape(3, 3, 1, 1).astype(dtype)
+    np.testing.assert_array_equal(F.conv2d(x, weight), x)
+    np.testing.assert_array_equal(F.max_pool2d(x, 1), x)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    np.testing.assert_array_equal(F.conv2d(last, weight, data_format="channels_last"), last)
+    normal = F.batch_norm(x, np.zeros(3, dtype), np.ones(3, dtype), eps=0)
+    np.testing.assert_array_equal(normal, x)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident memory is read from Linux's /proc")
+def test_what_is_kept_is_bounded():
+    """Freed results of many sizes leave at most 256 MB behind."""
+    script = """
+import numpy as np, fastconv.functional as F
+def resident():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+x = np.ones(60 << 20, np.float32)
+F.relu(x[:10])
+before = resident()
+for count in range(9, 60, 3):
+    y = F.relu(x[: count << 20])
+del y
+print(resident() - before)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert float(out.stdout) < 256 + 24
+
+
+def test_no_memory():
+    """What cannot be had is NumPy's MemoryError, and the process goes on."""
+    with pytest.raises(MemoryError):
+        _core.empty((1 << 46,), np.dtype("float32"))
+    gc.collect()
+    assert _core.empty((3, 0, 1 << 40), np.dtype("float32")).size == 0
