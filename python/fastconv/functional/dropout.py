@@ -57,7 +57,7 @@ def _noise_shape(noise_shape: object, x: Array) -> tuple[int, ...]:
 
 def _apply(x: Array, keep: Array, p: float) -> Array:
     """``x / (1 - p)`` where `keep`, else 0."""
-    y = _engine.empty_like(x)
+    y: Array = _engine.empty_like(x)
     _engine.dropout_apply(x, np.broadcast_to(keep, x.shape), y, 1 / (1 - p) if p < 1 else 0.0)
     return y
 
