@@ -350,3 +350,32 @@ def test_offsets_beyond_32_bits():
     if "no room" in printed:
         pytest.skip("the system does not give 9 GB of address space")
     assert "done" in printed
+
+
+# --- how long threads wait -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [{}, {"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "active"}])
+def test_waiting_threads_spin_briefly(own):
+    """OpenMP is loaded with a short spin unless the user says otherwise, and the environment stays as it was."""
+    code = """
+        import os
+        before = dict(os.environ)
+        import fastconv
+        assert dict(os.environ) == before
+        assert os.popen("echo $GOMP_SPINCOUNT").read().strip() == before.get("GOMP_SPINCOUNT", "")
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=environment | own | {"OMP_DISPLAY_ENV": "verbose"},
+    )
+    shown = [line.split("=")[1].strip(" '") for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not shown:
+        pytest.skip("this OpenMP does not show how long its threads spin")
+    assert ("3000" in shown) == (not own)
+    assert ("77" in shown) == ("GOMP_SPINCOUNT" in own)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastconv import _openmp  # noqa: F401, before anything else loads the engine
 from fastconv._runtime import (
     __version__,
     available_isas,
