@@ -20,6 +20,7 @@ import importlib.util
 import json
 import pathlib
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,10 @@ from typing import Any
 import numpy as np
 
 from bench.protocol import UnsupportedError
+
+
+SETTLE = 0.02
+"""Seconds before a round: the threads of the library that ran last spin on for 8 ms before they sleep (GNU's OpenMP)."""
 
 
 def _timing() -> Any:
@@ -57,6 +62,7 @@ def serve(library: str) -> None:
             calls[request["key"]], result = networks.prepare(request)
             np.save(request["answer"], result)
         elif request["do"] == "time":
+            time.sleep(SETTLE)
             return {"samples": seconds_per_call(calls[request["key"]], request["seconds"])}
         elif request["do"] == "ceilings":
             ceilings: dict[str, float] = importlib.import_module("bench.ceilings").measure(request)
