@@ -29,9 +29,8 @@ import numpy as np
 
 from bench.protocol import UnsupportedError
 
-
 SETTLE = 0.02
-"""Seconds before a round: the threads of the library that ran last spin on for 8 ms before they sleep (GNU's OpenMP)."""
+"""Seconds before a round: threads of the library that ran last may spin for 8 ms before they sleep (GNU's OpenMP)."""
 
 
 def _timing() -> Any:

@@ -369,8 +369,10 @@ def test_choice(isa, dtype):
         return ran(name, lambda: F.conv2d_backward(g, x, w, output_mask=(False, True, False), **options))[1]
 
     if isa != "amx":  # the weight gradient has no products on tile registers
-        assert chosen_for_weights(c, c, (14, 14), padding=1)
-        assert chosen_for_weights(16, 9, (30, 7))
+        assert chosen_for_weights(c, c, (20, 14), padding=1)
+        assert chosen_for_weights(16, 9, (30, 13))
+        assert not chosen_for_weights(c, c, (15, 17), padding=1)  # 510 positions
+        assert chosen_for_weights(c, c, (16, 16), padding=1)
         assert not chosen_for_weights(7, c, (14, 14), padding=1)
         assert not chosen_for_weights(c, c, (3, 3), padding=1)
         assert not chosen_for_weights(c, c, (14, 14), stride=2)

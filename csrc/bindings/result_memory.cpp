@@ -24,6 +24,8 @@ struct Block {
 
 class FreedBlocks {
  public:
+  FreedBlocks() { blocks_.reserve(kMostKept / kLargeResult + 1); }  // so that none is lost for want of memory
+
   // Of at least so many bytes, and at most a quarter more; null where there is no memory.
   Block take(std::size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -43,6 +45,7 @@ class FreedBlocks {
   }
 
   void give(const Block& block) {
+    if (block.bytes > kMostKept) return std::free(block.data);
     const std::lock_guard<std::mutex> lock(mutex_);
     blocks_.push_back(block);
     kept_ += block.bytes;

@@ -22,22 +22,15 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kTile = kWinogradTile, kTaps = 9;
+constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole cache lines
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
-constexpr std::int64_t kPacked = 64;      // channels that are packed and transformed at a time
 constexpr std::int64_t kFewestChannels = 8;
+constexpr std::int64_t kFewestOutputs = 512;  // a shorter sum errs less than the transforms (docs/decisions/0012)
 // Tiles of a block, which one running sum adds up; where there are few, their part of the error is larger.
 constexpr std::int64_t kTiles = 64, kFewTiles = 32, kFew = 128;
 constexpr std::int64_t kInputs = 64, kOutputs = 128;        // channels of an item
 constexpr std::int64_t kMostBytes = std::int64_t{8} << 20;  // of a block's transformed inputs
-
-// Whole blocks of at most `wanted`, of nearly equal sizes.
-std::int64_t balanced(std::int64_t whole, std::int64_t wanted) {
-  return ceil_div(whole, ceil_div(whole, std::clamp<std::int64_t>(wanted, 1, whole)));
-}
-
-std::int64_t rounded(std::int64_t count, std::int64_t to) { return ceil_div(count, to) * to; }
 
 // The first `count` of some positions, which are read from the phase's first tap on. Those behind stay zero.
 AxisSlots tile_slots(std::int64_t positions, const AxisPhase& phase, std::int64_t count) {
@@ -50,7 +43,6 @@ AxisSlots tile_slots(std::int64_t positions, const AxisPhase& phase, std::int64_
 template <class S>
 class WinogradWeightGradient {
   using T = Compute<S>;
-  static constexpr T kSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 
  public:
   WinogradWeightGradient(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
@@ -75,8 +67,13 @@ class WinogradWeightGradient {
     images_of_sample_ = static_cast<std::int64_t>(lattices_[1].size() * lattices_[2].size());
     images_ = gy_.shape[0] * images_of_sample_;
     depth_taps_ = static_cast<std::int64_t>(lattices_[0][0].taps.size());
-    items_.cut(balanced(items_.c, kInputs), std::min(rounded(items_.k, cols_), rounded(kOutputs, cols_)));
-    row_ = rounded(items_.c_block, kChannelRun);
+    for (const Tap& tap : lattices_[0][0].taps) {
+      weights_of_plane_.push_back(
+          weight_offsets(out_lattices_[0][0], lattices_[1][0], lattices_[2][0], dw_.stride + 2));
+      for (std::int64_t& weight : weights_of_plane_.back()) weight += tap.index * dw_.step(0);
+    }
+    items_.cut(balanced(items_.c, kInputs), std::min(rounded_up(items_.k, cols_), rounded_up(kOutputs, cols_)));
+    row_ = rounded_up(items_.c_block, kChannelRun);
     point_ = items_.c_block * items_.k_block;
     sums_ = depth_taps_ * kWinogradPoints * point_;
     choose_block();
@@ -128,21 +125,6 @@ class WinogradWeightGradient {
   std::int64_t gradient_row() const { return items_.k_block + kPad; }
   std::int64_t gradient_point() const { return tiles_ * gradient_row() + kPad; }
 
-  void accumulate(const WeightItem& item, std::int64_t part, std::int64_t parts, T* sums) const {
-    std::fill_n(sums, sums_, T(0));
-    Workspace<T> inputs(transformed_inputs()), gradients(kWinogradPoints * gradient_point());
-    for (std::int64_t b = blocks_ * part / parts; b < blocks_ * (part + 1) / parts; ++b) {
-      Block block;
-      block.first = locate_block(b, block_count_, block_, block.j0) * together_;
-      block.images = std::min(together_, images_ - block.first);
-      if (!place(block)) continue;
-      const AxisSlots depth = axis_slots(lattices_[0][0], block.count[0], false);
-      transform_inputs(item, block, depth, inputs);
-      transform_gradients(item, block, gradients);
-      multiply(item, block, depth, inputs, gradients, sums);
-    }
-  }
-
   // Some tiles of some images: samples, or with dilation one lattice of a sample each, the first of which is the
   // largest.
   struct Block {
@@ -169,6 +151,21 @@ class WinogradWeightGradient {
     return one;
   }
 
+  void accumulate(const WeightItem& item, std::int64_t part, std::int64_t parts, T* sums) const {
+    std::fill_n(sums, sums_, T(0));
+    Workspace<T> inputs(transformed_inputs()), gradients(kWinogradPoints * gradient_point());
+    for (std::int64_t b = blocks_ * part / parts; b < blocks_ * (part + 1) / parts; ++b) {
+      Block block;
+      block.first = locate_block(b, block_count_, block_, block.j0) * together_;
+      block.images = std::min(together_, images_ - block.first);
+      if (!place(block)) continue;
+      const AxisSlots depth = axis_slots(lattices_[0][0], block.count[0], false);
+      transform_inputs(item, block, depth, inputs);
+      transform_gradients(item, block, gradients);
+      multiply(item, block, depth, inputs, gradients, sums);
+    }
+  }
+
   // Where the images of a block begin, and its size: as many tiles as the largest of them needs. False if it is empty.
   bool place(Block& block) const {
     std::int64_t longest[kSpatial] = {};
@@ -192,42 +189,39 @@ class WinogradWeightGradient {
   // To [point][image][plane of the input][tile][channel].
   void transform_inputs(const WeightItem& item, const Block& block, const AxisSlots& depth, T* inputs) const {
     const std::int64_t height = block.tiles[1] * kTile + 2, width = block.tiles[2] * kTile + 2;
-    const std::int64_t together = std::min(row_, kPacked), size = depth.slots * height * width * together;
-    Workspace<T> packed(size);
-    for (std::int64_t c0 = 0; c0 < item.channels; c0 += together) {
-      const std::int64_t channels = std::min(together, item.channels - c0);
-      for (std::int64_t i = 0; i < block.images; ++i) {
-        const Image own = image(block, i);
-        if (!own.whole(block) || channels < together) std::fill_n(packed.data(), size, T(0));
-        if (!own.empty()) {
-          const AxisPhase &rows = lattices_[1][own.lattice[1]], &columns = lattices_[2][own.lattice[2]];
-          const AxisSlots down = tile_slots(height, rows, own.count[1] + 2),
-                          across = tile_slots(width, columns, own.count[2] + 2);
-          BlockPacker<S>{x_, {&lattices_[0][0], &rows, &columns}, {&depth, &down, &across}, *transpose_}.pack(
-              packed, own.sample, item.group * items_.c + item.c0 + c0, channels, block.j0, together, 1);
-        }
-        for (std::int64_t d = 0; d < depth.slots; ++d) {
-          const WinogradInputArgs<T> args{packed + d * height * width * together,
-                                          width * together,
-                                          together,
-                                          block.tiles[1],
-                                          block.tiles[2],
-                                          rounded(channels, kChannelRun),
-                                          inputs + (i * depth.slots + d) * block.area() * row_ + c0,
-                                          row_,
-                                          input_point()};
-          winograd_.input(&args);
-        }
+    const std::int64_t plane = height * width * row_;
+    Workspace<T> packed(depth.slots * plane);
+    for (std::int64_t i = 0; i < block.images; ++i) {
+      const Image own = image(block, i);
+      if (!own.whole(block) || item.channels < row_) std::fill_n(packed.data(), depth.slots * plane, T(0));
+      if (!own.empty()) {
+        const AxisPhase &rows = lattices_[1][own.lattice[1]], &columns = lattices_[2][own.lattice[2]];
+        const AxisSlots down = tile_slots(height, rows, own.count[1] + 2),
+                        across = tile_slots(width, columns, own.count[2] + 2);
+        BlockPacker<S>{x_, {&lattices_[0][0], &rows, &columns}, {&depth, &down, &across}, *transpose_}.pack(
+            packed, own.sample, item.group * items_.c + item.c0, item.channels, block.j0, row_, 1);
+      }
+      for (std::int64_t d = 0; d < depth.slots; ++d) {
+        const WinogradInputArgs<T> args{packed + d * plane,
+                                        width * row_,
+                                        row_,
+                                        block.tiles[1],
+                                        block.tiles[2],
+                                        row_,
+                                        inputs + (i * depth.slots + d) * block.area() * row_,
+                                        row_,
+                                        input_point()};
+        winograd_.input(&args);
       }
     }
   }
 
   // To [point][image][plane of the output][tile][column].
   void transform_gradients(const WeightItem& item, const Block& block, T* gradients) const {
-    const AxisSlots depth = axis_slots(out_lattices_[0][0], block.count[0], false);
+    const AxisSlots out_depth = axis_slots(out_lattices_[0][0], block.count[0], false);
     const std::int64_t height = block.tiles[1] * kTile, width = block.tiles[2] * kTile;
-    const std::int64_t columns = rounded(item.outputs, cols_), channel = item.group * items_.k + item.k0;
-    Workspace<T> packed(depth.slots * height * width * columns);
+    const std::int64_t columns = rounded_up(item.outputs, cols_), channel = item.group * items_.k + item.k0;
+    Workspace<T> packed(out_depth.slots * height * width * columns);
     WinogradInputArgs<T> args{nullptr,         0, 0, block.tiles[1], block.tiles[2], columns, gradients, gradient_row(),
                               gradient_point()};
     for (std::int64_t i = 0; i < block.images; ++i) {
@@ -246,16 +240,17 @@ class WinogradWeightGradient {
         if (!whole) std::fill_n(packed.data(), block.count[0] * plane_step, T(0));
         const AxisSlots rows = tile_slots(height, down, own.count[1]), line = tile_slots(width, across, own.count[2]);
         if (!own.empty())
-          BlockPacker<S>{gy_, {&out_lattices_[0][0], &down, &across}, {&depth, &rows, &line}, *transpose_}.pack(
+          BlockPacker<S>{gy_, {&out_lattices_[0][0], &down, &across}, {&out_depth, &rows, &line}, *transpose_}.pack(
               packed, own.sample, channel, item.outputs, block.j0, columns, 1);
         args.x = packed;
         args.row_step = width * columns;
         args.position_step = columns;
       }
+      const T* const first = args.x;
       for (std::int64_t d = 0; d < block.count[0]; ++d) {
+        args.x = first + d * plane_step;
+        args.v = gradients + (i * block.count[0] + d) * block.area() * gradient_row();
         winograd_.gradient(&args);
-        args.x += plane_step;
-        args.v += block.area() * gradient_row();
       }
     }
   }
@@ -268,24 +263,22 @@ class WinogradWeightGradient {
            (across.taps[0].offset + j0[2] * across.in_step) * gy_.step(2);
   }
 
-  // The products of all tiles, plane by plane unless the tap's inputs lie like the gradients.
+  // The products of all tiles in as few runs as may be: a tap's inputs lie like the gradients throughout, or within an
+  // image, or only within a plane.
   void multiply(const WeightItem& item, const Block& block, const AxisSlots& depth, const T* inputs, const T* gradients,
                 T* sums) const {
     const std::int64_t area = block.area(), planes = block.images * block.tiles[0];
-    const bool one_run = depth.slots == block.tiles[0] && depth.step == 1, run_of_planes = depth.step == 1;
-    const std::int64_t runs = one_run ? 1 : run_of_planes ? block.images : planes, length = planes / runs * area;
+    std::int64_t planes_of_run = 1;
+    if (depth.step == 1) planes_of_run = depth.slots == block.tiles[0] ? planes : block.tiles[0];
+    const std::int64_t length = planes_of_run * area;
     const std::int64_t row_runs = ceil_div(item.channels, std::int64_t{gemm_.tile_rows});
     for (std::int64_t point = 0; point < kWinogradPoints; ++point)
       for (std::int64_t tap = 0; tap < depth_taps_; ++tap)
-        for (std::int64_t r = 0; r < runs; ++r) {
-          const std::int64_t image = one_run         ? 0
-                                     : run_of_planes ? r
-                                                     : r / block.tiles[0],
-                             plane = one_run || run_of_planes ? 0 : r % block.tiles[0];
-          const std::int64_t slot =
-              image * depth.slots + plane * depth.step + depth.base[static_cast<std::size_t>(tap)];
+        for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
+          const std::int64_t slot = plane / block.tiles[0] * depth.slots + plane % block.tiles[0] * depth.step +
+                                    depth.base[static_cast<std::size_t>(tap)];
           const T* const a = inputs + point * input_point() + slot * area * row_;
-          const T* const b = gradients + point * gradient_point() + r * length * gradient_row();
+          const T* const b = gradients + point * gradient_point() + plane * area * gradient_row();
           T* const c = sums + (tap * kWinogradPoints + point) * point_;
           for (std::int64_t k = 0; k < item.outputs; k += cols_)
             for (std::int64_t i = 0; i < row_runs; ++i) {
@@ -304,18 +297,10 @@ class WinogradWeightGradient {
       T largest = 0;
       const WinogradTapsArgs<T> args{points, point_, count, &largest};
       winograd_.taps(&args);
-      if (!(largest <= std::numeric_limits<T>::max()) || (largest > T(0) && largest < kSmallest))
+      if (!(largest <= std::numeric_limits<T>::max()) || (largest > T(0) && largest < kWinogradSmallest<T>))
         serves_.store(false, std::memory_order_relaxed);
-      std::vector<std::int64_t> weights(kTaps);
-      for (std::int64_t t = 0; t < kTaps; ++t) weights[static_cast<std::size_t>(t)] = weight_of_tap(d, t);
-      items_.store(dw_, weights, index, points, point_);
+      items_.store(dw_, weights_of_plane_[static_cast<std::size_t>(d)], index, points, point_);
     }
-  }
-
-  std::int64_t weight_of_tap(std::int64_t d, std::int64_t t) const {
-    const auto h = static_cast<std::size_t>(t / 3), w = static_cast<std::size_t>(t % 3);
-    return lattices_[0][0].taps[static_cast<std::size_t>(d)].index * dw_.step(0) +
-           lattices_[1][0].taps[h].index * dw_.step(1) + lattices_[2][0].taps[w].index * dw_.step(2);
   }
 
   View<const S> gy_, x_;
@@ -326,6 +311,7 @@ class WinogradWeightGradient {
   const TransposeKernel* transpose_ = nullptr;
   std::vector<AxisPhase> lattices_[kSpatial], out_lattices_[kSpatial];  // of inputs and of gradients
   std::int64_t images_of_sample_ = 1, images_ = 0;
+  std::vector<std::vector<std::int64_t>> weights_of_plane_;  // of each tap along the depth, those of its nine taps
   std::int64_t cols_, depth_taps_ = 1, row_ = 1, point_ = 1, sums_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, block_count_[kSpatial] = {1, 1, 1};  // in tiles
   std::int64_t together_ = 1, blocks_ = 1, tiles_ = 1, input_tiles_ = 1;  // images in a block; blocks; of a block
@@ -364,7 +350,9 @@ bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_
   const WinogradKernel& kernel = find_winograd(dtype, mask);
   if (forced != kernel.name) {
     // Fewer channels than fill a register have kernels of their own.
-    if (gain < 1 || std::min(inputs, outputs) < kFewestChannels) return false;
+    const std::int64_t positions =
+        grad_output.shape[0] * grad_output.extent(0) * grad_output.extent(1) * grad_output.extent(2);
+    if (gain < 1 || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels) return false;
     if (!forced.empty() &&
         (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, mask).name))
       return false;

@@ -76,7 +76,7 @@ bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_out
 template <class S>
 bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                               const View<S>& grad_weight);
-// The time of tiles of channels over its own, as far as that can be told from the shape; zero where it does not apply.
+// The direct kernel's time over its own, as far as that can be told from the shape; zero where it does not apply.
 template <class S>
 double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input);
 

@@ -37,8 +37,10 @@ bool three_even_taps(const AxisPhase& phase) {
   return distance > 0 && phase.taps[2].offset - phase.taps[1].offset == distance;
 }
 
+std::int64_t dilation_of(const AxisPhase& phase) { return phase.taps[1].offset - phase.taps[0].offset; }
+
 std::vector<AxisPhase> lattices(const AxisPhase& phase) {
-  const std::int64_t dilation = phase.taps[1].offset - phase.taps[0].offset;
+  const std::int64_t dilation = dilation_of(phase);
   std::vector<AxisPhase> all;
   for (std::int64_t first = 0; first < std::min(dilation, phase.out_count); ++first) {
     AxisPhase one = phase;
@@ -52,7 +54,7 @@ std::vector<AxisPhase> lattices(const AxisPhase& phase) {
 }
 
 std::int64_t lattice_tiles(const AxisPhase& phase) {
-  const std::int64_t dilation = phase.taps[1].offset - phase.taps[0].offset;
+  const std::int64_t dilation = dilation_of(phase);
   const std::int64_t least = phase.out_count / dilation, longer = phase.out_count % dilation;
   return longer * ceil_div(least + 1, std::int64_t{2}) + (dilation - longer) * ceil_div(least, std::int64_t{2});
 }

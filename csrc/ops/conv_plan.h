@@ -49,6 +49,7 @@ std::vector<AxisPhase> lattices(const AxisPhase& phase);
 std::int64_t lattice_tiles(const AxisPhase& phase);
 // Three taps at equal distances, of all outputs one after the other.
 bool three_even_taps(const AxisPhase& phase);
+std::int64_t dilation_of(const AxisPhase& phase);
 
 // Where one block of `count` outputs finds its inputs in a packed scratch: output j, tap t at slot j * step + base[t].
 // Three forms, the one with fewest slots that serves: all inputs side by side; split by residue modulo the step

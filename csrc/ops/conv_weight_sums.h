@@ -46,11 +46,11 @@ struct WeightItems {
   void store(const View<S>& dw, const std::vector<std::int64_t>& weight_of_tap, std::int64_t index,
              const Compute<S>* sums, std::int64_t step) const {
     // A few outputs at a time, so that their weights are written in the order of memory.
-    constexpr std::int64_t kTogether = 16;
+    constexpr std::int64_t kColumns = 16;
     const WeightItem item = (*this)[index];
     S* const target = dw.data + (item.group * k + item.k0) * dw.stride[0] + item.c0 * dw.stride[1];
-    for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kTogether) {
-      const std::int64_t outputs = std::min(kTogether, item.outputs - k0);
+    for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kColumns) {
+      const std::int64_t outputs = std::min(kColumns, item.outputs - k0);
       for (std::int64_t i = 0; i < item.channels; ++i)
         for (std::size_t t = 0; t < weight_of_tap.size(); ++t) {
           const Compute<S>* from = sums + static_cast<std::int64_t>(t) * step + i * k_block + k0;

@@ -26,9 +26,8 @@ constexpr std::int64_t kChannels = 32;  // packed and transformed at a time
 constexpr std::int64_t kColumns = 64;   // outputs whose products at all points are kept
 constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
+constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
 constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
-
-constexpr std::int64_t rounded(std::int64_t count, std::int64_t to) { return ceil_div(count, to) * to; }
 
 // The next larger number of parts of `whole` that makes them smaller.
 std::int64_t next_cut(std::int64_t whole, std::int64_t parts) {
@@ -40,7 +39,6 @@ template <class S, class Products>
 class WinogradDriver {
   using T = Compute<S>;
   using Weight = typename Products::Weight;
-  static constexpr T kSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 
  public:
   WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel)
@@ -62,7 +60,7 @@ class WinogradDriver {
 
   // Whether a sample's transformed inputs and a panel of transformed weights are within the memory of a call.
   bool fits() const {
-    return sample_bytes_ <= kMostTransformedBytes && kWinogradPoints * products_.weight_step() <= kMostElements<Weight>;
+    return image_bytes_ <= kMostTransformedBytes && kWinogradPoints * products_.weight_step() <= kMostElements<Weight>;
   }
 
   void run() {
@@ -94,9 +92,6 @@ class WinogradDriver {
   void choose_block() {
     const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, kTile),
                                            ceil_div(phase_[2]->out_count, kTile)};
-    const auto balanced = [](std::int64_t whole, std::int64_t wanted) {
-      return ceil_div(whole, ceil_div(whole, std::clamp<std::int64_t>(wanted, 1, whole)));
-    };
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 4) : 1;
     const std::int64_t planes = axis_slots(*phase_[0], block_[0], false).slots;
     const std::int64_t bytes = kWinogradPoints * products_.row_bytes() * planes / block_[0];
@@ -110,7 +105,7 @@ class WinogradDriver {
         const std::int64_t h = ceil_div(extent[1], down), w = ceil_div(extent[2], across), rows = h * w * block_[0];
         if (rows > tiles && h * w > 1) continue;
         const std::int64_t samples = down * across == 1 ? std::max<std::int64_t>(1, tiles / rows) : 1;
-        const double work = (static_cast<double>(rounded(samples * rows, Products::kRows)) + Products::kWeightRows) /
+        const double work = (static_cast<double>(rounded_up(samples * rows, Products::kRows)) + Products::kWeightRows) /
                                 static_cast<double>(samples) +
                             kPositionRows * static_cast<double>((2 * h + 2) * (2 * w + 2) * block_[0]);
         const double total = static_cast<double>(down * across) * work;
@@ -124,11 +119,11 @@ class WinogradDriver {
       block_[0] = balanced(extent[0], std::max(block_[0], tiles / (block_[1] * block_[2])));
     for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(extent[axis], block_[axis]);
     planes_ = axis_slots(*phase_[0], block_[0], false).slots;
-    sample_bytes_ = kWinogradPoints * planes_ * block_[1] * block_[2] * products_.row_bytes();
+    image_bytes_ = kWinogradPoints * planes_ * block_[1] * block_[2] * products_.row_bytes();
     together_ = 1;
     if (blocks_[0] * blocks_[1] * blocks_[2] == 1) {
       const std::int64_t wanted =
-          std::min(tiles / (block_[0] * block_[1] * block_[2]), kMostTransformedBytes / sample_bytes_);
+          std::min(tiles / (block_[0] * block_[1] * block_[2]), kMostTransformedBytes / image_bytes_);
       together_ = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(images_, 1));
     }
   }
@@ -166,7 +161,7 @@ class WinogradDriver {
     }
     // The transform halves weights twice; of some near the end of the range nothing would be left.
     const T largest = largest_magnitude(turned.data(), channels * taps * cols_);
-    if (largest > T(0) && largest < kSmallest) too_small_.store(true, std::memory_order_relaxed);
+    if (largest > T(0) && largest < kWinogradSmallest<T>) too_small_.store(true, std::memory_order_relaxed);
     for (std::int64_t d = 0; d < depth_taps_; ++d) {
       WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0};
       for (std::int64_t t = 0; t < 9; ++t) args.offset[t] = (rows || columns ? of_tap[d * 9 + t] : d * 9 + t) * cols_;
@@ -220,11 +215,11 @@ class WinogradDriver {
 
   void run_block(std::int64_t first, std::int64_t group, std::int64_t panel, std::int64_t panel_count,
                  const Weight* packed, std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
-    const std::int64_t samples = std::min(together_, images_ - first);
+    const std::int64_t images = std::min(together_, images_ - first);
     // As many tiles as the largest of the images needs.
     const std::int64_t most[kSpatial] = {block_[0], block_[1] * kTile, block_[2] * kTile};
     std::int64_t count[kSpatial] = {std::min(block_[0], phase_[0]->out_count - j0[0]), 0, 0};
-    for (std::int64_t s = 0; s < samples; ++s) {
+    for (std::int64_t s = 0; s < images; ++s) {
       const Image own = image(first + s, j0, most);
       for (int axis = 1; axis < kSpatial; ++axis) count[axis] = std::max(count[axis], own.count[axis]);
     }
@@ -232,7 +227,7 @@ class WinogradDriver {
     const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], kTile), ceil_div(count[2], kTile)};
     const AxisSlots depth = axis_slots(*phase_[0], count[0], false);
     const std::int64_t area = tiles[1] * tiles[2];
-    const WinogradRows rows{first, samples, area, depth.slots, count[0], depth.step, depth.base};
+    const WinogradRows rows{first, images, area, depth.slots, count[0], depth.step, depth.base};
     typename Products::Block block(products_, rows);
     transform_inputs(rows, group * p_.x_channels, j0, count, tiles, depth, block);
 
@@ -247,7 +242,7 @@ class WinogradDriver {
         block.multiply(point, packed + begin * panel_size, panel_size, some, products + point * product_step,
                        product_row);
       const std::int64_t y0 = (panel + begin) * cols_, ldc = some * cols_;
-      for (std::int64_t s = 0; s < samples; ++s) {
+      for (std::int64_t s = 0; s < images; ++s) {
         const Image own = image(first + s, j0, count);
         for (std::int64_t d = 0; d < count[0] && !own.empty(); ++d) {
           bool finite = true;
@@ -281,13 +276,13 @@ class WinogradDriver {
       slots[axis].runs.resize(1);
     }
     const std::int64_t height = slots[1].slots, width = slots[2].slots, positions = depth.slots * height * width;
-    const std::int64_t block = std::min(rounded(p_.x_channels, Products::kChannelRun), kChannels);
+    const std::int64_t block = std::min(rounded_up(p_.x_channels, Products::kChannelRun), kChannels);
     Workspace<T> input(positions * block);
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += block) {
       const std::int64_t channels = std::min(block, p_.x_channels - c0);
-      for (std::int64_t s = 0; s < rows.samples; ++s) {
+      for (std::int64_t s = 0; s < rows.images; ++s) {
         // Whole tiles; what is behind the last output's inputs is zero.
-        const Image own = image(rows.first_sample + s, j0, count);
+        const Image own = image(rows.first_image + s, j0, count);
         if (!own.whole(tiles) || channels < block) std::fill_n(input.data(), positions * block, T(0));
         for (int axis = 1; axis < kSpatial; ++axis)
           slots[axis].runs[0] = {0, own.phase[axis]->taps[0].offset, own.phase[axis]->in_step, own.count[axis] + 2};
@@ -296,8 +291,8 @@ class WinogradDriver {
         if (!own.empty()) packer.pack(input, own.sample, channel0 + c0, channels, j0, block, 1);
         for (std::int64_t d = 0; d < depth.slots; ++d) {
           const WinogradInputArgs<T> args{
-              input + d * height * width * block,       width * block, block, tiles[1], tiles[2],
-              rounded(channels, Products::kChannelRun), nullptr,       0,     0};
+              input + d * height * width * block,          width * block, block, tiles[1], tiles[2],
+              rounded_up(channels, Products::kChannelRun), nullptr,       0,     0};
           transformed.transform(args, (s * depth.slots + d) * rows.area, c0);
         }
       }
@@ -327,7 +322,7 @@ class WinogradDriver {
   Products products_;
   std::int64_t cols_, panels_, together_ = 1, planes_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};  // in tiles
-  std::int64_t sample_bytes_ = 0;                                            // of transformed inputs
+  std::int64_t image_bytes_ = 0;                                             // of transformed inputs
   std::vector<std::atomic<bool>> not_finite_;
   std::atomic<bool> too_small_{false};  // weights, for their transform
 };
@@ -344,8 +339,8 @@ double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel
   const auto rows = static_cast<double>(blocks * ceil_div(ceil_div(tiles * together, blocks), kRowTile)) /
                     static_cast<double>(together);
   const auto taps = static_cast<double>(problem.phases[0][0].taps.size());
-  const auto depth = static_cast<double>(rounded(problem.x_channels, kPartRun));
-  const auto outputs = static_cast<double>(rounded(problem.y_channels, kPanelCols));
+  const auto depth = static_cast<double>(rounded_up(problem.x_channels, kPartRun));
+  const auto outputs = static_cast<double>(rounded_up(problem.y_channels, kPanelCols));
   const auto area = static_cast<double>(tiles);
   const double products =
       rows * taps * depth / kPartRun * outputs / kPanelTile * static_cast<double>(kernel.products) * kTileCycles;
@@ -353,19 +348,14 @@ double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel
   return kWinogradPoints * (planes * (products + moved) + taps * depth * outputs * kWeight / 4);
 }
 
-// The products of other kernels, of a plane, a channel and an output. Where taps lie apart, these leave out some of
-// those in the padding: a third of them, as a rule.
+// The products of other kernels, of a plane, a channel and an output: with dilation and many channels they leave out
+// rows of taps that lie in the padding (gather_dense).
 template <class S>
 double products_of_plane(const GatherProblem<S>& problem) {
-  double all = 1, live = 1;
-  for (int axis = 1; axis < kSpatial; ++axis) {
-    const AxisPhase& phase = problem.phases[axis][0];
-    const bool dilated = phase.taps[1].offset - phase.taps[0].offset > 1;
-    const auto whole = static_cast<double>(3 * phase.out_count);
-    all *= whole;
-    live *= dilated ? static_cast<double>(live_products(phase, problem.x.extent(axis))) : whole;
-  }
-  return all - (all - live) / 3;
+  const AxisPhase &down = problem.phases[1][0], &across = problem.phases[2][0];
+  const bool leaves_out = dilation_of(down) > 1 && problem.x_channels * problem.y_channels >= kManyChannels;
+  const std::int64_t rows = leaves_out ? live_products(down, problem.x.extent(1)) : 3 * down.out_count;
+  return static_cast<double>(rows) * static_cast<double>(3 * across.out_count);
 }
 
 // The products that it saves against tiles of outputs, and the transforms, whose part is the larger the fewer channels
@@ -406,6 +396,11 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   if (!forced.empty() &&
       (forced == find_conv(dtype, problem.y_channels, mask).name || forced == find_depthwise(dtype, mask).name))
     return {};
+  // Lattices of one or two outputs are mostly borders.
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    const AxisPhase& phase = problem.phases[axis][0];
+    if (dilation_of(phase) > 1 && phase.out_count / dilation_of(phase) < kShortestLattice) return {};
+  }
   const double gain = gain_on_vectors(problem), by_vectors = cycles_on_vectors(problem);
   if constexpr (dtype == Dtype::f32) {
     if (on_tiles && tiles) {

@@ -22,17 +22,17 @@ struct WinogradSums {
   std::int64_t taps, channels, outputs;
 };
 
-// The rows of a block's matrices, a tile each: some samples, planes of `area` tiles. Tap t of an output's plane d is in
-// the input's plane d * step + base[t].
+// The rows of a block's matrices, a tile each: some images (samples, or lattices of them), planes of `area` tiles. Tap
+// t of an output's plane d is in the input's plane d * step + base[t].
 struct WinogradRows {
-  std::int64_t first_sample, samples, area, input_planes, output_planes, step;
+  std::int64_t first_image, images, area, input_planes, output_planes, step;
   const std::vector<std::int64_t>& base;
 
-  std::int64_t inputs() const { return samples * input_planes * area; }
-  std::int64_t outputs() const { return samples * output_planes * area; }
+  std::int64_t inputs() const { return images * input_planes * area; }
+  std::int64_t outputs() const { return images * output_planes * area; }
   // The first input row of the tiles of an output's plane.
-  std::int64_t input_row(std::int64_t sample, std::int64_t plane) const {
-    return (sample * input_planes + plane * step) * area;
+  std::int64_t input_row(std::int64_t image, std::int64_t plane) const {
+    return (image * input_planes + plane * step) * area;
   }
 };
 
@@ -47,7 +47,7 @@ class VectorProducts {
   static constexpr double kWeightRows = 3;
   static constexpr std::int64_t kPacked = kMostElements<T> / 4;  // transformed weights at a time
 
-  VectorProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t /*samples*/)
+  VectorProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t /*images*/)
       : winograd_(kernel),
         gemm_(find_conv(DtypeOf<T>::value, sums.outputs, active_isa_mask())),
         sums_(sums),
@@ -71,14 +71,14 @@ class VectorProducts {
     winograd_.weight(&args);
   }
 
-  // Whether a sample's values are such that its products are exact enough.
+  // Whether an image's values are such that its products are exact enough.
   bool serves(std::int64_t) const { return true; }
 
   class Block {
    public:
     Block(VectorProducts& products, const WinogradRows& rows)
         : p_(products), point_(rows.inputs() * p_.row_ + kWinogradPad), v_(kWinogradPoints * point_) {
-      for (std::int64_t s = 0; s < rows.samples; ++s)
+      for (std::int64_t s = 0; s < rows.images; ++s)
         for (std::int64_t d = 0; d < rows.output_planes; ++d)
           for (std::int64_t t = 0; t < rows.area; ++t) row_of_.push_back((rows.input_row(s, d) + t) * p_.row_);
       for (const std::vector<Part>& parts : p_.parts_) {
@@ -171,12 +171,12 @@ class TileProducts {
   // For the weights that are packed next, all inputs are transformed again.
   static constexpr std::int64_t kPacked = kMostElements<Weight>;
 
-  TileProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t samples)
+  TileProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t images)
       : winograd_(kernel),
         tiles_(*kernel.tiles),
         sums_(sums),
         blocks_(ceil_div(sums.channels, kPartRun)),
-        largest_x_(static_cast<std::size_t>(samples)) {}
+        largest_x_(static_cast<std::size_t>(images)) {}
 
   void count() const { count_kernel(tiles_); }
   static std::int64_t cols() { return kPanelCols; }
@@ -199,8 +199,8 @@ class TileProducts {
   }
 
   // The products are summed to 16 and these added with signs: a result is a sum of as many times more.
-  bool serves(std::int64_t sample) const {
-    return parts_serve(largest_x_[static_cast<std::size_t>(sample)].load(std::memory_order_relaxed),
+  bool serves(std::int64_t image) const {
+    return parts_serve(largest_x_[static_cast<std::size_t>(image)].load(std::memory_order_relaxed),
                        largest_w_.load(std::memory_order_relaxed), sums_.taps * sums_.channels * kWinogradPoints);
   }
 
@@ -228,15 +228,15 @@ class TileProducts {
       p_.winograd_.input(&args);
     }
 
-    // Sample by sample, since its own values decide how a sample is computed.
+    // Image by image, since a sample's own values decide how it is computed.
     void finish_channels(std::int64_t c0) {
       const std::int64_t size = rows_.input_planes * rows_.area * kPartRun;
       std::uint16_t* const to = parts_ + c0 / kPartRun * kWinogradPoints * point_;
-      for (std::int64_t s = 0; s < rows_.samples; ++s) {
+      for (std::int64_t s = 0; s < rows_.images; ++s) {
         std::uint32_t largest = 0;
         for (std::int64_t at = s * size; at < kWinogradPoints * point_; at += point_)
           largest = std::max(largest, p_.tiles_.split(transformed_ + at, size, to + at, part_));
-        raise(p_.largest_x_[static_cast<std::size_t>(rows_.first_sample + s)], largest);
+        raise(p_.largest_x_[static_cast<std::size_t>(rows_.first_image + s)], largest);
       }
     }
 
@@ -244,7 +244,7 @@ class TileProducts {
     void multiply(std::int64_t point, const std::uint16_t* panel, std::int64_t panel_step, std::int64_t panels,
                   float* c, std::int64_t ldc) {
       const bool one_run = rows_.input_planes == rows_.output_planes && rows_.step == 1;
-      const std::int64_t runs = one_run ? 1 : rows_.samples * rows_.output_planes, rows = rows_.outputs() / runs;
+      const std::int64_t runs = one_run ? 1 : rows_.images * rows_.output_planes, rows = rows_.outputs() / runs;
       for (std::int64_t i = 0; i < runs; ++i) {
         const std::int64_t row = one_run ? 0 : rows_.input_row(i / rows_.output_planes, i % rows_.output_planes);
         const TileArgs args{parts_ + point * point_ + row * kPartRun,

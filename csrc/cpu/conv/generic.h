@@ -50,8 +50,8 @@ void gather_gemm(const void* erased) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
       const V sum = acc[m][v];
-      const T* before = args.sums + m * args.sums_step + v * V::width;
-      (args.sums ? V::load(before) + sum : sum).store(args.c + m * args.ldc + v * V::width);
+      (args.sums ? V::load(args.sums + m * args.sums_step + v * V::width) + sum : sum)
+          .store(args.c + m * args.ldc + v * V::width);
     }
 }
 

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "cpu/registry.h"
 
@@ -161,6 +162,10 @@ struct ProductKernel : KernelInfo {
 // The weight gradient is its transpose: G' [sum over tiles of (A y A') * (B' d B)] G for 2x2 values y of the output's
 // gradient, a matrix product over tiles.
 constexpr int kWinogradTile = 2, kWinogradPoints = 16;
+// The transforms of weights and of their gradients halve twice. Where the largest of some numbers is smaller than this,
+// that may lose what the definition keeps.
+template <class T>
+constexpr T kWinogradSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 
 // G g G' of each channel and column: point p at u + p * point_step + channel * cols.
 template <class T>
