@@ -266,7 +266,7 @@ def test_weight_gradients_that_are_not_finite_are_exact(row, data_format, value,
 @each_row_of_weights
 def test_error_of_weight_gradients_is_no_larger_than_of_a_plain_loop(row, force_kernel):
     """Against a running sum in the same dtype over all positions."""
-    for n, size in ((6, 10), (3, 20), (2, 60)):
+    for n, size in ((12, 10), (3, 20), (2, 60)):
         x, _ = arrays((n, 3, size + 2, size + 2), (1,), row["dtype"])
         g, _ = arrays((n, 4, size, size), (1,), row["dtype"], 1)
         for inputs, gradient in ((x, g), (np.maximum(x, 0), g), (np.abs(x) + 1, np.abs(g))):
@@ -369,10 +369,10 @@ def test_choice(isa, dtype):
         return ran(name, lambda: F.conv2d_backward(g, x, w, output_mask=(False, True, False), **options))[1]
 
     if isa != "amx":  # the weight gradient has no products on tile registers
-        assert chosen_for_weights(c, c, (20, 14), padding=1)
-        assert chosen_for_weights(16, 9, (30, 13))
-        assert not chosen_for_weights(c, c, (15, 17), padding=1)  # 510 positions
-        assert chosen_for_weights(c, c, (16, 16), padding=1)
+        assert chosen_for_weights(c, c, (30, 20), padding=1)
+        assert chosen_for_weights(16, 9, (40, 16))
+        assert not chosen_for_weights(c, c, (30, 17), padding=1)  # 1020 positions
+        assert chosen_for_weights(c, c, (32, 16), padding=1)
         assert not chosen_for_weights(7, c, (14, 14), padding=1)
         assert not chosen_for_weights(c, c, (3, 3), padding=1)
         assert not chosen_for_weights(c, c, (14, 14), stride=2)

@@ -26,7 +26,7 @@ constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole cache lines
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
 constexpr std::int64_t kFewestChannels = 8;
-constexpr std::int64_t kFewestOutputs = 512;  // a shorter sum errs less than the transforms (docs/decisions/0012)
+constexpr std::int64_t kFewestOutputs = 1024;  // a shorter sum errs less than the transforms (docs/decisions/0012)
 // Tiles of a block, which one running sum adds up; where there are few, their part of the error is larger.
 constexpr std::int64_t kTiles = 64, kFewTiles = 32, kFew = 128;
 constexpr std::int64_t kInputs = 64, kOutputs = 128;        // channels of an item
