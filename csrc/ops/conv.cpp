@@ -90,7 +90,7 @@ bool rows_are_faster(const GatherProblem<S>& problem) {
   if (taps * outputs > kMostWeights) return false;
   const auto sum = static_cast<double>(taps), vectors = static_cast<double>(ceil_div(width, lanes));
   const auto blocks = static_cast<double>(ceil_div(outputs, kMostWindowRows));
-  const auto columns = static_cast<double>(ceil_div(outputs, tiles.tile_cols) * tiles.tile_cols);
+  const auto columns = static_cast<double>(rounded_up(outputs, tiles.tile_cols));
   const double by_rows =
       vectors * sum * (0.9 * static_cast<double>(outputs) + 2.3 * blocks) + blocks * (1.8 * sum + 340);
   const double by_tiles =

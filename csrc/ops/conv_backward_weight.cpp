@@ -49,7 +49,7 @@ class WeightGradient {
     const std::int64_t k_block = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
     const std::int64_t c_block = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block), 1,
                                                           std::min(items_.c, taps_ == 1 ? kPointChannels : kChannels));
-    items_.cut(ceil_div(items_.c, ceil_div(items_.c, c_block)), k_block);
+    items_.cut(balanced(items_.c, c_block), k_block);
     sums_ = items_.c_block * taps_ * k_block;
     outer_ = taps_ == 1 && x_.stride[1] == 1;
     for (int axis = 0; axis < kSpatial; ++axis) {
@@ -127,7 +127,7 @@ class WeightGradient {
       input_packer.pack(input, n, item.group * items_.c + item.c0, item.channels, j0, input_row(), 1);
       if (item.outputs % cols_ != 0) std::fill_n(grad, outputs * gradient_row(), T(0));
       grad_packer.pack(grad, n, item.group * items_.k + item.k0, item.outputs, j0, gradient_row(), 1);
-      add_outer(item, input, grad, outputs, sums);
+      add_outer_sums<T>(*gemm_, item, {input, input_row(), grad, gradient_row(), outputs, sums, items_.k_block});
       return;
     }
     input_packer.pack(input, n, item.group * items_.c + item.c0, item.channels, j0, 1, plane);
@@ -140,7 +140,7 @@ class WeightGradient {
     // Channels that do not fill a tile's rows share it with those of other taps. All taps must then have the same
     // outputs, those in the padding too, whose packed zeros meet finite gradients only.
     const bool few = item.channels == items_.c_block && item.channels < 2 * gemm_->tile_rows;
-    if (few && taps_ > 1 && all_finite(grad, ceil_div(item.outputs, cols_) * cols_ * outputs)) {
+    if (few && taps_ > 1 && all_finite(grad, rounded_up(item.outputs, cols_) * outputs)) {
       list_rows(segments, slots, count);
       std::vector<const T*> rows;
       for (std::int64_t d : slots[0].base)
@@ -166,19 +166,6 @@ class WeightGradient {
   // Rows of channels, a position each, at a step that is no power of two.
   std::int64_t input_row() const { return items_.c_block + (outer_ ? kRowPad : 0); }
   std::int64_t gradient_row() const { return items_.k_block + (outer_ ? kRowPad : 0); }
-
-  // The products of one tap, of positions with the channels of each array side by side.
-  void add_outer(const WeightItem& item, const T* input, const T* grad, std::int64_t positions, T* sums) const {
-    const std::int64_t tiles = ceil_div(item.channels, std::int64_t{gemm_->tile_rows});
-    for (std::int64_t k = 0; k < item.outputs; k += cols_)
-      for (std::int64_t i = 0; i < tiles; ++i) {
-        const std::int64_t begin = item.channels * i / tiles, end = item.channels * (i + 1) / tiles;
-        const OuterArgs<T> args{input + begin,  input_row(), grad + k,
-                                gradient_row(), positions,   sums + begin * items_.k_block + k,
-                                items_.k_block};
-        gemm_->outer[end - begin - 1](&args);
-      }
-  }
 
   // All outputs of a block, row by row, relative to a tap's first slot.
   static void list_rows(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial],

@@ -36,7 +36,7 @@ class WeightGradient {
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         lanes_(gy_.shape[1], kernel_.tile_cols, x_.stride[1] == 1 && gy_.stride[1] == 1 ? kStreamedLanes : kLanes) {
-    slots_ = ceil_div(lanes_.widest(), kernel_.tile_cols) * kernel_.tile_cols;
+    slots_ = rounded_up(lanes_.widest(), kernel_.tile_cols);
     for (int axis = 0; axis < kSpatial; ++axis) taps_ *= static_cast<std::int64_t>(phase_[axis]->taps.size());
     sums_ = taps_ * slots_;
     // A block's columns fit the scratch also where the stride leaves most of the input out.

@@ -36,8 +36,8 @@ class TileWeightGradient {
     }
     weight_of_tap_ = weight_offsets(*phase_[0], *phase_[1], *phase_[2], dw_.stride + 2);
     taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
-    const std::int64_t k_block = std::min(ceil_div(items_.k, kPanelCols) * kPanelCols, kTileOutputs);
-    std::int64_t c_block = std::min(ceil_div(items_.c, kRowTile) * kRowTile, kTileChannels);
+    const std::int64_t k_block = std::min(rounded_up(items_.k, kPanelCols), kTileOutputs);
+    std::int64_t c_block = std::min(rounded_up(items_.c, kRowTile), kTileChannels);
     while (c_block > kRowTile && taps_ * c_block * k_block > kMostSums) c_block -= kRowTile;
     items_.cut(c_block, k_block);
     sums_ = taps_ * c_block * k_block;
@@ -56,8 +56,7 @@ class TileWeightGradient {
   // Of kernels that multiply float32 numbers.
   double cycles_of_others() const {
     const auto positions = static_cast<double>(gy_.shape[0] * gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
-    return positions *
-           static_cast<double>(items_.groups * items_.c * taps_ * ceil_div(items_.k, kPanelTile) * kPanelTile) /
+    return positions * static_cast<double>(items_.groups * items_.c * taps_ * rounded_up(items_.k, kPanelTile)) /
            kOtherRate;
   }
 
@@ -81,8 +80,7 @@ class TileWeightGradient {
       if (!parts_serve(all.x, all.gy, blocks_ * kTilePositions)) return false;
       parallel_for({count, 0.5 * static_cast<double>(count * parts * sums_)}, Subnormals::flush, [&](std::int64_t i) {
         float* total = sums + i * parts * sums_;
-        for (std::int64_t part = 1; part < parts; ++part)
-          for (std::int64_t s = 0; s < sums_; ++s) total[s] += total[part * sums_ + s];
+        add_parts(total, parts, sums_);
         items_.store(dw_, weight_of_tap_, first + i, total, items_.c_block * items_.k_block);
       });
     }
@@ -125,8 +123,8 @@ class TileWeightGradient {
     Largest largest;
 
     // A channel's slots side by side; those behind the last meet gradients of zero and must be finite.
-    const std::int64_t line = ceil_div(slots.slots + kTileSlack, kPartRun) * kPartRun;
-    const std::int64_t rows = ceil_div(item.channels, kRowTile) * kRowTile;
+    const std::int64_t line = rounded_up(slots.slots + kTileSlack, kPartRun);
+    const std::int64_t rows = rounded_up(item.channels, kRowTile);
     Workspace<float> input(rows * line);
     std::fill_n(input.data(), rows * line, 0.0F);
     slots.pack<S>(x_, phase_, transpose_, n, item.group * items_.c + item.c0, item.channels, start, input, 1, line);

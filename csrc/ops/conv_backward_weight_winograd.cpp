@@ -271,7 +271,6 @@ class WinogradWeightGradient {
     std::int64_t planes_of_run = 1;
     if (depth.step == 1) planes_of_run = depth.slots == block.tiles[0] ? planes : block.tiles[0];
     const std::int64_t length = planes_of_run * area;
-    const std::int64_t row_runs = ceil_div(item.channels, std::int64_t{gemm_.tile_rows});
     for (std::int64_t point = 0; point < kWinogradPoints; ++point)
       for (std::int64_t tap = 0; tap < depth_taps_; ++tap)
         for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
@@ -280,13 +279,7 @@ class WinogradWeightGradient {
           const T* const a = inputs + point * input_point() + slot * area * row_;
           const T* const b = gradients + point * gradient_point() + plane * area * gradient_row();
           T* const c = sums + (tap * kWinogradPoints + point) * point_;
-          for (std::int64_t k = 0; k < item.outputs; k += cols_)
-            for (std::int64_t i = 0; i < row_runs; ++i) {
-              const std::int64_t begin = item.channels * i / row_runs, end = item.channels * (i + 1) / row_runs;
-              const OuterArgs<T> args{
-                  a + begin, row_, b + k, gradient_row(), length, c + begin * items_.k_block + k, items_.k_block};
-              gemm_.outer[end - begin - 1](&args);
-            }
+          add_outer_sums<T>(gemm_, item, {a, row_, b, gradient_row(), length, c, items_.k_block});
         }
   }
 

@@ -264,8 +264,7 @@ const TileKernel* choose_tiles(const GatherProblem<S>& problem) {
     // others.
     // Few outputs are computed along rows, without idle lanes.
     const bool few = problem.y_channels <= kMostWindowRows;
-    const auto columns =
-        static_cast<double>(few ? problem.y_channels : ceil_div(problem.y_channels, kPanelTile) * kPanelTile);
+    const auto columns = static_cast<double>(few ? problem.y_channels : rounded_up(problem.y_channels, kPanelTile));
     const double sum = depth * static_cast<double>(taps), positions = static_cast<double>(outputs);
     const double others = positions * (sum * columns / kOtherRate + 0.3 * depth) + 0.5 / 4 * sum * columns;
     const double tiles = plan.cycles + 2.0 / 4 * sum * columns;

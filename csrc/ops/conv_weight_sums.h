@@ -61,6 +61,28 @@ struct WeightItems {
   }
 };
 
+// The products of an item's channels in calls of nearly equal numbers of rows; `all` has the first row and column.
+template <class T>
+void add_outer_sums(const ConvKernel& kernel, const WeightItem& item, const OuterArgs<T>& all) {
+  const std::int64_t calls = ceil_div(item.channels, std::int64_t{kernel.tile_rows});
+  for (std::int64_t k = 0; k < item.outputs; k += kernel.tile_cols)
+    for (std::int64_t i = 0; i < calls; ++i) {
+      const std::int64_t begin = item.channels * i / calls, end = item.channels * (i + 1) / calls;
+      OuterArgs<T> args = all;
+      args.a += begin;
+      args.b += k;
+      args.c += begin * all.ldc + k;
+      kernel.outer[end - begin - 1](&args);
+    }
+}
+
+// Adds the sums of an item's other parts, which lie behind those of the first, in order.
+template <class T>
+void add_parts(T* total, std::int64_t parts, std::int64_t sums) {
+  for (std::int64_t part = 1; part < parts; ++part)
+    for (std::int64_t i = 0; i < sums; ++i) total[i] += total[part * sums + i];
+}
+
 // Every item's `sums` over all blocks: accumulate(item, part, parts, sums) adds up the blocks of one of so many parts,
 // these are added in order, and finish(item, sums) takes the total.
 template <class T, class Accumulate, class Finish>
@@ -81,8 +103,7 @@ void sum_in_parts(std::int64_t items, std::int64_t sums, std::int64_t blocks, do
                [&](std::int64_t i) { accumulate(i / parts, i % parts, parts, totals + i * sums); });
   parallel_for({items, 0.5 * static_cast<double>(items * parts * sums)}, subnormals, [&](std::int64_t item) {
     T* const total = totals + item * parts * sums;
-    for (std::int64_t part = 1; part < parts; ++part)
-      for (std::int64_t i = 0; i < sums; ++i) total[i] += total[part * sums + i];
+    add_parts(total, parts, sums);
     finish(item, total);
   });
 }

@@ -30,7 +30,7 @@ class Product {
  public:
   explicit Product(const MatrixProduct<S>& product)
       : p_(product), transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
-    depth_block_ = ceil_div(p_.depth, ceil_div(p_.depth, kReductionBlock));
+    depth_block_ = balanced(p_.depth, kReductionBlock);
   }
 
   void run() {
@@ -56,7 +56,7 @@ class Product {
     const std::int64_t row_blocks = ceil_div(p_.rows, rows), threads = get_num_threads();
     const std::int64_t height = ceil_div(p_.rows, row_blocks);
     while (threads > 1 && columns > unit && row_blocks * ceil_div(all_columns, columns) < 4 * threads)
-      columns = ceil_div(columns / 2, unit) * unit;
+      columns = rounded_up(columns / 2, unit);
     const std::int64_t column_blocks = ceil_div(all_columns, columns);
     // Each number of b costs a few nanoseconds to fetch or pack, besides what is done with it.
     const double steps = static_cast<double>(all_columns) * static_cast<double>(p_.depth);
@@ -236,7 +236,7 @@ class Product {
       const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
       const std::int64_t cols = kernel.tile_cols;
       for_blocks(kTurnedRows, p_.columns, kColumnBlock, cols, [&](const Block& block) {
-        const std::int64_t ldc = ceil_div(block.columns, cols) * cols;
+        const std::int64_t ldc = rounded_up(block.columns, cols);
         Workspace<T> result(block.rows * ldc), turned(p_.a.column == 1 ? 0 : block.rows * p_.depth);
         const T* rows[kTurnedRows];
         list_rows(block, 0, p_.depth, turned, rows);

@@ -137,7 +137,7 @@ void reduce_planes(const Reduction& reduction, Dtype dtype, Scope scope, double*
   const auto& x = reduction.x;
   const std::int64_t sets = sets_of(x, scope), all = sets * x.channels();
   const std::int64_t samples = x.samples() / sets, channels = x.channels(), positions = x.positions();
-  const std::int64_t pieces = ceil_div(positions, kBlock), length = ceil_div(ceil_div(positions, pieces), 16) * 16;
+  const std::int64_t pieces = ceil_div(positions, kBlock), length = rounded_up(ceil_div(positions, pieces), 16);
   const std::int64_t together = std::min(samples, std::max<std::int64_t>(1, kBlock / positions));
   const std::int64_t blocks = ceil_div(samples, together) * pieces;
   const std::int64_t per_item = std::max<std::int64_t>(1, kItem / (together * std::min(length, positions)));
@@ -177,7 +177,7 @@ void reduce_rows(const Reduction& reduction, Dtype dtype, Scope scope, double* f
   const std::int64_t group = std::min(channels, kColumnGroup), groups = ceil_div(channels, group);
   const std::int64_t block = std::max<std::int64_t>(1, kRowBlock / (group * at_once)) * at_once;
   const std::int64_t wanted = std::clamp<std::int64_t>(rows * group / kRowChunk, 1, kMaxChunks);
-  const std::int64_t chunk = ceil_div(ceil_div(rows, wanted), block) * block, chunks = ceil_div(rows, chunk);
+  const std::int64_t chunk = rounded_up(ceil_div(rows, wanted), block), chunks = ceil_div(rows, chunk);
   Workspace<double> parts(2 * sets * chunks * channels);
   const Work work{sets * chunks * groups, 0.5 * static_cast<double>(x.rows() * channels)};
   parallel_for(work, subnormals_of(dtype), [&](std::int64_t item) {
@@ -293,7 +293,7 @@ void transform(const ChannelImage<S>* const (&inputs)[K], S* result, ChannelLayo
                  });
     return;
   }
-  const std::int64_t pieces = ceil_div(positions, kItem), length = ceil_div(ceil_div(positions, pieces), 16) * 16;
+  const std::int64_t pieces = ceil_div(positions, kItem), length = rounded_up(ceil_div(positions, pieces), 16);
   const std::int64_t together = std::max<std::int64_t>(1, kItem / positions), planes = x.samples() * channels;
   parallel_for({ceil_div(planes, together) * pieces, 0.5 * static_cast<double>(planes * positions)},
                subnormals_of(dtype), [&](std::int64_t item) {

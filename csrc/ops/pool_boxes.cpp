@@ -162,7 +162,7 @@ class BoxedTask {
 
   void cut(const Range& units, const Across& across) const {
     const Index size = stretch(units);
-    if (units.first % size != 0) return cut_at(units, across, ceil_div(units.first, size) * size);
+    if (units.first % size != 0) return cut_at(units, across, rounded_up(units.first, size));
     if (units.last % size != 0) return cut_at(units, across, units.last / size * size);
     const Box box = box_at(units, across);
     const Index whole = elements(box), values = units.size() / size;

@@ -51,7 +51,7 @@ class VectorProducts {
       : winograd_(kernel),
         gemm_(find_conv(DtypeOf<T>::value, sums.outputs, active_isa_mask())),
         sums_(sums),
-        row_(ceil_div(sums.channels, kChannelRun) * kChannelRun + kWinogradPad) {
+        row_(rounded_up(sums.channels, kChannelRun) + kWinogradPad) {
     list_parts();
   }
 
@@ -141,7 +141,7 @@ class VectorProducts {
   // Each sum as runs of the reduction, which are added to each other: neither too long nor too short.
   void list_parts() {
     constexpr std::int64_t kLongest = 128;
-    const std::int64_t channels = sums_.channels, size = ceil_div(channels, ceil_div(channels, kLongest));
+    const std::int64_t channels = sums_.channels, size = balanced(channels, kLongest);
     std::int64_t length = 0;
     for (std::int64_t tap = 0; tap < sums_.taps; ++tap)
       for (std::int64_t c = 0; c < channels; c += size) {

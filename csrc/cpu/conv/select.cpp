@@ -80,7 +80,7 @@ const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   for (const ConvKernel* row : conv_rows())
     if (row->dtype == dtype && row->isa == best_isa) widest = std::max(widest, row->tile_cols);
   const auto cost = [&](const ConvKernel& row) {
-    return ceil_div(cols, row.tile_cols) * row.tile_cols * (row.tile_cols < widest ? 4 : 3);
+    return rounded_up(cols, row.tile_cols) * (row.tile_cols < widest ? 4 : 3);
   };
   std::int64_t least = INT64_MAX;
   for (const ConvKernel* row : conv_rows())

@@ -66,21 +66,27 @@ FASTCONV_INLINE void winograd_input_line(const T* x, int64_t row_step, int64_t p
   (t[1] - t[3]).store(v + 3 * point_step);
 }
 
-template <class T>
-void winograd_input(const void* erased) {
-  const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
+// Calls body(x, v) for each tile and register of channels.
+template <class T, class Body>
+FASTCONV_INLINE void winograd_each_tile(const WinogradInputArgs<T>& args, Body body) {
   constexpr int tile = fastconv::kWinogradTile;
   for (int64_t i = 0; i < args.rows; ++i)
     for (int64_t j = 0; j < args.columns; ++j) {
       const T* x = args.x + tile * (i * args.row_step + j * args.position_step);
       T* v = args.v + (i * args.columns + j) * args.tile_step;
-      for (int64_t c = 0; c < args.channels; c += Reg<T>::width) {
-        winograd_input_line<0>(x + c, args.row_step, args.position_step, v + c, args.point_step);
-        winograd_input_line<1>(x + c, args.row_step, args.position_step, v + c, args.point_step);
-        winograd_input_line<2>(x + c, args.row_step, args.position_step, v + c, args.point_step);
-        winograd_input_line<3>(x + c, args.row_step, args.position_step, v + c, args.point_step);
-      }
+      for (int64_t c = 0; c < args.channels; c += Reg<T>::width) body(x + c, v + c);
     }
+}
+
+template <class T>
+void winograd_input(const void* erased) {
+  const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
+  winograd_each_tile(args, [&](const T* x, T* v) __attribute__((always_inline)) {
+    winograd_input_line<0>(x, args.row_step, args.position_step, v, args.point_step);
+    winograd_input_line<1>(x, args.row_step, args.position_step, v, args.point_step);
+    winograd_input_line<2>(x, args.row_step, args.position_step, v, args.point_step);
+    winograd_input_line<3>(x, args.row_step, args.position_step, v, args.point_step);
+  });
 }
 
 // A' m A. A product of a result with zero is added to `guard`: it stays zero as long as all results are finite.
@@ -122,31 +128,24 @@ void winograd_gradient(const void* erased) {
   using V = Reg<T>;
   const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
   constexpr int tile = fastconv::kWinogradTile;
-  for (int64_t i = 0; i < args.rows; ++i)
-    for (int64_t j = 0; j < args.columns; ++j) {
-      const T* x = args.x + tile * (i * args.row_step + j * args.position_step);
-      T* v = args.v + (i * args.columns + j) * args.tile_step;
-      for (int64_t c = 0; c < args.channels; c += V::width) {
-        const T* lower = x + args.row_step;
-        V s[kWinogradSide][tile];
+  winograd_each_tile(args, [&](const T* x, T* v) __attribute__((always_inline)) {
+    V s[kWinogradSide][tile];
 #pragma GCC unroll 2
-        for (int k = 0; k < tile; ++k) {
-          s[0][k] = V::load(x + k * args.position_step + c);
-          const V below = V::load(lower + k * args.position_step + c);
-          s[1][k] = s[0][k] + below;
-          s[2][k] = s[0][k] - below;
-          s[3][k] = V::zero() - below;
-        }
-        T* to = v + c;
-#pragma GCC unroll 4
-        for (int line = 0; line < kWinogradSide; ++line, to += kWinogradSide * args.point_step) {
-          s[line][0].store(to);
-          (s[line][0] + s[line][1]).store(to + args.point_step);
-          (s[line][0] - s[line][1]).store(to + 2 * args.point_step);
-          (V::zero() - s[line][1]).store(to + 3 * args.point_step);
-        }
-      }
+    for (int k = 0; k < tile; ++k) {
+      s[0][k] = V::load(x + k * args.position_step);
+      const V below = V::load(x + args.row_step + k * args.position_step);
+      s[1][k] = s[0][k] + below;
+      s[2][k] = s[0][k] - below;
+      s[3][k] = V::zero() - below;
     }
+#pragma GCC unroll 4
+    for (int line = 0; line < kWinogradSide; ++line, v += kWinogradSide * args.point_step) {
+      s[line][0].store(v);
+      (s[line][0] + s[line][1]).store(v + args.point_step);
+      (s[line][0] - s[line][1]).store(v + 2 * args.point_step);
+      (V::zero() - s[line][1]).store(v + 3 * args.point_step);
+    }
+  });
 }
 
 // G' of four points.
