@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastconv import _core
 
-LARGE = _core.LARGE_RESULT
+LARGE = _core.KEPT_RESULT
 SIDE = 1024  # of planes whose bytes are an eighth of that, in float32
 
 
@@ -73,6 +73,20 @@ def test_every_kind_of_op(dtype):
     np.testing.assert_array_equal(F.conv2d(last, weight, data_format="channels_last"), last)
     normal = F.batch_norm(x, np.zeros(3, dtype), np.ones(3, dtype), eps=0)
     np.testing.assert_array_equal(normal, x)
+
+
+def test_results_begin_with_a_cache_line():
+    """From 64 KiB on, whichever op made them; they live as long as a view of them."""
+    x = np.ones((1, 16, 32, 33), np.float32)
+    results = [F.relu(x), F.conv2d(x, np.ones((16, 16, 1, 1), np.float32)), F.max_pool2d(x, 3, 1, 1)]
+    results += [F.batch_norm(x, np.zeros(16, np.float32), np.ones(16, np.float32))]
+    for y in results:
+        assert _core.ALIGNED_RESULT <= y.nbytes < LARGE
+        assert address(y) % 64 == 0
+        assert all(y.flags[name] for name in ("WRITEABLE", "ALIGNED", "C_CONTIGUOUS"))
+    row = F.relu(x)[0, 0, 0]
+    others = [F.relu(2 * x) for _ in range(20)]
+    assert (row == 1).all() and all((y == 2).all() for y in others)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident memory is read from Linux's /proc")

@@ -89,7 +89,7 @@ py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shap
   for (const py::ssize_t extent : shape)
     if (extent > 0 && __builtin_mul_overflow(bytes, extent, &bytes)) fail("result: larger than 2**63 bytes");
   const bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
-  return !empty && bytes >= kLargeResult ? large_array(dtype, shape, bytes) : py::array(dtype, shape);
+  return empty ? py::array(dtype, shape) : result_array(dtype, shape, bytes);
 }
 
 py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) { return new_array(numpy_dtype(dtype), shape); }

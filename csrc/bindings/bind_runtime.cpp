@@ -72,7 +72,8 @@ void bind_runtime(py::module_& module) {
         return multiply_adds(is_double ? Dtype::f64 : Dtype::f32, steps);
       },
       py::arg("is_double"), py::arg("steps"));
-  module.attr("LARGE_RESULT") = kLargeResult;
+  module.attr("ALIGNED_RESULT") = kAlignedResult;
+  module.attr("KEPT_RESULT") = kKeptResult;
   module.def("empty",
              [](const std::vector<py::ssize_t>& shape, const py::dtype& dtype) { return new_array(dtype, shape); });
   module.def("are_plain", &are_plain);

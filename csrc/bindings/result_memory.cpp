@@ -15,16 +15,30 @@ namespace fastconv {
 namespace {
 
 constexpr std::size_t kMostKept = std::size_t{256} << 20;  // bytes of all freed ones together
-constexpr std::size_t kUnit = std::size_t{2} << 20;        // a large page
+constexpr std::size_t kLargePage = std::size_t{2} << 20, kPage = 4096, kLine = 64;
+constexpr std::size_t kOnLargePages = std::size_t{4} << 20;  // from here on NumPy asks for them too
 
 struct Block {
   void* data = nullptr;
   std::size_t bytes = 0;
 };
 
+// Of whole units, beginning with one; null where there is no memory.
+Block allocate(std::size_t bytes, std::size_t unit) {
+  if (bytes > SIZE_MAX - unit) return {};
+  const std::size_t size = (bytes + unit - 1) / unit * unit;
+  void* const data = std::aligned_alloc(unit, size);
+#ifdef MADV_HUGEPAGE
+  // Where it is refused, small pages serve.
+  const std::size_t before = (kPage - reinterpret_cast<std::uintptr_t>(data) % kPage) % kPage;
+  if (data && size >= kOnLargePages) madvise(static_cast<char*>(data) + before, size - before, MADV_HUGEPAGE);
+#endif
+  return {data, data ? size : 0};
+}
+
 class FreedBlocks {
  public:
-  FreedBlocks() { blocks_.reserve(kMostKept / kLargeResult + 1); }  // so that none is lost for want of memory
+  FreedBlocks() { blocks_.reserve(kMostKept / kKeptResult + 1); }  // so that none is lost for want of memory
 
   // Of at least so many bytes, and at most a quarter more; null where there is no memory.
   Block take(std::size_t bytes) {
@@ -36,16 +50,16 @@ class FreedBlocks {
         best = i;
     }
     if (best < blocks_.size()) return remove(best);
-    Block fresh = allocate(bytes);
+    Block fresh = allocate(bytes, kLargePage);
     if (!fresh.data) {
       while (!blocks_.empty()) std::free(remove(0).data);
-      fresh = allocate(bytes);
+      fresh = allocate(bytes, kLargePage);
     }
     return fresh;
   }
 
   void give(const Block& block) {
-    if (block.bytes > kMostKept) return std::free(block.data);
+    if (block.bytes < kKeptResult || block.bytes > kMostKept) return std::free(block.data);
     const std::lock_guard<std::mutex> lock(mutex_);
     blocks_.push_back(block);
     kept_ += block.bytes;
@@ -58,16 +72,6 @@ class FreedBlocks {
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(index));
     kept_ -= block.bytes;
     return block;
-  }
-
-  static Block allocate(std::size_t bytes) {
-    if (bytes > SIZE_MAX - kUnit) return {};
-    const std::size_t size = (bytes + kUnit - 1) / kUnit * kUnit;
-    void* const data = std::aligned_alloc(kUnit, size);
-#ifdef MADV_HUGEPAGE
-    if (data) madvise(data, size, MADV_HUGEPAGE);  // as NumPy does; where it is refused, small pages serve
-#endif
-    return {data, data ? size : 0};
   }
 
   std::mutex mutex_;
@@ -95,8 +99,10 @@ class Lease {
 
 }  // namespace
 
-py::array large_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape, py::ssize_t bytes) {
-  const Block block = freed_blocks().take(static_cast<std::size_t>(bytes));
+py::array result_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape, py::ssize_t bytes) {
+  const auto size = static_cast<std::size_t>(bytes);
+  if (bytes < kAlignedResult) return py::array(dtype, shape);
+  const Block block = bytes < kKeptResult ? allocate(size, kLine) : freed_blocks().take(size);
   if (!block.data) return py::array(dtype, shape);  // which says so in NumPy's words
   auto lease = std::make_unique<Lease>(block);
   const py::capsule owner(lease.get(), [](void* owned) { delete static_cast<Lease*>(owned); });

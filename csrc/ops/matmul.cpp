@@ -17,11 +17,15 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kRowBlock = 96, kColumnBlock = 128;
+constexpr std::int64_t kRowBlock = 96;
+template <class T>
+constexpr std::int64_t kColumnBlock = 1024 / static_cast<std::int64_t>(sizeof(T));
+constexpr std::int64_t kCrowdedPanels = 3;  // panels of columns that make up for copying rows that crowd a cache set
+constexpr std::int64_t kLineBytes = 64, kPageBytes = 4096;
 constexpr std::int64_t kStreamedRows = 16;  // most rows of a product that is streamed
 constexpr std::int64_t kTurnedRows = 4;     // most rows of one whose b is transposed on the way
 constexpr std::int64_t kStreamedDepth = 8;  // rows of b that are read side by side
-constexpr std::int64_t kStreamedColumns = 512;
+constexpr std::int64_t kStreamedColumns = 512, kTurnedColumns = 128;
 
 template <class S>
 class Product {
@@ -49,12 +53,14 @@ class Product {
     std::int64_t row, rows, column, columns;
   };
 
-  // Calls body(block) for every block of at most rows x columns of the first `all_columns`, whose columns are multiples
-  // of `unit`; smaller blocks of columns where there would be too few for several threads.
+  // Calls body(block, next) for every block of at most rows x columns of the first `all_columns`, whose rows and
+  // columns are multiples of `row_unit` and `unit`; smaller blocks of columns where there would be too few for several
+  // threads. `next` is the block that the same thread will probably take next.
   template <class Body>
-  void for_blocks(std::int64_t rows, std::int64_t all_columns, std::int64_t columns, std::int64_t unit, Body&& body) {
-    const std::int64_t row_blocks = ceil_div(p_.rows, rows), threads = get_num_threads();
-    const std::int64_t height = ceil_div(p_.rows, row_blocks);
+  void for_blocks(std::int64_t rows, std::int64_t row_unit, std::int64_t all_columns, std::int64_t columns,
+                  std::int64_t unit, Body&& body) {
+    const std::int64_t height = std::min(rows, rounded_up(balanced(p_.rows, rows), row_unit));
+    const std::int64_t row_blocks = ceil_div(p_.rows, height), threads = get_num_threads();
     while (threads > 1 && columns > unit && row_blocks * ceil_div(all_columns, columns) < 4 * threads)
       columns = rounded_up(columns / 2, unit);
     const std::int64_t column_blocks = ceil_div(all_columns, columns);
@@ -62,28 +68,40 @@ class Product {
     const double steps = static_cast<double>(all_columns) * static_cast<double>(p_.depth);
     const double nanoseconds = steps * (0.1 * static_cast<double>(row_blocks) +
                                         static_cast<double>(p_.rows) * static_cast<double>(sizeof(T)) / 64.0);
-    parallel_for({row_blocks * column_blocks, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
+    const std::int64_t items = row_blocks * column_blocks;
+    const auto block_of = [&](std::int64_t item) {
       const std::int64_t row = item / column_blocks * height, column = item % column_blocks * columns;
-      body(Block{row, std::min(height, p_.rows - row), column, std::min(columns, all_columns - column)});
-    });
+      return Block{row, std::min(height, p_.rows - row), column, std::min(columns, all_columns - column)};
+    };
+    parallel_for({items, nanoseconds}, subnormals_of(DtypeOf<T>::value),
+                 [&](std::int64_t item) { body(block_of(item), block_of(std::min(item + threads, items - 1))); });
   }
 
-  // The rows of a block of a, their numbers side by side: in place where they lie so, else packed.
+  // The rows of a block of a, their numbers side by side: in place if `packed` is null, else packed.
   void list_rows(const Block& block, std::int64_t k0, std::int64_t depth, T* packed, const T** rows) const {
     const Matrix<const S>& a = p_.a;
     if constexpr (is_wide<S>) {
-      if (a.column == 1) {
+      if (!packed) {
         for (std::int64_t m = 0; m < block.rows; ++m) rows[m] = a.at(block.row + m, k0);
         return;
       }
     }
-    if (a.row == 1) {
+    if (a.column == 1) {
+      for (std::int64_t m = 0; m < block.rows; ++m) widen_run(a.at(block.row + m, k0), packed + m * depth, depth);
+    } else if (a.row == 1) {
       widen_transposed(transpose_, depth, block.rows, a.at(block.row, k0), a.column, packed, depth);
     } else {
       for (std::int64_t m = 0; m < block.rows; ++m)
         for (std::int64_t k = 0; k < depth; ++k) packed[m * depth + k] = widen(*a.at(block.row + m, k0 + k));
     }
     for (std::int64_t m = 0; m < block.rows; ++m) rows[m] = packed + m * depth;
+  }
+
+  // Asks for a share of the rows of a that are needed next, while something else is computed.
+  void fetch(const Block& block, std::int64_t k0, std::int64_t depth, std::int64_t share, std::int64_t shares) const {
+    constexpr std::int64_t line = kLineBytes / static_cast<std::int64_t>(sizeof(S));
+    for (std::int64_t m = block.rows * share / shares; m < block.rows * (share + 1) / shares; ++m)
+      for (std::int64_t k = 0; k < depth; k += line) __builtin_prefetch(p_.a.at(block.row + m, k0 + k), 0, 2);
   }
 
   // With several blocks of rows, b is packed once for all of them, as many columns at a time as scratch may hold.
@@ -109,15 +127,17 @@ class Product {
   // The results of some columns; `once` holds b's panels of them, depth block after depth block, or is null.
   void run_blocks(const ConvKernel& kernel, std::int64_t column, std::int64_t columns, const T* once) {
     const std::int64_t cols = kernel.tile_cols;
-    const std::int64_t span = std::max<std::int64_t>(1, kColumnBlock / cols) * cols;
-    for_blocks(kRowBlock, columns, span, cols, [&](Block block) {
+    const std::int64_t span = std::max<std::int64_t>(1, kColumnBlock<T> / cols) * cols;
+    for_blocks(kRowBlock, kernel.tile_rows, columns, span, cols, [&](Block block, const Block& next) {
       const std::int64_t panels = ceil_div(block.columns, cols), panel = block.column / cols;
       block.column += column;
       // Whole panels of contiguous columns are written where they belong, but only the last sums: rows may lie a power
       // of two apart, where caches have no room for them to come back to.
-      const bool in_place = is_wide<S> && p_.a.column == 1;
+      const bool crowded =
+          p_.a.row * static_cast<std::int64_t>(sizeof(T)) % kPageBytes == 0 && panels >= kCrowdedPanels;
+      const bool in_place = is_wide<S> && p_.a.column == 1 && !crowded;
       const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0, parts = p_.depth > depth_block_;
-      const std::int64_t scratch_step = panels * cols;
+      const std::int64_t scratch_step = panels * cols, line = kLineBytes / static_cast<std::int64_t>(sizeof(T));
       Workspace<T> scratch(direct && !parts ? 0 : block.rows * scratch_step);
       Workspace<T> packed(once ? 0 : panels * depth_block_ * cols), turned(in_place ? 0 : block.rows * depth_block_);
       T* result = scratch;
@@ -125,21 +145,31 @@ class Product {
       std::vector<const T*> rows(static_cast<std::size_t>(block.rows));
       for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
         const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
-        list_rows(block, k0, depth, turned, rows.data());
+        const bool last = k0 + depth == p_.depth;
+        list_rows(block, k0, depth, in_place ? nullptr : turned.data(), rows.data());
         if (!once) pack_panels(block, k0, depth, cols, panels, packed);
         if constexpr (is_wide<S>) {
-          if (direct && k0 + depth == p_.depth) {
+          if (direct && last) {
             result = p_.c.at(block.row, block.column);
             ldc = p_.c.row;
           }
         }
         const Segment all{0, 0, depth};
+        const bool more = p_.a.column == 1 && !(last && next.row == block.row);
+        const std::int64_t tiles = panels * ceil_div(block.rows, kernel.tile_rows);
+        std::int64_t tile = 0;
         for (std::int64_t i = 0; i < panels; ++i) {
           const T* const b = once ? once + ((panel + i) * p_.depth + k0) * cols : packed + i * depth * cols;
           for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
+            const std::int64_t height = std::min<std::int64_t>(kernel.tile_rows, block.rows - m);
+            T* const c = result + m * ldc + i * cols;
+            for (std::int64_t r = 0; direct && last && r < height; ++r)
+              for (std::int64_t n = 0; n < cols; n += line) __builtin_prefetch(c + r * ldc + n, 1);
+            if (more && last) fetch(next, 0, std::min(depth_block_, p_.depth), tile++, tiles);
+            if (more && !last) fetch(block, k0 + depth, std::min(depth_block_, p_.depth - k0 - depth), tile++, tiles);
             const T* const sums = k0 > 0 ? scratch + m * scratch_step + i * cols : nullptr;
-            const GemmArgs<T> args{rows.data() + m, b, &all, 1, result + m * ldc + i * cols, ldc, sums, scratch_step};
-            kernel.gemm[std::min<std::int64_t>(kernel.tile_rows, block.rows - m) - 1](&args);
+            const GemmArgs<T> args{rows.data() + m, b, &all, 1, c, ldc, sums, scratch_step};
+            kernel.gemm[height - 1](&args);
           }
         }
       }
@@ -190,7 +220,7 @@ class Product {
   void run_streamed() {
     if constexpr (is_wide<S>) {
       const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
-      for_blocks(kRowBlock, p_.columns, kStreamedColumns, 64, [&](const Block& block) {
+      for_blocks(kRowBlock, kernel.tile_rows, p_.columns, kStreamedColumns, 64, [&](const Block& block, const Block&) {
         const std::int64_t whole = block.columns / kernel.tile_cols * kernel.tile_cols, tail = block.columns - whole;
         Workspace<T> turned(p_.a.column == 1 ? 0 : block.rows * depth_block_);
         Workspace<T> sums(p_.depth > depth_block_ ? block.rows * block.columns : 0);
@@ -199,7 +229,7 @@ class Product {
         T* const c = p_.c.at(block.row, block.column);
         for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
           const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
-          list_rows(block, k0, depth, turned, rows.data());
+          list_rows(block, k0, depth, p_.a.column == 1 ? nullptr : turned.data(), rows.data());
           // The first block of the depth is summed where it belongs; others are added to it.
           T* const to = k0 == 0 ? c : sums.data();
           const std::int64_t ld = k0 == 0 ? p_.c.row : block.columns;
@@ -235,11 +265,11 @@ class Product {
     if constexpr (is_wide<S>) {
       const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
       const std::int64_t cols = kernel.tile_cols;
-      for_blocks(kTurnedRows, p_.columns, kColumnBlock, cols, [&](const Block& block) {
+      for_blocks(kTurnedRows, 1, p_.columns, kTurnedColumns, cols, [&](const Block& block, const Block&) {
         const std::int64_t ldc = rounded_up(block.columns, cols);
         Workspace<T> result(block.rows * ldc), turned(p_.a.column == 1 ? 0 : block.rows * p_.depth);
         const T* rows[kTurnedRows];
-        list_rows(block, 0, p_.depth, turned, rows);
+        list_rows(block, 0, p_.depth, p_.a.column == 1 ? nullptr : turned.data(), rows);
         const auto run = kernel.turned[block.rows - 1];
         for (std::int64_t n = 0; n < block.columns; n += cols)
           for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {

@@ -36,15 +36,15 @@ def _on_device(name: str) -> Callable[..., Any]:
 
 
 def empty(shape: tuple[int, ...], like: Any) -> Any:
-    """An array without values, of the dtype of `like` and in its memory; a large one where a freed one was."""
-    if type(like) is DeviceArray or math.prod(shape) * like.itemsize < _core.LARGE_RESULT:
+    """An array without values, of the dtype of `like` and in its memory; aligned unless it is small."""
+    if type(like) is DeviceArray or math.prod(shape) * like.itemsize < _core.ALIGNED_RESULT:
         return np.empty(shape, like.dtype, like=like)
     return _core.empty(shape, like.dtype)
 
 
 def empty_like(array: Any) -> Any:
     """The same in the order of `array`'s own memory."""
-    if type(array) is DeviceArray or array.nbytes < _core.LARGE_RESULT or not array.flags.c_contiguous:
+    if type(array) is DeviceArray or array.nbytes < _core.ALIGNED_RESULT or not array.flags.c_contiguous:
         return np.empty_like(array)
     return _core.empty(array.shape, array.dtype)
 

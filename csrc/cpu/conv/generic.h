@@ -45,14 +45,19 @@ void gather_gemm(const void* erased) {
     }
   }
 
+  if (const T* sums = args.sums) {
+    const int64_t step = args.sums_step;
 #pragma GCC unroll 16
-  for (int m = 0; m < Rows; ++m)
+    for (int m = 0; m < Rows; ++m, sums += step)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) {
-      const V sum = acc[m][v];
-      (args.sums ? V::load(args.sums + m * args.sums_step + v * V::width) + sum : sum)
-          .store(args.c + m * args.ldc + v * V::width);
-    }
+      for (int v = 0; v < Vectors; ++v) acc[m][v] = V::load(sums + v * V::width) + acc[m][v];
+  }
+  T* c = args.c;
+  const int64_t ldc = args.ldc;
+#pragma GCC unroll 16
+  for (int m = 0; m < Rows; ++m, c += ldc)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) acc[m][v].store(c + v * V::width);
 }
 
 // The same outer products where a step's values of all rows lie side by side; added to c.
