@@ -355,6 +355,49 @@ def test_offsets_beyond_32_bits():
 # --- how long threads wait -------------------------------------------------------------------------------------------
 
 
+@linux
+@pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2 if hasattr(os, "sched_getaffinity") else True, reason="one processor"
+)
+def test_threads_leave_a_shared_processor():
+    """A worker on the caller's processor moves to another one it may run on, and may run where it might before."""
+    run_apart(
+        textwrap.dedent("""
+        import os
+        import numpy as np, fastconv, fastconv.functional as F
+        fastconv.set_num_threads(2)
+        x, w = np.ones((1, 64, 56, 56), np.float32), np.ones((64, 64, 1, 1), np.float32)
+        main, allowed = os.getpid(), os.sched_getaffinity(0)
+        one = min(allowed)
+        def threads():
+            return {int(t) for t in os.listdir("/proc/self/task")}
+        before = threads()                          # NumPy's among them
+        wanted = F.conv2d(x, w)
+        others = sorted(threads() - before)
+        def masks():
+            return [os.sched_getaffinity(t) for t in others]
+        def seats():
+            for t in others:
+                with open(f"/proc/self/task/{t}/stat") as file:
+                    yield int(file.read().rsplit(")", 1)[1].split()[36])
+        assert masks() == [allowed] * len(others) and others
+        for t in (main, *others):
+            os.sched_setaffinity(t, {one})
+        assert (F.conv2d(x, w) == wanted).all()     # where there is no other, they share it
+        assert masks() == [{one}] * len(others) and set(seats()) == {one}
+        for t in others:
+            os.sched_setaffinity(t, allowed)
+        for _ in range(50):
+            assert (F.conv2d(x, w) == wanted).all()
+            assert masks() == [allowed] * len(others)
+            if any(seat != one for seat in seats()):
+                break
+        else:
+            raise AssertionError("the worker stays with its caller")
+        """)
+    )
+
+
 @pytest.mark.parametrize("own", [{}, {"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "active"}])
 def test_waiting_threads_spin_briefly(own):
     """OpenMP is loaded with a short spin unless the user says otherwise, and the environment stays as it was."""

@@ -86,7 +86,8 @@ def test_results_begin_with_a_cache_line():
         assert all(y.flags[name] for name in ("WRITEABLE", "ALIGNED", "C_CONTIGUOUS"))
     row = F.relu(x)[0, 0, 0]
     others = [F.relu(2 * x) for _ in range(20)]
-    assert (row == 1).all() and all((y == 2).all() for y in others)
+    assert (row == 1).all()
+    assert all((y == 2).all() for y in others)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident memory is read from Linux's /proc")

@@ -2,15 +2,15 @@
 
 #include <omp.h>
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "cpu/processors.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -19,35 +19,8 @@
 namespace fastconv {
 namespace {
 
-// Processors that the container's quota pays for (cgroup v2, then v1); 0 when there is no limit.
-int cgroup_quota() {
-  long long quota = 0, period = 0;
-  if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(file, "%lld %lld", &quota, &period) != 2) quota = 0;
-    std::fclose(file);
-  } else if (std::FILE* quota_file = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r")) {
-    if (std::fscanf(quota_file, "%lld", &quota) != 1) quota = 0;
-    std::fclose(quota_file);
-    if (std::FILE* period_file = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r")) {
-      if (std::fscanf(period_file, "%lld", &period) != 1) period = 0;
-      std::fclose(period_file);
-    }
-  }
-  return quota > 0 && period > 0 ? static_cast<int>(std::max(1LL, (quota + period - 1) / period)) : 0;
-}
-
-int affinity() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
-  return count > 0 ? count : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-}
-
 int default_threads() {
-  static const int limit = [] {
-    const int quota = cgroup_quota();
-    return quota > 0 ? std::min(quota, affinity()) : affinity();
-  }();
+  static const int limit = paid_processors();
   return limit;
 }
 
@@ -61,7 +34,7 @@ constexpr int kThreadsAProcessor = 16;
 // with its first such call a thread reserves a heap of its own, and the address space that was there is gone.
 int startable(int wanted) {
   thread_local int tried = 1;
-  static const int most = kThreadsAProcessor * affinity();
+  static const int most = kThreadsAProcessor * allowed_processors();
   wanted = std::min(wanted, most);
   if (wanted <= tried) return wanted;
   std::mutex gate;
@@ -124,6 +97,7 @@ struct Loop {
   std::atomic<std::int64_t> next{0};
   std::atomic<bool> failed{false};
   std::exception_ptr error{};
+  Seats seats{};
 
   void work() {
     const FloatingPointMode scope(mode);
@@ -138,9 +112,11 @@ struct Loop {
 
   FASTCONV_UNSEEN_BY_TSAN void run(int threads) {
     order_before(this);
+    seats.take();
 #pragma omp parallel num_threads(threads)
     {
       order_after(this);
+      if (omp_get_thread_num() > 0) seats.take_another();
       work();
       order_before(this);
     }
