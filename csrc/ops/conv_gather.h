@@ -120,20 +120,45 @@ constexpr double multiply_add_nanoseconds() {
   return sizeof(T) / 64.0;
 }
 
-// Sets every output to its bias, or zero, in the order of memory.
+// Some channels of a sample, from begin to end along each dimension.
+struct OutputBox {
+  std::int64_t sample, channel, channels, begin[kSpatial], end[kSpatial];
+};
+
+// Sets outputs of a box, or all in the order of memory, to their bias, or zero.
+template <class S>
+void fill_with_bias(const GatherProblem<S>& problem, const OutputBox& box);
 template <class S>
 void fill_with_bias(const GatherProblem<S>& problem);
 
-// Calls body(phase) for every combination of one phase per dimension that has taps. Where some have none, since the
-// stride is longer than the kernel, all outputs are filled first.
+inline bool some_outputs_have_no_taps(const std::vector<AxisPhase> (&phases)[kSpatial]) {
+  return std::any_of(phases, phases + kSpatial, [](const std::vector<AxisPhase>& of_axis) {
+    return std::any_of(of_axis.begin(), of_axis.end(), [](const AxisPhase& phase) { return phase.taps.empty(); });
+  });
+}
+
+// Whether a block of outputs is stored with those around it that have no taps, as the stride is longer than the kernel
+// (store_block): where one phase has taps, they are in the cache then.
+template <class S>
+bool fills_around(const GatherProblem<S>& problem) {
+  if (!some_outputs_have_no_taps(problem.phases)) return false;
+  return std::all_of(problem.phases, problem.phases + kSpatial, [](const std::vector<AxisPhase>& of_axis) {
+    std::int64_t live = 0, outputs = 0;
+    for (const AxisPhase& phase : of_axis)
+      if (!phase.taps.empty()) {
+        ++live;
+        outputs += phase.out_count;
+      }
+    return live == 1 && outputs > 0;
+  });
+}
+
+// Calls body(phase) for every combination of one phase per dimension that has taps. Where some have none, all outputs
+// are filled first, unless `around`: body fills those around its own if fills_around(problem).
 template <class S, class Body>
-void for_each_phase(const GatherProblem<S>& problem, Body&& body) {
+void for_each_phase(const GatherProblem<S>& problem, bool around, Body&& body) {
+  if (some_outputs_have_no_taps(problem.phases) && !(around && fills_around(problem))) fill_with_bias(problem);
   const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
-  for (const std::vector<AxisPhase>& phases : problem.phases)
-    if (std::any_of(phases.begin(), phases.end(), dead)) {
-      fill_with_bias(problem);
-      break;
-    }
   for (const AxisPhase& d : problem.phases[0])
     for (const AxisPhase& h : problem.phases[1])
       for (const AxisPhase& w : problem.phases[2]) {

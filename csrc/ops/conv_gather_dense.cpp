@@ -264,7 +264,8 @@ class PhaseDriver {
 
 template <class S>
 void gather_dense(const GatherProblem<S>& problem) {
-  for_each_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
+  for_each_phase(problem, true,
+                 [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
 }
 
 template void gather_dense<float>(const GatherProblem<float>&);

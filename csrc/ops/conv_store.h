@@ -7,7 +7,8 @@
 namespace fastconv {
 
 // Stores count[1] x count[2] outputs of sample n and `channels` channels from y0 on, for outputs starting at j0 of a
-// phase: those of a row side by side in `result`, `ldc` values each, `pitch` of them to the next row.
+// phase: those of a row side by side in `result`, `ldc` values each, `pitch` of them to the next row. Fills around them
+// if fills_around(problem).
 template <class S>
 void store_block(const GatherProblem<S>& problem, const AxisPhase* const (&phase)[kSpatial],
                  const TransposeKernel& transpose, std::int64_t n, std::int64_t y0, std::int64_t channels,
@@ -15,6 +16,15 @@ void store_block(const GatherProblem<S>& problem, const AxisPhase* const (&phase
                  std::int64_t ldc, std::int64_t pitch) {
   const View<const S>& y = problem.y_shape;
   const auto out = [&](int axis) { return phase[axis]->out_start + j0[axis] * phase[axis]->out_step; };
+  if (fills_around(problem)) {
+    OutputBox box{n, y0, channels, {}, {}};
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      const std::int64_t some = axis == 0 ? 1 : count[axis], end = j0[axis] + some;
+      box.begin[axis] = j0[axis] == 0 ? 0 : out(axis);
+      box.end[axis] = end == phase[axis]->out_count ? y.extent(axis) : out(axis) + some * phase[axis]->out_step;
+    }
+    fill_with_bias(problem, box);
+  }
   S* base =
       problem.y + n * y.stride[0] + y0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
   const std::int64_t row_step = phase[1]->out_step * y.step(1), step = phase[2]->out_step * y.step(2);

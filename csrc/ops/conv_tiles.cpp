@@ -283,8 +283,9 @@ void gather_tiles(const GatherProblem<S>& problem, const TileKernel& kernel,
     const std::int64_t samples = problem.x.shape[0];
     Seen seen;
     seen.of_sample.resize(static_cast<std::size_t>(samples));
-    for_each_phase(
-        problem, [&](const AxisPhase* const(&phase)[kSpatial]) { TileDriver<S>(problem, phase, kernel, seen).run(); });
+    for_each_phase(problem, true, [&](const AxisPhase* const(&phase)[kSpatial]) {
+      TileDriver<S>(problem, phase, kernel, seen).run();
+    });
     const std::int64_t length = products_of_one_sum(problem.phases, problem.x_channels);
     const auto again = [&](std::int64_t n) {
       return !parts_serve(seen.of_sample[static_cast<std::size_t>(n)], seen.of_weight, length);

@@ -45,7 +45,7 @@ class VectorProducts {
   // computed so many at a time, and reading the weights takes as long as so many more.
   static constexpr std::int64_t kFewTiles = 30, kManyTiles = 48, kInputBytes = std::int64_t{384} << 10, kRows = 6;
   static constexpr double kWeightRows = 3;
-  static constexpr std::int64_t kPacked = kMostElements<T> / 4;  // transformed weights at a time
+  static constexpr std::int64_t kPacked = kMostElements<T>;  // transformed weights at a time
 
   VectorProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t /*images*/)
       : winograd_(kernel),
