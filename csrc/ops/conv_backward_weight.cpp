@@ -22,6 +22,7 @@ constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
 constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
 constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;        // elements of one item's sums
 constexpr std::int64_t kRowPad = 16;
+constexpr std::int64_t kInPlaceChannels = 192;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
 constexpr std::int64_t kDepthwiseSamples = 8;
 constexpr std::int64_t kProductDepth = 512;  // a longer sum over positions is shared out among the threads
@@ -57,6 +58,7 @@ class WeightGradient {
       const Range live = live_outputs(phase, phase.taps[0], 0, phase.out_count, x_.extent(axis));
       outer_ = outer_ && live.begin == 0 && live.end == phase.out_count;
     }
+    in_place_ = outer_ && lies_as_read(x_, phase_[2].in_step) && lies_as_read(gy_, 1) && items_.k % cols_ == 0;
     const std::int64_t positions = taps_ == 1 ? kPointPositions : kBlockPositions;
     width_ = std::min<std::int64_t>(gy_.extent(2), positions);
     height_ = std::clamp<std::int64_t>(positions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
@@ -81,6 +83,13 @@ class WeightGradient {
   }
 
  private:
+  // Whether outer products may read a block of an array where it lies: all positions in one row, with few enough
+  // channels that what tiles of channels read again is still in the first-level cache.
+  static bool lies_as_read(const View<const S>& view, std::int64_t step) {
+    return is_wide<S> && view.stride[1] == 1 && view.extent(0) == 1 && view.extent(1) == 1 && step == 1 &&
+           view.step(2) >= view.shape[1] && view.step(2) <= kInPlaceChannels;
+  }
+
   void accumulate(const WeightItem& item, std::int64_t part, std::int64_t parts, T* sums) const {
     std::fill_n(sums, sums_, T(0));
     const std::int64_t first = blocks_ * part / parts, last = blocks_ * (part + 1) / parts;
@@ -109,6 +118,15 @@ class WeightGradient {
 
   void add_block(const WeightItem& item, std::int64_t n, const std::int64_t (&j0)[kSpatial], T* input, T* grad,
                  std::vector<Segment>& segments, T* sums) const {
+    if constexpr (is_wide<S>) {
+      if (in_place_) {
+        const std::int64_t depth = std::min(width_, gy_.extent(2) - j0[2]);
+        const T* const a = x_.data + n * x_.stride[0] + item.group * items_.c + item.c0 + j0[2] * x_.step(2);
+        const T* const b = gy_.data + n * gy_.stride[0] + item.group * items_.k + item.k0 + j0[2] * gy_.step(2);
+        add_outer_sums<T>(*gemm_, item, {a, x_.step(2), b, gy_.step(2), depth, sums, items_.k_block});
+        return;
+      }
+    }
     const std::int64_t count[kSpatial] = {1, std::min(height_, gy_.extent(1) - j0[1]),
                                           std::min(width_, gy_.extent(2) - j0[2])};
     AxisSlots slots[kSpatial], out_slots[kSpatial];
@@ -214,7 +232,8 @@ class WeightGradient {
   const TransposeKernel& transpose_;
   const ConvKernel* gemm_ = nullptr;
   AxisPhase phase_[kSpatial], out_phase_[kSpatial];
-  bool outer_ = false;  // one tap, channels side by side
+  bool outer_ = false;     // one tap, channels side by side
+  bool in_place_ = false;  // and nothing needs packing
   std::int64_t taps_ = 0, cols_ = 1, sums_ = 1;
   std::int64_t width_ = 1, height_ = 1, rows_ = 1, columns_ = 1, blocks_ = 1;
 };
