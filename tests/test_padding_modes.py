@@ -78,6 +78,33 @@ def test_against_a_padded_copy(isa, mode, data_format, dtype, seed):
     tolerance.assert_close(grads.weight, truth.weight, limit, "gradient of the weight")
 
 
+@pytest.mark.parametrize("size", [(40,), (700,), (1, 50), (5, 33)])
+@pytest.mark.parametrize("pads", [(1, 1), (3, 0), (0, 2)])
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+def test_one_tap(isa, mode, data_format, pads, size):
+    """A window of one element with padding is no product of the two arrays as they lie."""
+    rng = np.random.default_rng(7)
+    n = len(size)
+    x = rng.standard_normal((2, 32, *size))
+    every = (*((0, 0),) * (n - 1), pads)
+    wide = pad(x, every, mode)
+    gradient = rng.standard_normal((2, 64, *wide.shape[2:]))
+    rows = gradient.reshape(2, 64, -1), wide.reshape(2, 32, -1)
+    expected, scale = (np.einsum("nkp,ncp->kc", *arrays) for arrays in (rows, [np.abs(a) for a in rows]))
+    for dtype in problems.DTYPES:
+        grads = getattr(F, f"conv{n}d_backward")(
+            problems.to_format(gradient.astype(dtype), data_format),
+            problems.to_format(x.astype(dtype), data_format),
+            np.zeros((64, 32, *(1,) * n), dtype),
+            padding=every,
+            padding_mode=mode,
+            data_format=data_format,
+        )
+        limit = tolerance.sum_bound(dtype, gradient.size // 64, scale)
+        tolerance.assert_close(grads.weight.reshape(64, 32), expected, limit, "gradient of the weight")
+
+
 @pytest.mark.parametrize("mode", NUMPY_MODES)
 def test_bits(threads, mode):
     """A sample's bits do not depend on the batch, nor on the number of threads."""

@@ -1,4 +1,4 @@
-"""The memory of large results: that of freed ones serves the next, and never that of one in use."""
+"""The memory of results: it begins with a cache line; that of large freed ones serves the next, never one in use."""
 
 import gc
 import subprocess

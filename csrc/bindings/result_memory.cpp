@@ -88,8 +88,16 @@ FreedBlocks& freed_blocks() {
 // What an array owns.
 class Lease {
  public:
-  explicit Lease(const Block& block) : block_(block) {}
-  ~Lease() { freed_blocks().give(block_); }
+  Lease() = default;
+  ~Lease() {
+    if (block_.data) freed_blocks().give(block_);
+  }
+  void* take(std::size_t bytes) {
+    // By whole lines: what is not kept shall not become as large as what is.
+    const bool kept = bytes > static_cast<std::size_t>(kKeptResult) - kLine;
+    block_ = kept ? freed_blocks().take(bytes) : allocate(bytes, kLine);
+    return block_.data;
+  }
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
@@ -100,14 +108,13 @@ class Lease {
 }  // namespace
 
 py::array result_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape, py::ssize_t bytes) {
-  const auto size = static_cast<std::size_t>(bytes);
   if (bytes < kAlignedResult) return py::array(dtype, shape);
-  const Block block = bytes < kKeptResult ? allocate(size, kLine) : freed_blocks().take(size);
-  if (!block.data) return py::array(dtype, shape);  // which says so in NumPy's words
-  auto lease = std::make_unique<Lease>(block);
+  auto lease = std::make_unique<Lease>();
+  void* const data = lease->take(static_cast<std::size_t>(bytes));
+  if (!data) return py::array(dtype, shape);  // which says so in NumPy's words
   const py::capsule owner(lease.get(), [](void* owned) { delete static_cast<Lease*>(owned); });
   lease.release();
-  return py::array(dtype, shape, block.data, owner);
+  return py::array(dtype, shape, data, owner);
 }
 
 }  // namespace fastconv

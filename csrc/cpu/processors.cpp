@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <thread>
 
 namespace fastconv {
@@ -65,7 +66,13 @@ void Seats::take_another() {
     if (is_taken(i)) CPU_CLR(i, &free);
   if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0) return;  // which moves it at once
   take();
-  sched_setaffinity(0, sizeof allowed, &allowed);
+  // Unless someone else has said meanwhile where it may run. What it was may no longer be had: then wherever it can.
+  cpu_set_t now;
+  CPU_ZERO(&now);
+  if (sched_getaffinity(0, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &free)) return;
+  if (sched_setaffinity(0, sizeof allowed, &allowed) == 0) return;
+  std::memset(&now, 0xff, sizeof now);
+  sched_setaffinity(0, sizeof now, &now);
 }
 
 }  // namespace fastconv

@@ -58,7 +58,11 @@ class WeightGradient {
       const Range live = live_outputs(phase, phase.taps[0], 0, phase.out_count, x_.extent(axis));
       outer_ = outer_ && live.begin == 0 && live.end == phase.out_count;
     }
-    in_place_ = outer_ && lies_as_read(x_, phase_[2].in_step) && lies_as_read(gy_, 1) && items_.k % cols_ == 0;
+    in_place_ = outer_ && lies_as_read(x_) && lies_as_read(gy_) && items_.k % cols_ == 0;
+    for (int axis = 0; axis < kSpatial; ++axis) {  // output by output the input at its place, where padding repeats too
+      const AxisPhase& phase = phase_[axis];
+      in_place_ = in_place_ && phase.in_step == 1 && phase.taps[0].offset == 0 && x_.extent(axis) == gy_.extent(axis);
+    }
     const std::int64_t positions = taps_ == 1 ? kPointPositions : kBlockPositions;
     width_ = std::min<std::int64_t>(gy_.extent(2), positions);
     height_ = std::clamp<std::int64_t>(positions / std::max<std::int64_t>(1, width_), 1, gy_.extent(1));
@@ -85,8 +89,8 @@ class WeightGradient {
  private:
   // Whether outer products may read a block of an array where it lies: all positions in one row, with few enough
   // channels that what tiles of channels read again is still in the first-level cache.
-  static bool lies_as_read(const View<const S>& view, std::int64_t step) {
-    return is_wide<S> && view.stride[1] == 1 && view.extent(0) == 1 && view.extent(1) == 1 && step == 1 &&
+  static bool lies_as_read(const View<const S>& view) {
+    return is_wide<S> && view.stride[1] == 1 && view.extent(0) == 1 && view.extent(1) == 1 &&
            view.step(2) >= view.shape[1] && view.step(2) <= kInPlaceChannels;
   }
 
@@ -100,8 +104,8 @@ class WeightGradient {
       probe[axis] = axis_slots(phase_[axis], largest[axis], axis == 2);
       positions *= probe[axis].slots;
     }
-    Workspace<T> input(positions * input_row());
-    Workspace<T> grad(height_ * width_ * gradient_row());
+    Workspace<T> input(in_place_ ? 0 : positions * input_row());
+    Workspace<T> grad(in_place_ ? 0 : height_ * width_ * gradient_row());
     std::vector<Segment> segments;
     for (std::int64_t b = first; b < last; ++b) {
       std::int64_t rest = b;

@@ -137,8 +137,10 @@ inline bool some_outputs_have_no_taps(const std::vector<AxisPhase> (&phases)[kSp
   });
 }
 
-// Whether a block of outputs is stored with those around it that have no taps, as the stride is longer than the kernel
-// (store_block): where one phase has taps, they are in the cache then.
+// When outputs without taps, as the stride is longer than the kernel, get their bias: all outputs before the others are
+// computed, or those around a block with the block (store_block), which is then in the cache. The second needs one
+// phase with taps along each dimension, and a driver that stores so.
+enum class Fill { before, around };
 template <class S>
 bool fills_around(const GatherProblem<S>& problem) {
   if (!some_outputs_have_no_taps(problem.phases)) return false;
@@ -154,10 +156,11 @@ bool fills_around(const GatherProblem<S>& problem) {
 }
 
 // Calls body(phase) for every combination of one phase per dimension that has taps. Where some have none, all outputs
-// are filled first, unless `around`: body fills those around its own if fills_around(problem).
+// are filled first, unless body fills around its own.
 template <class S, class Body>
-void for_each_phase(const GatherProblem<S>& problem, bool around, Body&& body) {
-  if (some_outputs_have_no_taps(problem.phases) && !(around && fills_around(problem))) fill_with_bias(problem);
+void for_each_phase(const GatherProblem<S>& problem, Fill fill, Body&& body) {
+  if (some_outputs_have_no_taps(problem.phases) && !(fill == Fill::around && fills_around(problem)))
+    fill_with_bias(problem);
   const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
   for (const AxisPhase& d : problem.phases[0])
     for (const AxisPhase& h : problem.phases[1])

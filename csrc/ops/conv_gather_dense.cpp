@@ -264,7 +264,7 @@ class PhaseDriver {
 
 template <class S>
 void gather_dense(const GatherProblem<S>& problem) {
-  for_each_phase(problem, true,
+  for_each_phase(problem, Fill::around,
                  [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
 }
 

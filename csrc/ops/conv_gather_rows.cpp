@@ -227,7 +227,7 @@ void gather_rows(const GatherProblem<S>& problem) {
                      (problem.y_shape.stride[1] == 1 || rows.out_count < kShortRow || rows.in_step > 1 ||
                       problem.phases[2].size() > 1);
   if (lanes && gather_lanes(problem)) return;
-  for_each_phase(problem, false,
+  for_each_phase(problem, Fill::before,
                  [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
 }
 

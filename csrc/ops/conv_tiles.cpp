@@ -283,7 +283,7 @@ void gather_tiles(const GatherProblem<S>& problem, const TileKernel& kernel,
     const std::int64_t samples = problem.x.shape[0];
     Seen seen;
     seen.of_sample.resize(static_cast<std::size_t>(samples));
-    for_each_phase(problem, true, [&](const AxisPhase* const(&phase)[kSpatial]) {
+    for_each_phase(problem, Fill::around, [&](const AxisPhase* const(&phase)[kSpatial]) {
       TileDriver<S>(problem, phase, kernel, seen).run();
     });
     const std::int64_t length = products_of_one_sum(problem.phases, problem.x_channels);

@@ -129,9 +129,9 @@ class WinogradDriver {
   }
 
   std::int64_t panels_of_item() const { return std::max<std::int64_t>(1, kSpan / cols_); }
-  // In whole items, if that many have room.
+  // In whole items, if that many have room: for the panels that are packed next all inputs are transformed again.
   std::int64_t panels_at_once() const {
-    const std::int64_t panels = Products::kPacked / (kWinogradPoints * products_.weight_step()),
+    const std::int64_t panels = kMostElements<Weight> / (kWinogradPoints * products_.weight_step()),
                        item = panels_of_item();
     return std::max<std::int64_t>(1, panels > item ? panels / item * item : panels);
   }

@@ -133,8 +133,8 @@ class Product {
       block.column += column;
       // Whole panels of contiguous columns are written where they belong, but only the last sums: rows may lie a power
       // of two apart, where caches have no room for them to come back to.
-      const bool crowded =
-          p_.a.row * static_cast<std::int64_t>(sizeof(T)) % kPageBytes == 0 && panels >= kCrowdedPanels;
+      const bool crowded = p_.a.row != 0 && p_.a.row * static_cast<std::int64_t>(sizeof(T)) % kPageBytes == 0 &&
+                           panels >= kCrowdedPanels;
       const bool in_place = is_wide<S> && p_.a.column == 1 && !crowded;
       const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0, parts = p_.depth > depth_block_;
       const std::int64_t scratch_step = panels * cols, line = kLineBytes / static_cast<std::int64_t>(sizeof(T));

@@ -45,7 +45,6 @@ class VectorProducts {
   // computed so many at a time, and reading the weights takes as long as so many more.
   static constexpr std::int64_t kFewTiles = 30, kManyTiles = 48, kInputBytes = std::int64_t{384} << 10, kRows = 6;
   static constexpr double kWeightRows = 3;
-  static constexpr std::int64_t kPacked = kMostElements<T>;  // transformed weights at a time
 
   VectorProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t /*images*/)
       : winograd_(kernel),
@@ -168,8 +167,6 @@ class TileProducts {
   static constexpr std::int64_t kChannelRun = kPartRun;
   static constexpr std::int64_t kFewTiles = 32, kManyTiles = 64, kInputBytes = std::int64_t{1} << 20, kRows = kRowTile;
   static constexpr double kWeightRows = 6;
-  // For the weights that are packed next, all inputs are transformed again.
-  static constexpr std::int64_t kPacked = kMostElements<Weight>;
 
   TileProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t images)
       : winograd_(kernel),
