@@ -17,7 +17,8 @@ class Seats {
  public:
   // For the thread that starts the loop.
   void take();
-  // For the others: a thread whose processor is taken moves to one that no thread of the loop has, if it may run on one.
+  // For the others: a thread whose processor is taken moves to one that no thread of the loop has, if it may run on
+  // one.
   void take_another();
 
  private:
