@@ -310,6 +310,22 @@ def test_one_sample_does_not_depend_on_the_gaps_of_its_batch(isa, op, view):
         tolerance.assert_same_bits(own[0], g[i])
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("size", [(1,), (3,), (5, 6)])
+def test_every_second_channel(isa, size, groups):
+    """Planes that are runs of memory, but do not follow each other: one channel a group too."""
+    rng = np.random.default_rng(4)
+    x, g = (np.full((2, 8, *size), np.nan, np.float32)[:, ::2] for _ in range(2))
+    x[...], g[...] = rng.standard_normal((2, *x.shape))
+    weight = rng.standard_normal(4).astype("f")
+    results = []
+    for a, b in ((x, g), (x.copy(), g.copy())):
+        y, mean, invstd = F.group_norm(a, groups, weight, weight, return_stats=True)
+        results.append((y, *F.group_norm_backward(b, a, mean, invstd, weight)))
+    for gapped, dense in zip(*results, strict=True):
+        np.testing.assert_allclose(gapped, dense, rtol=1e-4, atol=1e-5)
+
+
 def test_not_finite_values_stay_in_their_set(isa):
     """A NaN or infinity spoils what shares its statistics, nothing else."""
     for value in (np.nan, np.inf):

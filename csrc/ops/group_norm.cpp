@@ -113,7 +113,7 @@ class Runs {
   // Where a group begins.
   template <class T>
   const T* begin(const ArrayView& x, std::int64_t group, std::int64_t channel) const {
-    return static_cast<const T*>(x.data) + group / groups_ * x.stride[0] + channel * positions_;
+    return static_cast<const T*>(x.data) + group / groups_ * x.stride[0] + channel * x.stride[1];
   }
 
  private:
