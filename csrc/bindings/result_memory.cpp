@@ -9,13 +9,15 @@
 #include <memory>
 #include <mutex>
 
+#include "cpu/workspace.h"
+
 namespace py = pybind11;
 
 namespace fastconv {
 namespace {
 
 constexpr std::size_t kMostKept = std::size_t{256} << 20;  // bytes of all freed ones together
-constexpr std::size_t kLargePage = std::size_t{2} << 20, kPage = 4096, kLine = 64;
+constexpr std::size_t kLargePage = std::size_t{2} << 20;
 constexpr std::size_t kOnLargePages = std::size_t{4} << 20;  // from here on NumPy asks for them too
 
 struct Block {
@@ -30,7 +32,7 @@ Block allocate(std::size_t bytes, std::size_t unit) {
   void* const data = std::aligned_alloc(unit, size);
 #ifdef MADV_HUGEPAGE
   // Where it is refused, small pages serve.
-  const std::size_t before = (kPage - reinterpret_cast<std::uintptr_t>(data) % kPage) % kPage;
+  const std::size_t before = -reinterpret_cast<std::uintptr_t>(data) % kPageBytes;
   if (data && size >= kOnLargePages) madvise(static_cast<char*>(data) + before, size - before, MADV_HUGEPAGE);
 #endif
   return {data, data ? size : 0};
@@ -94,8 +96,8 @@ class Lease {
   }
   void* take(std::size_t bytes) {
     // By whole lines: what is not kept shall not become as large as what is.
-    const bool kept = bytes > static_cast<std::size_t>(kKeptResult) - kLine;
-    block_ = kept ? freed_blocks().take(bytes) : allocate(bytes, kLine);
+    const bool kept = bytes > static_cast<std::size_t>(kKeptResult - kLineBytes);
+    block_ = kept ? freed_blocks().take(bytes) : allocate(bytes, kLineBytes);
     return block_.data;
   }
   Lease(const Lease&) = delete;

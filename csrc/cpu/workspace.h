@@ -2,10 +2,13 @@
 // Small blocks come from the C library's per-thread cache, so a call allocates without a system call.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+
+#include "core/arithmetic.h"
 
 namespace fastconv {
 
@@ -13,13 +16,15 @@ namespace fastconv {
 template <class T>
 constexpr std::int64_t kMostElements = (std::int64_t{16} << 20) / static_cast<std::int64_t>(sizeof(T));
 
+constexpr std::int64_t kLineBytes = 64, kPageBytes = 4096;  // of the cache, and of the system's small pages
+
 template <class T>
 class Workspace {
  public:
   explicit Workspace(std::int64_t count) {
-    if (count > PTRDIFF_MAX / static_cast<std::int64_t>(sizeof(T)) - 64) throw std::bad_alloc();
-    const std::size_t bytes = (static_cast<std::size_t>(count > 0 ? count : 1) * sizeof(T) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (count > PTRDIFF_MAX / static_cast<std::int64_t>(sizeof(T)) - kLineBytes) throw std::bad_alloc();
+    const std::int64_t bytes = rounded_up(std::max<std::int64_t>(count, 1) * sizeof(T), kLineBytes);
+    data_ = static_cast<T*>(std::aligned_alloc(kLineBytes, static_cast<std::size_t>(bytes)));
     if (!data_) throw std::bad_alloc();
   }
   ~Workspace() { std::free(data_); }

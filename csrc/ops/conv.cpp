@@ -133,6 +133,7 @@ bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases
     problem.precision = g.shape.precision;
     problem.rows_are_samples = g.shape.rows_are_samples;
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
+    problem.fills_around = one_phase_has_taps(problem.phases);
     problem.finish = finish_of(activation, g.x.dtype);
     if (problem.y_shape.size() == 0) return true;
     const TileKernel* tiles = choose_tiles(problem);

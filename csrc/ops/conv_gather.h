@@ -32,6 +32,7 @@ struct GatherProblem {
   Precision precision = Precision::highest;
   bool rows_are_samples = false;
   std::vector<AxisPhase> phases[kSpatial];
+  bool fills_around = false;  // one_phase_has_taps(phases)
 };
 
 template <class S>
@@ -138,13 +139,12 @@ inline bool some_outputs_have_no_taps(const std::vector<AxisPhase> (&phases)[kSp
 }
 
 // When outputs without taps, as the stride is longer than the kernel, get their bias: all outputs before the others are
-// computed, or those around a block with the block (store_block), which is then in the cache. The second needs one
-// phase with taps along each dimension, and a driver that stores so.
+// computed, or those around a block with the block (store_block), which is then in the cache. The second needs a driver
+// that stores so, and a problem with one phase that has taps along each dimension, beside others.
 enum class Fill { before, around };
-template <class S>
-bool fills_around(const GatherProblem<S>& problem) {
-  if (!some_outputs_have_no_taps(problem.phases)) return false;
-  return std::all_of(problem.phases, problem.phases + kSpatial, [](const std::vector<AxisPhase>& of_axis) {
+inline bool one_phase_has_taps(const std::vector<AxisPhase> (&phases)[kSpatial]) {
+  if (!some_outputs_have_no_taps(phases)) return false;
+  return std::all_of(phases, phases + kSpatial, [](const std::vector<AxisPhase>& of_axis) {
     std::int64_t live = 0, outputs = 0;
     for (const AxisPhase& phase : of_axis)
       if (!phase.taps.empty()) {
@@ -159,7 +159,7 @@ bool fills_around(const GatherProblem<S>& problem) {
 // are filled first, unless body fills around its own.
 template <class S, class Body>
 void for_each_phase(const GatherProblem<S>& problem, Fill fill, Body&& body) {
-  if (some_outputs_have_no_taps(problem.phases) && !(fill == Fill::around && fills_around(problem)))
+  if (!(fill == Fill::around && problem.fills_around) && some_outputs_have_no_taps(problem.phases))
     fill_with_bias(problem);
   const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
   for (const AxisPhase& d : problem.phases[0])

@@ -8,7 +8,7 @@ namespace fastconv {
 
 // Stores count[1] x count[2] outputs of sample n and `channels` channels from y0 on, for outputs starting at j0 of a
 // phase: those of a row side by side in `result`, `ldc` values each, `pitch` of them to the next row. Fills around them
-// if fills_around(problem).
+// if the problem is such.
 template <class S>
 void store_block(const GatherProblem<S>& problem, const AxisPhase* const (&phase)[kSpatial],
                  const TransposeKernel& transpose, std::int64_t n, std::int64_t y0, std::int64_t channels,
@@ -16,7 +16,7 @@ void store_block(const GatherProblem<S>& problem, const AxisPhase* const (&phase
                  std::int64_t ldc, std::int64_t pitch) {
   const View<const S>& y = problem.y_shape;
   const auto out = [&](int axis) { return phase[axis]->out_start + j0[axis] * phase[axis]->out_step; };
-  if (fills_around(problem)) {
+  if (problem.fills_around) {
     OutputBox box{n, y0, channels, {}, {}};
     for (int axis = 0; axis < kSpatial; ++axis) {
       const std::int64_t some = axis == 0 ? 1 : count[axis], end = j0[axis] + some;

@@ -48,10 +48,10 @@ TilePlan plan_tiles(const AxisPhase* const (&phase)[kSpatial], const TileCosts& 
   for (const bool by_tap : {false, true}) {
     TilePlan plan;
     plan.by_tap = by_tap;
-    const auto share = [](std::int64_t all, std::int64_t most) { return ceil_div(all, ceil_div(all, most)); };
-    plan.block[2] = share(phase[2]->out_count, kTilePositions);
+    plan.block[2] = balanced(phase[2]->out_count, kTilePositions);
     const std::int64_t pitch = tile_slots(phase, plan.block, by_tap).pitch;
-    plan.block[1] = share(phase[1]->out_count, std::max<std::int64_t>(1, (kTilePositions - plan.block[2]) / pitch + 1));
+    plan.block[1] =
+        balanced(phase[1]->out_count, std::max<std::int64_t>(1, (kTilePositions - plan.block[2]) / pitch + 1));
     const TileSlots slots = tile_slots(phase, plan.block, by_tap);
     for (int axis = 0; axis < kSpatial; ++axis) plan.blocks[axis] = ceil_div(phase[axis]->out_count, plan.block[axis]);
     const auto tiles = static_cast<double>(ceil_div(slots.positions(plan.block), kRowTile));

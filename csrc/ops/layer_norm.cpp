@@ -139,7 +139,7 @@ void backward_weight(const LayerNorm& p, const Strided& grad_output, const Strid
   const Strided order = in_c_order(x.shape);
   const LoopNest<3> nest({&grad_output, &x, &order}, 2);
   const std::int64_t most = std::clamp<std::int64_t>(kMaxEntries / width, 1, kMaxChunks);
-  const std::int64_t chunk = ceil_div(ceil_div(p.rows, std::min(most, ceil_div(p.rows, kRows))), kRows) * kRows;
+  const std::int64_t chunk = rounded_up(ceil_div(p.rows, std::min(most, ceil_div(p.rows, kRows))), kRows);
   const bool with_input = grad_input.data != nullptr;
   const std::int64_t chunks = ceil_div(p.rows, chunk), columns = with_input ? p.length : std::min(kColumns, p.length),
                      cuts = ceil_div(p.length, columns);

@@ -21,7 +21,6 @@ constexpr std::int64_t kRowBlock = 96;
 template <class T>
 constexpr std::int64_t kColumnBlock = 1024 / static_cast<std::int64_t>(sizeof(T));
 constexpr std::int64_t kCrowdedPanels = 3;  // panels of columns that make up for copying rows that crowd a cache set
-constexpr std::int64_t kLineBytes = 64, kPageBytes = 4096;
 constexpr std::int64_t kStreamedRows = 16;  // most rows of a product that is streamed
 constexpr std::int64_t kTurnedRows = 4;     // most rows of one whose b is transposed on the way
 constexpr std::int64_t kStreamedDepth = 8;  // rows of b that are read side by side
@@ -35,6 +34,7 @@ class Product {
   explicit Product(const MatrixProduct<S>& product)
       : p_(product), transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())) {
     depth_block_ = balanced(p_.depth, kReductionBlock);
+    in_rows_ = is_wide<S> && p_.a.column == 1;
   }
 
   void run() {
@@ -135,7 +135,7 @@ class Product {
       // of two apart, where caches have no room for them to come back to.
       const bool crowded = p_.a.row != 0 && p_.a.row * static_cast<std::int64_t>(sizeof(T)) % kPageBytes == 0 &&
                            panels >= kCrowdedPanels;
-      const bool in_place = is_wide<S> && p_.a.column == 1 && !crowded;
+      const bool in_place = in_rows_ && !crowded;
       const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0, parts = p_.depth > depth_block_;
       const std::int64_t scratch_step = panels * cols, line = kLineBytes / static_cast<std::int64_t>(sizeof(T));
       Workspace<T> scratch(direct && !parts ? 0 : block.rows * scratch_step);
@@ -155,6 +155,9 @@ class Product {
           }
         }
         const Segment all{0, 0, depth};
+        // The next depth of the same rows, or the first of the next ones.
+        const Block& coming = last ? next : block;
+        const std::int64_t coming_k = last ? 0 : k0 + depth;
         const bool more = p_.a.column == 1 && !(last && next.row == block.row);
         const std::int64_t tiles = panels * ceil_div(block.rows, kernel.tile_rows);
         std::int64_t tile = 0;
@@ -165,8 +168,7 @@ class Product {
             T* const c = result + m * ldc + i * cols;
             for (std::int64_t r = 0; direct && last && r < height; ++r)
               for (std::int64_t n = 0; n < cols; n += line) __builtin_prefetch(c + r * ldc + n, 1);
-            if (more && last) fetch(next, 0, std::min(depth_block_, p_.depth), tile++, tiles);
-            if (more && !last) fetch(block, k0 + depth, std::min(depth_block_, p_.depth - k0 - depth), tile++, tiles);
+            if (more) fetch(coming, coming_k, std::min(depth_block_, p_.depth - coming_k), tile++, tiles);
             const T* const sums = k0 > 0 ? scratch + m * scratch_step + i * cols : nullptr;
             const GemmArgs<T> args{rows.data() + m, b, &all, 1, c, ldc, sums, scratch_step};
             kernel.gemm[height - 1](&args);
@@ -222,14 +224,14 @@ class Product {
       const ProductKernel& kernel = select_product(DtypeOf<T>::value, active_isa_mask());
       for_blocks(kRowBlock, kernel.tile_rows, p_.columns, kStreamedColumns, 64, [&](const Block& block, const Block&) {
         const std::int64_t whole = block.columns / kernel.tile_cols * kernel.tile_cols, tail = block.columns - whole;
-        Workspace<T> turned(p_.a.column == 1 ? 0 : block.rows * depth_block_);
+        Workspace<T> turned(in_rows_ ? 0 : block.rows * depth_block_);
         Workspace<T> sums(p_.depth > depth_block_ ? block.rows * block.columns : 0);
         Workspace<T> last(kStreamedDepth * kernel.tile_cols), last_sums(block.rows * kernel.tile_cols);
         std::vector<const T*> rows(static_cast<std::size_t>(block.rows)), at(rows.size());
         T* const c = p_.c.at(block.row, block.column);
         for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
           const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
-          list_rows(block, k0, depth, p_.a.column == 1 ? nullptr : turned.data(), rows.data());
+          list_rows(block, k0, depth, in_rows_ ? nullptr : turned.data(), rows.data());
           // The first block of the depth is summed where it belongs; others are added to it.
           T* const to = k0 == 0 ? c : sums.data();
           const std::int64_t ld = k0 == 0 ? p_.c.row : block.columns;
@@ -267,9 +269,9 @@ class Product {
       const std::int64_t cols = kernel.tile_cols;
       for_blocks(kTurnedRows, 1, p_.columns, kTurnedColumns, cols, [&](const Block& block, const Block&) {
         const std::int64_t ldc = rounded_up(block.columns, cols);
-        Workspace<T> result(block.rows * ldc), turned(p_.a.column == 1 ? 0 : block.rows * p_.depth);
+        Workspace<T> result(block.rows * ldc), turned(in_rows_ ? 0 : block.rows * p_.depth);
         const T* rows[kTurnedRows];
-        list_rows(block, 0, p_.depth, p_.a.column == 1 ? nullptr : turned.data(), rows);
+        list_rows(block, 0, p_.depth, in_rows_ ? nullptr : turned.data(), rows);
         const auto run = kernel.turned[block.rows - 1];
         for (std::int64_t n = 0; n < block.columns; n += cols)
           for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
@@ -295,6 +297,7 @@ class Product {
   const MatrixProduct<S>& p_;
   const TransposeKernel& transpose_;
   std::int64_t depth_block_ = 1;
+  bool in_rows_ = false;  // a's numbers lie as the kernels read them
 };
 
 }  // namespace
