@@ -116,7 +116,10 @@ struct Loop {
 #pragma omp parallel num_threads(threads)
     {
       order_after(this);
-      if (omp_get_thread_num() > 0) seats.take_another();
+      if (omp_get_thread_num() > 0)
+        seats.take_another();
+      else
+        seats.make_way(threads - 1);
       work();
       order_before(this);
     }

@@ -20,10 +20,14 @@ class Seats {
   // For the others: a thread whose processor is taken moves to one that no thread of the loop has, if it may run on
   // one.
   void take_another();
+  // For the thread that started the loop, before it works: lets the others run that wait for its processor, so that
+  // they can move.
+  void make_way(int others);
 
  private:
   static constexpr int kMost = 1024, kBits = 64;
   std::atomic<std::uint64_t> taken_[kMost / kBits] = {};
+  std::atomic<int> others_{0};  // that have come
 
   bool is_taken(int processor) const;
   bool take(int processor);  // false if it is taken
