@@ -144,6 +144,153 @@ def test_depth(row, data_format, force_kernel):
                 expected.check(call, rng)
 
 
+def taps_of(size, kernel, stride=(1, 1), pads=((1, 1), (1, 1)), dilation=(1, 1), c=5, k=7, n=2, groups=1, op="conv"):
+    """A layer with any taps."""
+    more = {"output_padding": (0,) * len(size)} if op == "conv_transpose" else {}
+    return Problem("", op, n, c, tuple(size), k, tuple(kernel), stride, pads, dilation, groups, **more)
+
+
+OTHER_TAPS = {
+    "4x4 of stride 2": [
+        taps_of(size, (4, 4), (2, 2), c=c, k=k, op=op)
+        for size, c, k in (((8, 6), 5, 7), ((13, 9), 16, 33), ((12, 27), 33, 8), ((2, 4), 9, 6))
+        for op in ("conv", "conv_transpose")
+    ],
+    "2x2, 2x3, 3x2": [
+        taps_of((h, w), kernel) for kernel in ((2, 2), (2, 3), (3, 2)) for h, w in ((4, 7), (9, 5), (1, 2))
+    ],
+    "4x4, 5x5, 6x5, 9x2": [
+        taps_of(size, kernel, pads=((2, 2), (1, 3)), c=c, k=k)
+        for kernel in ((4, 4), (5, 5), (6, 5), (9, 2))
+        for size, c, k in (((9, 8), 5, 7), ((12, 19), 20, 18))
+    ],
+    "5x5 of stride 2": [
+        taps_of((11, 8), (5, 5), (2, 2), ((2, 2), (2, 1)), c=18, k=20, op=op) for op in ("conv", "conv_transpose")
+    ],
+    "3x3 of stride 2": [taps_of((11, 12), (3, 3), (2, 2), c=18, k=20, op=op) for op in ("conv", "conv_transpose")],
+    "7x5 of stride 3x2": [
+        taps_of((17, 14), (7, 5), (3, 2), ((3, 3), (2, 2)), op=op) for op in ("conv", "conv_transpose")
+    ],
+    "stride 2 and dilation": [
+        taps_of(
+            (16, 15), (3, 3), (2, 2), ((2, 2), (2, 2)), dilation, op=op
+        )  # every other output of a gradient has no taps
+        for dilation in ((2, 2), (3, 3), (2, 3))
+        for op in ("conv", "conv_transpose")
+    ],
+    "5x4 and dilation": [taps_of((16, 15), (5, 4), (1, 1), ((4, 4), (3, 3)), (2, 3), c=18, k=5)],
+    "groups": [taps_of((12, 12), (4, 4), (2, 2), c=12, k=18, groups=3, op=op) for op in ("conv", "conv_transpose")],
+    "samples together": [taps_of((3, 3), (4, 4), (2, 2), n=11, op=op) for op in ("conv", "conv_transpose")],
+    "three axes": [
+        taps_of((5, 8, 7), (4, 4, 4), (2, 2, 2), ((1, 1),) * 3, (1, 1, 1), c=9, k=20, op=op)
+        for op in ("conv", "conv_transpose")
+    ],
+    "long sums": [taps_of((9, 8), (4, 4), (2, 2), c=140, k=300, n=1, op=op) for op in ("conv", "conv_transpose")],
+}
+
+
+@each_row_of_weights
+@both_formats
+@pytest.mark.parametrize("taps", OTHER_TAPS)
+def test_other_taps(row, data_format, taps, force_kernel):
+    """Other kernels than 3x3 of stride 1 are sums of runs of two or three taps, of every stride-th input."""
+    rng = np.random.default_rng(10)
+    for problem in OTHER_TAPS[taps]:
+        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
+        with force_kernel(row["name"]):
+            before = _core.kernel_counts().get(row["name"], 0)
+            expected.check(call, rng, taps_mix=True)
+        assert _core.kernel_counts().get(row["name"], 0) > before, problem
+
+
+@each_row_of_weights
+@both_formats
+@pytest.mark.parametrize("view", problems.VIEWS)
+def test_views_of_other_taps(row, data_format, view, force_kernel):
+    """Every arrangement of memory of inputs, weights and gradients, where kernels have more taps than a phase."""
+    rng = np.random.default_rng(11)
+    for op in ("conv", "conv_transpose"):
+        problem = taps_of((9, 8), (4, 5), (2, 2), ((1, 1), (2, 2)), c=18, k=20, op=op)
+        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format, view)
+        with force_kernel(row["name"]):
+            expected.check(call, rng, view, taps_mix=True)
+
+
+@each_row_of_weights
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes_of_other_taps(row, mode, force_kernel):
+    """As of 3x3."""
+    names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    for size, kernel, stride in (((8, 8), (4, 4), 2), ((9, 7), (5, 5), 1), ((6, 11), (2, 4), (1, 2))):
+        x, w = arrays((2, 5, *size), (7, 5, *kernel), row["dtype"])
+        pads = ((1, 2), (3, 2))
+        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=names[mode])
+        with force_kernel(row["name"]):
+            y = F.conv2d(x, w, stride=stride, padding=pads, padding_mode=mode)
+            tolerance.assert_same_bits(y, F.conv2d(padded, w, stride=stride))
+
+
+@each_row_of_weights
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_other_taps_with_what_is_not_finite(row, value, force_kernel):
+    """A sample with a result that is not finite has the phase computed again, as the definition has it."""
+    x, w = arrays((3, 10, 9, 8), (20, 10, 4, 4), row["dtype"])
+    dtype = row["dtype"]
+
+    def both(inputs):
+        return F.conv2d(inputs, w, stride=2, padding=1), F.conv_transpose2d(inputs, w[:10], stride=2, padding=1)
+
+    with force_kernel(row["name"]):
+        clean = both(x)
+    x[1, 3, 4, 5] = value
+    with force_kernel(row["name"]):
+        results = both(x)
+    for y, before, cols in zip(results, clean, (20, 10), strict=True):
+        with force_kernel(direct_kernel(dtype, cols)):
+            exact = both(x)[0 if cols == 20 else 1]
+        np.testing.assert_array_equal(np.isnan(y[1]), np.isnan(exact[1]))
+        np.testing.assert_array_equal(np.isinf(y[1]), np.isinf(exact[1]))
+        tolerance.assert_same_bits(y[[0, 2]], before[[0, 2]])
+
+
+@each_row_of_weights
+@both_formats
+def test_bits_of_other_taps(row, data_format, threads, force_kernel):
+    """The same bits for any batch around a sample and any number of threads."""
+    x, w = arrays((9, 24, 14, 11), (40, 24, 4, 4), row["dtype"])
+    g = arrays((9, 40, 7, 5), (1,), row["dtype"], 1)[0]
+    x, g = (np.array(problems.to_format(array, data_format)) for array in (x, g))
+    options = {"padding": 1, "stride": 2, "data_format": data_format}
+
+    def run(pick):
+        return F.conv2d(x[pick], w, **options), F.conv2d_backward(g[pick], x[pick], w, **options).input
+
+    with force_kernel(row["name"]):
+        threads(1)
+        whole = run(slice(None))
+        for count, pick in ((2, slice(None)), (3, slice(None)), (1, slice(0, 1)), (2, slice(8, 9)), (2, slice(2, 7))):
+            threads(count)
+            for some, all_ in zip(run(pick), whole, strict=True):
+                tolerance.assert_same_bits(some, all_[pick])
+
+
+@each_row_of_weights
+def test_error_of_other_taps_is_no_larger_than_of_a_plain_loop(row, force_kernel):
+    """Against a running sum in the same dtype; of 16 channels it is larger, which no problem chooses."""
+    for c in (64, 256):
+        x, w = arrays((1, c, 14, 14), (8, c, 4, 4), row["dtype"])
+        for inputs in (x, np.maximum(x, 0), np.abs(x) + 1):
+            windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(inputs[0], (4, 4), axis=(1, 2)), 0, 2)
+            for stride in (1, 2):
+                some = windows[::stride, ::stride][None]
+                terms = some * w[:, None, None]
+                exact = (some.astype(np.longdouble) * w[:, None, None]).sum((3, 4, 5))
+                plain = np.add.accumulate(terms.reshape(*terms.shape[:3], -1), axis=-1, dtype=inputs.dtype)[..., -1]
+                with force_kernel(row["name"]):
+                    y = F.conv2d(inputs, w, stride=stride)[0]
+                assert np.linalg.norm((y - exact).astype("d")) <= np.linalg.norm((plain - exact).astype("d"))
+
+
 @each_row
 def test_long_sums(row, force_kernel):
     """More channels than one running sum has, and so many that the panels are packed a few at a time."""
@@ -353,7 +500,7 @@ def test_error_is_no_larger_than_of_a_plain_loop(row, force_kernel):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_choice(isa, dtype):
-    """Enough channels and outputs a tile choose it, whatever the batch; strides and other kernels do not."""
+    """Enough channels and outputs a tile choose it, whatever the batch; where most of it is zeros, nothing does."""
     own = [row["name"] for row in ROWS if row["isa"] == isa and row["dtype"] == dtype]
     if not own:
         pytest.skip(f"{isa} has no such kernels of its own: its tile registers come first, or those of the level below")
@@ -390,4 +537,10 @@ def test_choice(isa, dtype):
         assert chosen(n, c, c, (20, 28), padding=2, dilation=2)
         assert not chosen(n, c, c, (14, 14), padding=5, dilation=5)
         assert not chosen(n, c, c, (14, 14), (3, 1))
-        assert not chosen(n, c, c, (14, 14), (5, 3))
+        if isa != "amx":
+            assert chosen(n, c, c, (30, 26), (4, 4), stride=2, padding=1)
+            assert chosen(n, c, c, (20, 22), (5, 5), padding=2)
+            assert chosen(n, 2 * c, 2 * c, (20, 22), (2, 2))
+            assert not chosen(n, c, c, (5, 5), (5, 5), padding=2)  # half of the taps lie in the padding
+            assert not chosen(n, c, c, (20, 22), (2, 2))  # a plain sum of so few products errs less
+            assert not chosen(n, c, c, (14, 14), (5, 1))

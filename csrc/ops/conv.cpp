@@ -109,7 +109,7 @@ void gather_directly(const GatherProblem<S>& problem) {
 
 template <class S>
 void gather_on_vectors(const GatherProblem<S>& problem) {
-  if (!gather_winograd(problem, false)) gather_directly(problem);
+  if (!gather_winograd(problem, false, gather_directly<S>)) gather_directly(problem);
 }
 
 // y from x over a set of phases, with the weight's axes of y's and x's channels.
@@ -140,7 +140,7 @@ bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases
     if (!tiles && on_tiles) return false;
     if (tiles)
       gather_tiles(problem, *tiles, gather_on_vectors<S>);
-    else if (!gather_winograd(problem, true))
+    else if (!gather_winograd(problem, true, gather_directly<S>))
       gather_directly(problem);
     return true;
   });

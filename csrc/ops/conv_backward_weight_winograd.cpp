@@ -323,7 +323,7 @@ double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad
     const Window& window = shape.window[axis];
     if (window.kernel != 3 || window.stride != 1) return 0;
     const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
-    tiles *= static_cast<double>(lattice_tiles(phase));
+    tiles *= static_cast<double>(lattice_tiles(phase, kTile));
     live *= static_cast<double>(live_products(phase, input.extent(axis)));
   }
   const auto c = static_cast<double>(input.shape[1] / shape.groups),

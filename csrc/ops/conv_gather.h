@@ -40,14 +40,16 @@ void gather_dense(const GatherProblem<S>& problem);
 template <class S>
 void gather_rows(const GatherProblem<S>& problem);
 
-// Winograd's F(2x2, 3x3), where the last two dimensions have three taps and stride 1; false where tiles of outputs are
-// faster, or it does not apply. `on_tiles`: its products may be made on tile registers.
+// Winograd's algorithm (conv_winograd.cpp), for the phases where it is faster; `otherwise` computes the others. False
+// where there is none. `on_tiles`: its products may be made on tile registers.
 template <class S>
-bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles);
-// The kernel that it would take, or null, and the cycles of a sample if tile registers could serve instead.
+bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles, void (*otherwise)(const GatherProblem<S>&));
+// The kernel that it would take for a problem of one phase, or null, and the cycles of a sample if tile registers could
+// serve instead.
 struct WinogradChoice {
   const WinogradKernel* kernel = nullptr;
   double cycles = 0;
+  WinogradTile tile;
 };
 template <class S>
 WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles);

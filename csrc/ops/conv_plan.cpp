@@ -37,15 +37,19 @@ bool three_even_taps(const AxisPhase& phase) {
   return distance > 0 && phase.taps[2].offset - phase.taps[1].offset == distance;
 }
 
-std::int64_t dilation_of(const AxisPhase& phase) { return phase.taps[1].offset - phase.taps[0].offset; }
+std::int64_t dilation_of(const AxisPhase& phase) {
+  return phase.in_step > 1 || phase.taps.size() < 2 ? 1 : phase.taps[1].offset - phase.taps[0].offset;
+}
 
 std::vector<AxisPhase> lattices(const AxisPhase& phase) {
   const std::int64_t dilation = dilation_of(phase);
+  if (dilation == 1) return {phase};
   std::vector<AxisPhase> all;
   for (std::int64_t first = 0; first < std::min(dilation, phase.out_count); ++first) {
     AxisPhase one = phase;
-    one.out_start = first;
-    one.out_step = one.in_step = dilation;
+    one.out_start += first * phase.out_step;
+    one.out_step *= dilation;
+    one.in_step = dilation;
     one.out_count = ceil_div(phase.out_count - first, dilation);
     for (Tap& tap : one.taps) tap.offset += first;
     all.push_back(one);
@@ -53,10 +57,10 @@ std::vector<AxisPhase> lattices(const AxisPhase& phase) {
   return all;
 }
 
-std::int64_t lattice_tiles(const AxisPhase& phase) {
+std::int64_t lattice_tiles(const AxisPhase& phase, std::int64_t tile) {
   const std::int64_t dilation = dilation_of(phase);
   const std::int64_t least = phase.out_count / dilation, longer = phase.out_count % dilation;
-  return longer * ceil_div(least + 1, std::int64_t{2}) + (dilation - longer) * ceil_div(least, std::int64_t{2});
+  return longer * ceil_div(least + 1, tile) + (dilation - longer) * ceil_div(least, tile);
 }
 
 std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h, const AxisPhase& w,

@@ -1,7 +1,8 @@
-// Winograd's F(2x2, 3x3) for the gather sum: blocks of tiles of 2x2 outputs, whose inputs are packed channels-last and
-// transformed to 16 points; at each point a product of matrices (winograd_products.h), tiles x channels times
-// channels x outputs; the products transformed to a block of outputs. Taps along the depth lengthen the products. With
-// dilation, outputs of one residue modulo it are images of their own.
+// Winograd's algorithm for the gather sum of one phase: blocks of tiles of 2 or 3 outputs along rows and columns
+// (winograd_plan.h), whose inputs are packed channels-last and transformed to 16 points; at each point a product of
+// matrices (winograd_products.h), tiles x channels times channels x outputs; the products transformed to a block of
+// outputs. Taps along the depth, and further runs of taps, lengthen the products. With dilation, outputs of one residue
+// modulo it are images of their own.
 //
 // The transforms mix the inputs of a tile and the weights of a channel. Where a result is not finite, all of its
 // sample is computed again by gather_dense, which has infinities and NaNs where the definition has them.
@@ -16,17 +17,22 @@
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
 #include "ops/conv_store.h"
+#include "ops/winograd_plan.h"
 #include "ops/winograd_products.h"
 
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannels = 32;  // packed and transformed at a time
 constexpr std::int64_t kColumns = 64;   // outputs whose products at all points are kept
 constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
+constexpr std::int64_t kWideRun = 8;  // taps that are copied for each that is used, rather than those alone
+constexpr std::int64_t kMostRuns = 9, kFewestLanes = 16;
+constexpr double kFewProducts = 512;  // a plain sum of fewer errs less
+constexpr double kWeightTiles = 2;    // as long as preparing the weights takes, for each of eight samples
+constexpr double kLeastGain3x3 = 1, kLeastGainOfOthers = 1.1;
 constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
 
 // The next larger number of parts of `whole` that makes them smaller.
@@ -41,15 +47,19 @@ class WinogradDriver {
   using Weight = typename Products::Weight;
 
  public:
-  WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel)
+  WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel, const WinogradTile& tile)
       : p_(problem),
+        tile_(tile),
         lattices_{lattices(problem.phases[1][0]), lattices(problem.phases[2][0])},
         phase_{&problem.phases[0][0], &lattices_[0][0], &lattices_[1][0]},
+        rows_(*phase_[1], tile.rows),
+        columns_(*phase_[2], tile.columns),
+        runs_(static_cast<std::int64_t>(rows_.runs.size() * columns_.runs.size())),
         winograd_(kernel),
         images_of_sample_(static_cast<std::int64_t>(lattices_[0].size() * lattices_[1].size())),
         images_(problem.x.shape[0] * images_of_sample_),
         depth_taps_(static_cast<std::int64_t>(phase_[0]->taps.size())),
-        products_(kernel, {depth_taps_, problem.x_channels, problem.y_channels}, images_),
+        products_(kernel, {depth_taps_, runs_, problem.x_channels, problem.y_channels}, images_),
         cols_(products_.cols()),
         panels_(ceil_div(p_.y_channels, cols_)) {
     choose_block();
@@ -90,8 +100,8 @@ class WinogradDriver {
   // Blocks of tiles: some planes of the depth, rows of tiles up to a limit, as many rows as fill the block, and as many
   // samples as do if one does not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, kTile),
-                                           ceil_div(phase_[2]->out_count, kTile)};
+    const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, tile_.rows),
+                                           ceil_div(phase_[2]->out_count, tile_.columns)};
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 4) : 1;
     const std::int64_t planes = axis_slots(*phase_[0], block_[0], false).slots;
     const std::int64_t bytes = kWinogradPoints * products_.row_bytes() * planes / block_[0];
@@ -107,7 +117,7 @@ class WinogradDriver {
         const std::int64_t samples = down * across == 1 ? std::max<std::int64_t>(1, tiles / rows) : 1;
         const double work = (static_cast<double>(rounded_up(samples * rows, Products::kRows)) + Products::kWeightRows) /
                                 static_cast<double>(samples) +
-                            kPositionRows * static_cast<double>((2 * h + 2) * (2 * w + 2) * block_[0]);
+                            kPositionRows * static_cast<double>(positions(h, w) * block_[0]);
         const double total = static_cast<double>(down * across) * work;
         if (least == 0 || total < least) {
           least = total;
@@ -128,6 +138,11 @@ class WinogradDriver {
     }
   }
 
+  // That are packed for so many tiles.
+  std::int64_t positions(std::int64_t down, std::int64_t across) const {
+    return rows_.slots(down * tile_.rows) * columns_.slots(across * tile_.columns);
+  }
+
   std::int64_t panels_of_item() const { return std::max<std::int64_t>(1, kSpan / cols_); }
   // In whole items, if that many have room: for the panels that are packed next all inputs are transformed again.
   std::int64_t panels_at_once() const {
@@ -140,15 +155,21 @@ class WinogradDriver {
   void pack_panel(std::int64_t index, std::int64_t c0, Weight* dst) {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
-    const std::int64_t channels = std::min(kChannels, p_.x_channels - c0), taps = depth_taps_ * 9;
+    const std::int64_t channels = std::min(kChannels, p_.x_channels - c0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y + c0 * p_.weight_x;
-    // Taps side by side in memory are copied in its order, others in the order of the lists.
+    // Taps near each other in memory are copied in its order, others in the order of the lists.
     const std::vector<std::int64_t> of_tap = weight_offsets(*phase_[0], *phase_[1], *phase_[2], p_.weight_tap);
-    const bool side_by_side = one_run(of_tap);
-    const bool rows = side_by_side && p_.weight_x == taps, columns = side_by_side && p_.weight_y == taps;
+    const auto listed = static_cast<std::int64_t>(of_tap.size());
+    const auto [least, most] = std::minmax_element(of_tap.begin(), of_tap.end());
+    const auto run_of_taps = [&, first = *least, last = *most](std::int64_t step) {
+      return first >= 0 && last < step && step <= kWideRun * listed;
+    };
+    const bool rows = run_of_taps(p_.weight_x), columns = !rows && run_of_taps(p_.weight_y), in_order = rows || columns;
+    const std::int64_t taps = rows ? p_.weight_x : columns ? *most + 1 : listed;  // of a channel, as copied
     Workspace<T> turned(channels * taps * cols_);
     if (live < cols_) std::fill_n(turned.data(), channels * taps * cols_, T(0));
-    if (rows) widen_transposed(*transpose_, live, channels * taps, base, p_.weight_y, turned.data(), cols_);
+    if (rows)
+      widen_transposed(*transpose_, live, (channels - 1) * taps + *most + 1, base, p_.weight_y, turned.data(), cols_);
     for (std::int64_t c = 0; c < channels && !rows; ++c) {
       const S* from = base + c * p_.weight_x;
       T* to = turned + c * taps * cols_;
@@ -159,14 +180,33 @@ class WinogradDriver {
           for (std::int64_t y = 0; y < live; ++y) to[t * cols_ + y] = widen(from[of_tap[t] + y * p_.weight_y]);
       }
     }
+    const auto place_of = [&](std::int64_t tap) { return (in_order ? of_tap[tap] : tap) * cols_; };
     // The transform halves weights twice; of some near the end of the range nothing would be left.
-    const T largest = largest_magnitude(turned.data(), channels * taps * cols_);
+    T largest = 0;
+    for (std::int64_t t = 0; t < listed; ++t)
+      for (std::int64_t c = 0; c < channels; ++c)
+        largest = std::max(largest, largest_magnitude(turned + c * taps * cols_ + place_of(t), cols_));
     if (largest > T(0) && largest < kWinogradSmallest<T>) too_small_.store(true, std::memory_order_relaxed);
-    for (std::int64_t d = 0; d < depth_taps_; ++d) {
-      WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0};
-      for (std::int64_t t = 0; t < 9; ++t) args.offset[t] = (rows || columns ? of_tap[d * 9 + t] : d * 9 + t) * cols_;
-      products_.pack(args, d, c0, dst);
-    }
+    const auto width = static_cast<std::int64_t>(phase_[2]->taps.size()), plane = listed / depth_taps_;
+    for (std::int64_t d = 0; d < depth_taps_; ++d)
+      for (std::int64_t run = 0; run < runs_; ++run) {
+        const WinogradAxis::Run &down = run_of_rows(run), &across = run_of_columns(run);
+        WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0};
+        for (std::int64_t i = 0; i < rows_.taps; ++i)
+          for (std::int64_t j = 0; j < columns_.taps; ++j) {
+            const bool zero = down.place[i] < 0 || across.place[j] < 0;
+            args.offset[i * columns_.taps + j] =
+                zero ? -1 : place_of(d * plane + down.place[i] * width + across.place[j]);
+          }
+        products_.pack(args, tile_, d, run, c0, dst);
+      }
+  }
+
+  const WinogradAxis::Run& run_of_rows(std::int64_t run) const {
+    return rows_.runs[static_cast<std::size_t>(run) / columns_.runs.size()];
+  }
+  const WinogradAxis::Run& run_of_columns(std::int64_t run) const {
+    return columns_.runs[static_cast<std::size_t>(run) % columns_.runs.size()];
   }
 
   void compute(std::int64_t first_panel, std::int64_t panel_count, const Weight* packed, std::int64_t panel_size) {
@@ -185,8 +225,8 @@ class WinogradDriver {
                    const PanelJob& job = jobs[static_cast<std::size_t>(item / blocks)];
                    std::int64_t j0[kSpatial];
                    const std::int64_t set = locate_block(item % blocks, blocks_, block_, j0);
-                   j0[1] *= kTile;
-                   j0[2] *= kTile;
+                   j0[1] *= tile_.rows;
+                   j0[2] *= tile_.columns;
                    run_block(set * together_, job.group, job.panel, job.count, packed + job.slot * panel_size,
                              panel_size, j0);
                  });
@@ -198,9 +238,6 @@ class WinogradDriver {
     const AxisPhase* phase[kSpatial];
 
     bool empty() const { return count[1] <= 0 || count[2] <= 0; }
-    bool whole(const std::int64_t (&tiles)[kSpatial]) const {
-      return count[1] == tiles[1] * kTile && count[2] == tiles[2] * kTile;
-    }
   };
   Image image(std::int64_t index, const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
     const std::int64_t lattice = index % images_of_sample_, columns = static_cast<std::int64_t>(lattices_[1].size());
@@ -217,14 +254,14 @@ class WinogradDriver {
                  const Weight* packed, std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
     const std::int64_t images = std::min(together_, images_ - first);
     // As many tiles as the largest of the images needs.
-    const std::int64_t most[kSpatial] = {block_[0], block_[1] * kTile, block_[2] * kTile};
+    const std::int64_t most[kSpatial] = {block_[0], block_[1] * tile_.rows, block_[2] * tile_.columns};
     std::int64_t count[kSpatial] = {std::min(block_[0], phase_[0]->out_count - j0[0]), 0, 0};
     for (std::int64_t s = 0; s < images; ++s) {
       const Image own = image(first + s, j0, most);
       for (int axis = 1; axis < kSpatial; ++axis) count[axis] = std::max(count[axis], own.count[axis]);
     }
     if (count[1] == 0 || count[2] == 0) return;
-    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], kTile), ceil_div(count[2], kTile)};
+    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], tile_.rows), ceil_div(count[2], tile_.columns)};
     const AxisSlots depth = axis_slots(*phase_[0], count[0], false);
     const std::int64_t area = tiles[1] * tiles[2];
     const WinogradRows rows{first, images, area, depth.slots, count[0], depth.step, depth.base};
@@ -235,7 +272,7 @@ class WinogradDriver {
     const std::int64_t product_row = chunk * cols_ + kWinogradPad;
     const std::int64_t product_step = Products::whole_rows(rows.outputs()) * product_row + kWinogradPad;
     Workspace<T> products(kWinogradPoints * product_step);
-    Workspace<T> result(area * kTile * kTile * chunk * cols_);
+    Workspace<T> result(area * tile_.rows * tile_.columns * chunk * cols_);
     for (std::int64_t begin = 0; begin < panel_count; begin += chunk) {
       const std::int64_t some = std::min(chunk, panel_count - begin);
       for (std::int64_t point = 0; point < kWinogradPoints; ++point)
@@ -255,11 +292,11 @@ class WinogradDriver {
                                            result,
                                            ldc,
                                            &finite};
-          winograd_.output(&args);
+          tile_.output(winograd_)(&args);
           if (!finite) not_finite_[static_cast<std::size_t>(first + s)].store(true, std::memory_order_relaxed);
           const std::int64_t at[kSpatial] = {j0[0] + d, j0[1], j0[2]};
           store_block<S>(p_, own.phase, *transpose_, own.sample, group * p_.y_channels + y0,
-                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * kTile);
+                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * tile_.columns);
         }
       }
     }
@@ -270,9 +307,9 @@ class WinogradDriver {
                         const std::int64_t (&count)[kSpatial], const std::int64_t (&tiles)[kSpatial],
                         const AxisSlots& depth, typename Products::Block& transformed) const {
     AxisSlots slots[kSpatial] = {depth, {}, {}};
+    const WinogradAxis* const cut[kSpatial] = {nullptr, &rows_, &columns_};
     for (int axis = 1; axis < kSpatial; ++axis) {
-      slots[axis].slots = tiles[axis] * kTile + 2;
-      slots[axis].base = {0, 1, 2};
+      slots[axis].slots = cut[axis]->slots(tiles[axis] * cut[axis]->tile);
       slots[axis].runs.resize(1);
     }
     const std::int64_t height = slots[1].slots, width = slots[2].slots, positions = depth.slots * height * width;
@@ -283,18 +320,31 @@ class WinogradDriver {
       for (std::int64_t s = 0; s < rows.images; ++s) {
         // Whole tiles; what is behind the last output's inputs is zero.
         const Image own = image(rows.first_image + s, j0, count);
-        if (!own.whole(tiles) || channels < block) std::fill_n(input.data(), positions * block, T(0));
-        for (int axis = 1; axis < kSpatial; ++axis)
-          slots[axis].runs[0] = {0, own.phase[axis]->taps[0].offset, own.phase[axis]->in_step, own.count[axis] + 2};
+        bool all = channels == block;
+        for (int axis = 1; axis < kSpatial; ++axis) {
+          const std::int64_t inputs = cut[axis]->inputs(own.count[axis]);
+          slots[axis].runs[0] = {0, own.phase[axis]->taps[0].offset, cut[axis]->in_step, inputs};
+          all = all && inputs == slots[axis].slots;
+        }
+        if (!all) std::fill_n(input.data(), positions * block, T(0));
         const BlockPacker<S> packer{
             p_.x, {own.phase[0], own.phase[1], own.phase[2]}, {&slots[0], &slots[1], &slots[2]}, *transpose_};
         if (!own.empty()) packer.pack(input, own.sample, channel0 + c0, channels, j0, block, 1);
-        for (std::int64_t d = 0; d < depth.slots; ++d) {
-          const WinogradInputArgs<T> args{
-              input + d * height * width * block,          width * block, block, tiles[1], tiles[2],
-              rounded_up(channels, Products::kChannelRun), nullptr,       0,     0};
-          transformed.transform(args, (s * depth.slots + d) * rows.area, c0);
-        }
+        for (std::int64_t d = 0; d < depth.slots; ++d)
+          for (std::int64_t run = 0; run < runs_; ++run) {
+            const std::int64_t first = (d * height + run_of_rows(run).slot) * width + run_of_columns(run).slot;
+            const WinogradInputArgs<T> args{input + first * block,
+                                            rows_.step * width * block,
+                                            columns_.step * block,
+                                            tiles[1],
+                                            tiles[2],
+                                            rounded_up(channels, Products::kChannelRun),
+                                            nullptr,
+                                            0,
+                                            0,
+                                            {tile_.rows, tile_.columns}};
+            transformed.transform(args, (s * depth.slots + d) * rows.area, run, c0);
+          }
       }
       transformed.finish_channels(c0);
     }
@@ -314,8 +364,11 @@ class WinogradDriver {
   }
 
   const GatherProblem<S>& p_;
+  WinogradTile tile_;
   std::vector<AxisPhase> lattices_[2];  // along rows and columns
   const AxisPhase* phase_[kSpatial];    // of the first, which is the largest
+  WinogradAxis rows_, columns_;
+  std::int64_t runs_;
   const WinogradKernel& winograd_;
   const TransposeKernel* transpose_ = nullptr;
   std::int64_t images_of_sample_, images_, depth_taps_;
@@ -332,8 +385,8 @@ template <class S>
 double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel, std::int64_t passes) {
   constexpr double kTransform = 1.6, kPack = 0.9, kOutput = 0.6, kWeight = 1.2;  // of a value
   const auto planes = static_cast<double>(problem.phases[0][0].out_count);
-  const std::int64_t rows_of_tiles = lattice_tiles(problem.phases[1][0]),
-                     tiles = rows_of_tiles * lattice_tiles(problem.phases[2][0]);
+  const std::int64_t rows_of_tiles = lattice_tiles(problem.phases[1][0], kWinogradTile),
+                     tiles = rows_of_tiles * lattice_tiles(problem.phases[2][0], kWinogradTile);
   const std::int64_t together = std::clamp<std::int64_t>(TileProducts::kManyTiles / tiles, 1, 4);
   const std::int64_t blocks = ceil_div(tiles * together, TileProducts::kManyTiles);
   const auto rows = static_cast<double>(blocks * ceil_div(ceil_div(tiles * together, blocks), kRowTile)) /
@@ -348,33 +401,65 @@ double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel
   return kWinogradPoints * (planes * (products + moved) + taps * depth * outputs * kWeight / 4);
 }
 
-// The products of other kernels, of a plane, a channel and an output: with dilation and many channels they leave out
-// rows of taps that lie in the padding (gather_dense).
+template <class S>
+bool is_3x3(const GatherProblem<S>& problem) {
+  return three_even_taps(problem.phases[1][0]) && three_even_taps(problem.phases[2][0]);
+}
+
+// The products of other kernels, of a plane, a channel and an output. They leave out rows of taps that lie in the
+// padding (gather_dense), which counts where kernels are large, or dilated with many channels.
 template <class S>
 double products_of_plane(const GatherProblem<S>& problem) {
   const AxisPhase &down = problem.phases[1][0], &across = problem.phases[2][0];
-  const bool leaves_out = dilation_of(down) > 1 && problem.x_channels * problem.y_channels >= kManyChannels;
-  const std::int64_t rows = leaves_out ? live_products(down, problem.x.extent(1)) : 3 * down.out_count;
-  return static_cast<double>(rows) * static_cast<double>(3 * across.out_count);
+  const bool many = problem.x_channels * problem.y_channels >= kManyChannels;
+  const bool leaves_out = is_3x3(problem) ? dilation_of(down) > 1 && many : true;
+  const std::int64_t all = static_cast<std::int64_t>(down.taps.size()) * down.out_count;
+  const std::int64_t rows = leaves_out ? live_products(down, problem.x.extent(1)) : all;
+  return static_cast<double>(rows) *
+         static_cast<double>(static_cast<std::int64_t>(across.taps.size()) * across.out_count);
 }
 
-// The products that it saves against tiles of outputs, and the transforms, whose part is the larger the fewer channels
-// and outputs there are: the time of tiles of outputs over its own. Fitted to 6,000 random problems; see bench/LOG.md.
+// Runs of taps of a dimension cut into such tiles, and their products at a point, each with a lattice's tiles.
+struct WinogradCost {
+  std::int64_t runs, tiles;
+};
+WinogradCost cost_of(const AxisPhase& phase, std::int64_t tile) {
+  return {static_cast<std::int64_t>(WinogradAxis(lattices(phase)[0], tile).runs.size()), lattice_tiles(phase, tile)};
+}
+
+// Whether no phase sums so many products that a plain sum errs as much.
 template <class S>
-double gain_on_vectors(const GatherProblem<S>& problem) {
-  const auto tiles = static_cast<double>(lattice_tiles(problem.phases[1][0]) * lattice_tiles(problem.phases[2][0]));
-  const double saved = products_of_plane(problem) / (kWinogradPoints * tiles);
-  const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
-  return saved / (1.3 * (1 + 8.5 * (x + y) / (x * y)));
+bool few_products(const GatherProblem<S>& problem) {
+  std::size_t most[kSpatial];
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    most[axis] = 0;
+    for (const AxisPhase& phase : problem.phases[axis]) most[axis] = std::max(most[axis], phase.taps.size());
+  }
+  return static_cast<double>(most[1] * most[2]) * static_cast<double>(problem.x_channels) < kFewProducts;
+}
+
+// The time of tiles of outputs over its own: the products that it saves, and the transforms, whose part is the larger
+// the fewer channels and outputs there are. Fitted to 6,000 random problems of 3x3, and to 200 others, whose weights
+// grow in their transform: preparing them takes as long as some tiles; see bench/LOG.md.
+template <class S>
+double gain_on_vectors(const GatherProblem<S>& problem, const WinogradCost& rows, const WinogradCost& columns) {
+  const std::int64_t runs = rows.runs * columns.runs, tiles = rows.tiles * columns.tiles;
+  if (runs > kMostRuns) return 0;
+  const double saved = products_of_plane(problem) / static_cast<double>(kWinogradPoints * runs * tiles);
+  const auto x = static_cast<double>(runs * problem.x_channels), y = static_cast<double>(problem.y_channels);
+  const auto transformed = static_cast<double>(runs * std::max<std::int64_t>(problem.x_channels, kFewestLanes));
+  const auto all_tiles = static_cast<double>(tiles * problem.phases[0][0].out_count);
+  const double products = (runs > 1 ? 1.1 : 1.3) * (is_3x3(problem) ? 1 : 1 + kWeightTiles / all_tiles);
+  return saved / (products * (1 + 8.5 * (transformed + y) / (x * y)));
 }
 
 template <class S>
-double cycles_on_vectors(const GatherProblem<S>& problem) {
+double cycles_on_vectors(const GatherProblem<S>& problem, double gain) {
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
   const auto taps = static_cast<double>(problem.phases[0][0].taps.size());
   const auto planes = static_cast<double>(problem.phases[0][0].out_count);
   constexpr double kWeight = 0.6;  // of a transformed one, shared by four samples
-  return products_of_plane(problem) * planes * taps * x * y / (kOtherRate * gain_on_vectors(problem)) +
+  return products_of_plane(problem) * planes * taps * x * y / (kOtherRate * gain) +
          kWinogradPoints * taps * x * y * kWeight / 4;
 }
 
@@ -385,14 +470,31 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
   if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return {};
   for (int axis = 1; axis < kSpatial; ++axis)
-    if (problem.phases[axis].size() != 1 || !three_even_taps(problem.phases[axis][0])) return {};
+    if (problem.phases[axis].size() != 1 || problem.phases[axis][0].taps.size() < 2) return {};
+  const bool plain = is_3x3(problem);
   const std::string forced = forced_kernel();
+  if (!plain && forced.empty() && few_products(problem)) return {};
+  WinogradTile tile;
+  double gain = 0;
+  for (const std::int64_t rows : {2, 3}) {
+    if (plain && rows == 3) break;
+    const WinogradCost down = cost_of(problem.phases[1][0], rows);
+    for (const std::int64_t columns : {2, 3}) {
+      if (plain && columns == 3) break;
+      const double own = gain_on_vectors(problem, down, cost_of(problem.phases[2][0], columns));
+      if (own <= gain) continue;
+      gain = own;
+      tile = {rows, columns};
+    }
+  }
+  if (gain == 0) return {};
   const IsaMask mask = active_isa_mask();
   const WinogradKernel& vectors = find_winograd(dtype, mask);
   const WinogradKernel* const tiles =
-      find_winograd_on_tiles(dtype, is_wide<S> ? problem.precision : Precision::highest, mask);
-  if (on_tiles && tiles && forced == tiles->name) return {tiles, 0};
-  if (forced == vectors.name) return {&vectors, 0};
+      on_tiles && plain ? find_winograd_on_tiles(dtype, is_wide<S> ? problem.precision : Precision::highest, mask)
+                        : nullptr;
+  if (tiles && forced == tiles->name) return {tiles, 0, {}};
+  if (forced == vectors.name) return {&vectors, 0, tile};
   if (!forced.empty() &&
       (forced == find_conv(dtype, problem.y_channels, mask).name || forced == find_depthwise(dtype, mask).name))
     return {};
@@ -401,36 +503,74 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
     const AxisPhase& phase = problem.phases[axis][0];
     if (dilation_of(phase) > 1 && phase.out_count / dilation_of(phase) < kShortestLattice) return {};
   }
-  const double gain = gain_on_vectors(problem), by_vectors = cycles_on_vectors(problem);
+  if (!plain && few_products(problem)) return {};
+  const double by_vectors = cycles_on_vectors(problem, gain);
   if constexpr (dtype == Dtype::f32) {
-    if (on_tiles && tiles) {
-      const WinogradDriver<S, TileProducts> driver(problem, *tiles);
+    if (tiles) {
+      const WinogradDriver<S, TileProducts> driver(problem, *tiles, {});
       const double by_tiles = cycles_on_tiles(problem, *tiles->tiles, driver.passes());
-      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles};
+      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles, {}};
     }
   }
-  return gain >= 1 ? WinogradChoice{&vectors, by_vectors} : WinogradChoice{};
+  return gain >= (plain ? kLeastGain3x3 : kLeastGainOfOthers) ? WinogradChoice{&vectors, by_vectors, tile}
+                                                              : WinogradChoice{};
 }
 
+namespace {
+
+// One phase; false if its transforms need more memory than a call may take.
 template <class S>
-bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles) {
-  using T = Compute<S>;
+bool gather_phase(const GatherProblem<S>& problem, const WinogradChoice& choice) {
   const auto run = [](auto&& driver) {
     if (!driver.fits()) return false;
     driver.run();
     return true;
   };
-  const WinogradKernel* const kernel = choose_winograd(problem, on_tiles).kernel;
-  if (!kernel) return false;
-  if constexpr (std::is_same_v<T, float>) {
-    if (kernel->tiles) return run(WinogradDriver<S, TileProducts>(problem, *kernel));
+  if constexpr (std::is_same_v<Compute<S>, float>) {
+    if (choice.kernel->tiles) return run(WinogradDriver<S, TileProducts>(problem, *choice.kernel, choice.tile));
   }
-  return run(WinogradDriver<S, VectorProducts<T>>(problem, *kernel));
+  return run(WinogradDriver<S, VectorProducts<Compute<S>>>(problem, *choice.kernel, choice.tile));
+}
+
+}  // namespace
+
+template <class S>
+bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles, void (*otherwise)(const GatherProblem<S>&)) {
+  if (std::all_of(problem.phases, problem.phases + kSpatial, [](const auto& phases) { return phases.size() == 1; })) {
+    const WinogradChoice choice = choose_winograd(problem, on_tiles);
+    return choice.kernel && gather_phase(problem, choice);
+  }
+  if (few_products(problem) && forced_kernel().empty()) return false;
+  struct Part {
+    GatherProblem<S> problem;
+    WinogradChoice choice;
+  };
+  std::vector<Part> parts;
+  bool some = false;
+  const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
+  for (const AxisPhase& d : problem.phases[0])
+    for (const AxisPhase& h : problem.phases[1])
+      for (const AxisPhase& w : problem.phases[2]) {
+        if (dead(d) || dead(h) || dead(w)) continue;
+        Part part{problem, {}};
+        part.problem.phases[0] = {d};
+        part.problem.phases[1] = {h};
+        part.problem.phases[2] = {w};
+        part.problem.fills_around = false;
+        part.choice = choose_winograd(part.problem, false);
+        some = some || part.choice.kernel;
+        parts.push_back(std::move(part));
+      }
+  if (!some) return false;
+  if (some_outputs_have_no_taps(problem.phases)) fill_with_bias(problem);
+  for (const Part& part : parts)
+    if (!part.choice.kernel || !gather_phase(part.problem, part.choice)) otherwise(part.problem);
+  return true;
 }
 
 #define FASTCONV_WINOGRAD_FOR(S)                                             \
   template WinogradChoice choose_winograd<S>(const GatherProblem<S>&, bool); \
-  template bool gather_winograd<S>(const GatherProblem<S>&, bool);
+  template bool gather_winograd<S>(const GatherProblem<S>&, bool, void (*)(const GatherProblem<S>&));
 FASTCONV_WINOGRAD_FOR(float)
 FASTCONV_WINOGRAD_FOR(double)
 FASTCONV_WINOGRAD_FOR(Float16)

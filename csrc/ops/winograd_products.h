@@ -17,9 +17,9 @@ namespace fastconv {
 
 constexpr std::int64_t kWinogradPad = 16;  // elements that keep rows and points off powers of two
 
-// The sums of one group: `taps` along the depth.
+// The sums of one group: `taps` along the depth, each with `runs` of taps along rows and columns.
 struct WinogradSums {
-  std::int64_t taps, channels, outputs;
+  std::int64_t taps, runs, channels, outputs;
 };
 
 // The rows of a block's matrices, a tile each: some images (samples, or lattices of them), planes of `area` tiles. Tap
@@ -50,24 +50,26 @@ class VectorProducts {
       : winograd_(kernel),
         gemm_(find_conv(DtypeOf<T>::value, sums.outputs, active_isa_mask())),
         sums_(sums),
-        row_(rounded_up(sums.channels, kChannelRun) + kWinogradPad) {
+        run_(rounded_up(sums.channels, kChannelRun)),
+        row_(sums.runs * run_ + kWinogradPad) {
     list_parts();
   }
 
   void count() const { count_kernel(gemm_); }
   std::int64_t cols() const { return gemm_.tile_cols; }
-  // Elements from the weights of a point to those of the next, [tap][channel][column].
-  std::int64_t weight_step() const { return sums_.taps * sums_.channels * cols() + kWinogradPad; }
+  // Elements from the weights of a point to those of the next, [tap][run][channel][column].
+  std::int64_t weight_step() const { return sums_.taps * sums_.runs * sums_.channels * cols() + kWinogradPad; }
   // Of a tile's transformed inputs, at one point.
   std::int64_t row_bytes() const { return row_ * static_cast<std::int64_t>(sizeof(T)); }
   // Rows for the results of that many.
   static std::int64_t whole_rows(std::int64_t rows) { return rows; }
 
   // The weights of some channels from c0 on, transformed to their place in a panel.
-  void pack(WinogradWeightArgs<T> args, std::int64_t tap, std::int64_t c0, T* panel) const {
-    args.u = panel + (tap * sums_.channels + c0) * cols();
+  void pack(WinogradWeightArgs<T> args, const WinogradTile& tile, std::int64_t tap, std::int64_t run, std::int64_t c0,
+            T* panel) const {
+    args.u = panel + ((tap * sums_.runs + run) * sums_.channels + c0) * cols();
     args.point_step = weight_step();
-    winograd_.weight(&args);
+    tile.weight(winograd_)(&args);
   }
 
   // Whether an image's values are such that its products are exact enough.
@@ -89,9 +91,9 @@ class VectorProducts {
       }
     }
 
-    // Transforms some channels from c0 on of the input rows from `row` on.
-    void transform(WinogradInputArgs<T> args, std::int64_t row, std::int64_t c0) {
-      args.v = v_ + row * p_.row_ + c0;
+    // Transforms some channels from c0 on of the input rows from `row` on, for a run of taps.
+    void transform(WinogradInputArgs<T> args, std::int64_t row, std::int64_t run, std::int64_t c0) {
+      args.v = v_ + row * p_.row_ + run * p_.run_ + c0;
       args.tile_step = p_.row_;
       args.point_step = point_;
       p_.winograd_.input(&args);
@@ -142,14 +144,14 @@ class VectorProducts {
     constexpr std::int64_t kLongest = 128;
     const std::int64_t channels = sums_.channels, size = balanced(channels, kLongest);
     std::int64_t length = 0;
-    for (std::int64_t tap = 0; tap < sums_.taps; ++tap)
+    for (std::int64_t i = 0; i < sums_.taps * sums_.runs; ++i)
       for (std::int64_t c = 0; c < channels; c += size) {
-        const Segment next{c, tap * channels + c, std::min(size, channels - c)};
+        const Segment next{i % sums_.runs * run_ + c, i * channels + c, std::min(size, channels - c)};
         if (parts_.empty() || length + next.length > kLongest) {
           parts_.emplace_back();
           length = 0;
         }
-        parts_.back().push_back({tap, next});
+        parts_.back().push_back({i / sums_.runs, next});
         length += next.length;
       }
   }
@@ -157,10 +159,11 @@ class VectorProducts {
   const WinogradKernel& winograd_;
   const ConvKernel& gemm_;
   WinogradSums sums_;
-  std::int64_t row_;
+  std::int64_t run_, row_;  // elements of a run's channels, and of all
   std::vector<std::vector<Part>> parts_;
 };
 
+// Of one run of taps.
 class TileProducts {
  public:
   using Weight = std::uint16_t;
@@ -182,12 +185,13 @@ class TileProducts {
   std::int64_t row_bytes() const { return blocks_ * kPartRun * tiles_.parts * 2; }
   static std::int64_t whole_rows(std::int64_t rows) { return rows + kRowTile - 1; }
 
-  void pack(WinogradWeightArgs<float> args, std::int64_t tap, std::int64_t c0, std::uint16_t* panel) {
+  void pack(WinogradWeightArgs<float> args, const WinogradTile& tile, std::int64_t tap, std::int64_t /*run*/,
+            std::int64_t c0, std::uint16_t* panel) {
     Workspace<float> u(kWinogradPoints * kPanelStep);
     if (args.channels < kPartRun) std::fill_n(u.data(), kWinogradPoints * kPanelStep, 0.0F);
     args.u = u;
     args.point_step = kPanelStep;
-    winograd_.weight(&args);
+    tile.weight(winograd_)(&args);
     std::uint32_t largest = 0;
     std::uint16_t* to = panel + (tap * blocks_ + c0 / kPartRun) * tiles_.parts * kPanelStep;
     for (std::int64_t point = 0; point < kWinogradPoints; ++point, to += weight_step())
@@ -218,7 +222,7 @@ class TileProducts {
           offsets_.push_back(base * rows.area * kPartRun + block * kWinogradPoints * point_);
     }
 
-    void transform(WinogradInputArgs<float> args, std::int64_t row, std::int64_t /*c0*/) {
+    void transform(WinogradInputArgs<float> args, std::int64_t row, std::int64_t /*run*/, std::int64_t /*c0*/) {
       args.v = transformed_ + row * kPartRun;
       args.tile_step = kPartRun;
       args.point_step = point_;

@@ -193,11 +193,7 @@ const int tile_kernel_count_amx = 4;
 // At lower levels the transforms would lose what the parts still hold.
 const WinogradKernel winograd_kernels_amx[] = {
     {{"winograd", "winograd_f32_2x2_amx", Isa::amx, Dtype::f32, kWinogradTile, kTileCols},
-     winograd_weight<float>,
-     winograd_input<float>,
-     winograd_output<float>,
-     winograd_gradient<float>,
-     winograd_taps<float>,
+     FASTCONV_WINOGRAD(float),
      &tile_kernels_amx[0]},
 };
 const int winograd_kernel_count_amx = 1;

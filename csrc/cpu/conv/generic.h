@@ -278,18 +278,10 @@ void turned_product(const void* erased) {
   const int product_kernel_count_##isa = 2;                                                                  \
   const WinogradKernel winograd_kernels_##isa[] = {                                                          \
       {{"winograd", "winograd_f32_2x2_" #isa, Isa::isa, Dtype::f32, kWinogradTile, f32_lanes},               \
-       winograd_weight<float>,                                                                               \
-       winograd_input<float>,                                                                                \
-       winograd_output<float>,                                                                               \
-       winograd_gradient<float>,                                                                             \
-       winograd_taps<float>,                                                                                 \
+       FASTCONV_WINOGRAD(float),                                                                             \
        nullptr},                                                                                             \
       {{"winograd", "winograd_f64_2x2_" #isa, Isa::isa, Dtype::f64, kWinogradTile, f64_lanes},               \
-       winograd_weight<double>,                                                                              \
-       winograd_input<double>,                                                                               \
-       winograd_output<double>,                                                                              \
-       winograd_gradient<double>,                                                                            \
-       winograd_taps<double>,                                                                                \
+       FASTCONV_WINOGRAD(double),                                                                            \
        nullptr},                                                                                             \
   };                                                                                                         \
   const int winograd_kernel_count_##isa = 2;

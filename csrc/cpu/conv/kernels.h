@@ -9,8 +9,8 @@
 //   lanes        the same, channels side by side: y[o][c] = sum over taps t of x[input(o, t)][c] * w[t][c]
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
-//   winograd     3x3 of stride 1: the transforms around 16 products, of gather_gemm, outer_sum or on tile registers,
-//                that serve tiles of 2x2 outputs
+//   winograd     the transforms around 16 products, of gather_gemm, outer_sum or on tile registers, that serve tiles of
+//                2 outputs from 3 taps, or of 3 from 2, along each of the last two dimensions
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making; those of
 // winograd hold for finite results, and it tells when some are not.
@@ -157,11 +157,13 @@ struct ProductKernel : KernelInfo {
   void (*turned[4])(const void* args);
 };
 
-// Winograd's F(2x2, 3x3): A' [(G g G') * (B' d B)] A for 2x2 outputs, 4x4 inputs d and 3x3 weights g, where *
-// multiplies point by point, 16 products for 36. Summed over channels, the products of one point are a matrix product.
-// The weight gradient is its transpose: G' [sum over tiles of (A y A') * (B' d B)] G for 2x2 values y of the output's
-// gradient, a matrix product over tiles.
-constexpr int kWinogradTile = 2, kWinogradPoints = 16;
+// Winograd's F(m x n, r x s), r = 5 - m and s = 5 - n: A' [(G g G') * (B' d B)] A for m x n outputs, 4x4 inputs d and
+// r x s weights g, where * multiplies point by point: 16 products for 36, as 2 outputs need 3 taps and 3 outputs 2.
+// B is the same for both. Summed over channels, the products of one point are a matrix product.
+// The weight gradient of 3x3 is the transpose: G' [sum over tiles of (A y A') * (B' d B)] G for 2x2 values y of the
+// output's gradient, a matrix product over tiles.
+constexpr int kWinogradSide = 4, kWinogradPoints = 16;
+constexpr int kWinogradTile = 2;  // where there is no choice
 // The transforms of weights and of their gradients halve twice. Where the largest of some numbers is smaller than this,
 // that may lose what the definition keeps.
 template <class T>
@@ -170,8 +172,8 @@ constexpr T kWinogradSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 // G g G' of each channel and column: point p at u + p * point_step + channel * cols.
 template <class T>
 struct WinogradWeightArgs {
-  const T* taps;  // tap t of a channel at taps + channel * channel_step + offset[t], `cols` values
-  std::int64_t offset[9];
+  const T* taps;  // tap t, row by row, of a channel at taps + channel * channel_step + offset[t], `cols` values
+  std::int64_t offset[9];  // negative for a zero
   std::int64_t channel_step, channels, cols;
   T* u;
   std::int64_t point_step;
@@ -184,9 +186,10 @@ struct WinogradInputArgs {
   std::int64_t row_step, position_step, rows, columns, channels;
   T* v;
   std::int64_t tile_step, point_step;
+  std::int64_t tile[2] = {kWinogradTile, kWinogradTile};  // positions from one tile to the next, down and across
 };
 
-// A' m A of rows x columns tiles, as 2 rows x 2 columns positions side by side, each of `cols` values, ldc apart.
+// A' m A of rows x columns tiles, as their rows x columns of positions side by side, each of `cols` values, ldc apart.
 template <class T>
 struct WinogradOutputArgs {
   const T* m;
@@ -205,12 +208,20 @@ struct WinogradTapsArgs {
 };
 
 struct WinogradKernel : KernelInfo {
-  void (*weight)(const void* args);
+  void (*weight[2][2])(const void* args);  // for tiles of 2 and of 3 outputs down, and across
   void (*input)(const void* args);
-  void (*output)(const void* args);
+  void (*output[2][2])(const void* args);
   void (*gradient)(const void* args);  // A y A', with WinogradInputArgs of 2x2 positions a tile
   void (*taps)(const void* args);
   const struct TileKernel* tiles;  // makes the products instead of gather_gemm, or null
+};
+
+// Outputs of a tile, and the transforms of such.
+struct WinogradTile {
+  std::int64_t rows = kWinogradTile, columns = kWinogradTile;
+
+  auto weight(const WinogradKernel& kernel) const { return kernel.weight[rows - 2][columns - 2]; }
+  auto output(const WinogradKernel& kernel) const { return kernel.output[rows - 2][columns - 2]; }
 };
 
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \

@@ -1,4 +1,4 @@
-// The transforms of Winograd's F(2x2, 3x3) over a register type: included once by each ISA file. Vectors run along
+// The transforms of Winograd's algorithm over a register type: included once by each ISA file. Vectors run along
 // channels, so every step is an addition of registers.
 #pragma once
 
@@ -11,35 +11,52 @@ using fastconv::WinogradOutputArgs;
 using fastconv::WinogradTapsArgs;
 using fastconv::WinogradWeightArgs;
 
-constexpr int kWinogradSide = fastconv::kWinogradTile + 2;
+constexpr int kWinogradSide = fastconv::kWinogradSide;
+constexpr int winograd_taps_of(int tile) { return kWinogradSide + 1 - tile; }
 
-// G g of three taps.
-template <class V>
-FASTCONV_INLINE void winograd_weight_line(V a, V b, V c, V (&line)[kWinogradSide]) {
-  const V half = V::broadcast(typename V::element(0.5)), ends = a + c;
-  line[0] = a;
-  line[1] = half * (ends + b);
-  line[2] = half * (ends - b);
-  line[3] = c;
+// G g of the taps of `Tile` outputs.
+template <int Tile, class V>
+FASTCONV_INLINE void winograd_weight_line(const V (&tap)[winograd_taps_of(Tile)], V (&line)[kWinogradSide]) {
+  const V half = V::broadcast(typename V::element(0.5));
+  line[0] = tap[0];
+  if constexpr (Tile == 2) {
+    const V ends = tap[0] + tap[2];
+    line[1] = half * (ends + tap[1]);
+    line[2] = half * (ends - tap[1]);
+    line[3] = tap[2];
+  } else {
+    line[1] = half * (tap[0] + tap[1]);
+    line[2] = half * (tap[0] - tap[1]);
+    line[3] = tap[1];
+  }
 }
 
-template <class T>
+template <class T, int TileRows, int TileColumns>
 void winograd_weight(const void* erased) {
   using V = Reg<T>;
+  constexpr int down = winograd_taps_of(TileRows), across = winograd_taps_of(TileColumns);
   const WinogradWeightArgs<T>& args = *static_cast<const WinogradWeightArgs<T>*>(erased);
   for (int64_t c = 0; c < args.channels; ++c)
     for (int64_t n = 0; n < args.cols; n += V::width) {
       const T* taps = args.taps + c * args.channel_step + n;
-      V t[3][kWinogradSide];  // by column of the taps
+      V t[across][kWinogradSide];
 #pragma GCC unroll 3
-      for (int j = 0; j < 3; ++j)
-        winograd_weight_line(V::load(taps + args.offset[j]), V::load(taps + args.offset[3 + j]),
-                             V::load(taps + args.offset[6 + j]), t[j]);
+      for (int j = 0; j < across; ++j) {
+        V tap[down];
+#pragma GCC unroll 3
+        for (int i = 0; i < down; ++i) {
+          const int64_t offset = args.offset[i * across + j];
+          tap[i] = offset < 0 ? V::zero() : V::load(taps + offset);
+        }
+        winograd_weight_line<TileRows>(tap, t[j]);
+      }
       T* u = args.u + c * args.cols + n;
 #pragma GCC unroll 4
       for (int i = 0; i < kWinogradSide; ++i) {
-        V line[kWinogradSide];
-        winograd_weight_line(t[0][i], t[1][i], t[2][i], line);
+        V tap[across], line[kWinogradSide];
+#pragma GCC unroll 3
+        for (int j = 0; j < across; ++j) tap[j] = t[j][i];
+        winograd_weight_line<TileColumns>(tap, line);
 #pragma GCC unroll 4
         for (int j = 0; j < kWinogradSide; ++j) line[j].store(u + (i * kWinogradSide + j) * args.point_step);
       }
@@ -69,10 +86,10 @@ FASTCONV_INLINE void winograd_input_line(const T* x, int64_t row_step, int64_t p
 // Calls body(x, v) for each tile and register of channels.
 template <class T, class Body>
 FASTCONV_INLINE void winograd_each_tile(const WinogradInputArgs<T>& args, Body body) {
-  constexpr int tile = fastconv::kWinogradTile;
+  const int64_t down = args.tile[0] * args.row_step, across = args.tile[1] * args.position_step;
   for (int64_t i = 0; i < args.rows; ++i)
     for (int64_t j = 0; j < args.columns; ++j) {
-      const T* x = args.x + tile * (i * args.row_step + j * args.position_step);
+      const T* x = args.x + i * down + j * across;
       T* v = args.v + (i * args.columns + j) * args.tile_step;
       for (int64_t c = 0; c < args.channels; c += Reg<T>::width) body(x + c, v + c);
     }
@@ -89,33 +106,47 @@ void winograd_input(const void* erased) {
   });
 }
 
+// A' of four points.
+template <int Tile, class V>
+FASTCONV_INLINE void winograd_output_line(V a, V b, V c, V d, V (&line)[Tile]) {
+  line[0] = a + b + c;
+  if constexpr (Tile == 2) {
+    line[1] = b - c - d;
+  } else {
+    line[1] = b - c;
+    line[2] = b + c - d;
+  }
+}
+
 // A' m A. A product of a result with zero is added to `guard`: it stays zero as long as all results are finite.
-template <class T>
+template <class T, int TileRows, int TileColumns>
 void winograd_output(const void* erased) {
   using V = Reg<T>;
   const WinogradOutputArgs<T>& args = *static_cast<const WinogradOutputArgs<T>*>(erased);
-  constexpr int tile = fastconv::kWinogradTile;
+  const int64_t row = TileColumns * args.columns * args.ldc;
   V guard = V::zero();
   for (int64_t i = 0; i < args.rows; ++i)
     for (int64_t j = 0; j < args.columns; ++j) {
       const T* m = args.m + (i * args.columns + j) * args.tile_step;
-      T* y = args.y + tile * (i * tile * args.columns + j) * args.ldc;
+      T* y = args.y + i * TileRows * row + j * TileColumns * args.ldc;
       for (int64_t n = 0; n < args.cols; n += V::width) {
-        V s[kWinogradSide][tile];
+        V s[kWinogradSide][TileColumns];
 #pragma GCC unroll 4
         for (int line = 0; line < kWinogradSide; ++line) {
           const T* from = m + n + line * kWinogradSide * args.point_step;
-          const V second = V::load(from + args.point_step), third = V::load(from + 2 * args.point_step);
-          s[line][0] = V::load(from) + second + third;
-          s[line][1] = second - third - V::load(from + 3 * args.point_step);
+          winograd_output_line<TileColumns>(V::load(from), V::load(from + args.point_step),
+                                            V::load(from + 2 * args.point_step), V::load(from + 3 * args.point_step),
+                                            s[line]);
         }
-#pragma GCC unroll 2
-        for (int k = 0; k < tile; ++k) {
-          const V upper = s[0][k] + s[1][k] + s[2][k], lower = s[1][k] - s[2][k] - s[3][k];
-          guard = V::fma(upper, V::zero(), guard);
-          guard = V::fma(lower, V::zero(), guard);
-          upper.store(y + n + k * args.ldc);
-          lower.store(y + n + (tile * args.columns + k) * args.ldc);
+#pragma GCC unroll 3
+        for (int k = 0; k < TileColumns; ++k) {
+          V of_column[TileRows];
+          winograd_output_line<TileRows>(s[0][k], s[1][k], s[2][k], s[3][k], of_column);
+#pragma GCC unroll 3
+          for (int r = 0; r < TileRows; ++r) {
+            guard = V::fma(of_column[r], V::zero(), guard);
+            of_column[r].store(y + n + r * row + k * args.ldc);
+          }
         }
       }
     }
@@ -190,3 +221,11 @@ void winograd_taps(const void* erased) {
 }
 
 }  // namespace
+
+#define FASTCONV_WINOGRAD_EACH_TILE(function, T)                                     \
+  {                                                                                  \
+    {function<T, 2, 2>, function<T, 2, 3>}, { function<T, 3, 2>, function<T, 3, 3> } \
+  }
+#define FASTCONV_WINOGRAD(T)                                                                                           \
+  FASTCONV_WINOGRAD_EACH_TILE(winograd_weight, T), winograd_input<T>, FASTCONV_WINOGRAD_EACH_TILE(winograd_output, T), \
+      winograd_gradient<T>, winograd_taps<T>
