@@ -254,6 +254,48 @@ def test_rows_of_a_few_channels(row, force_kernel):
                 expected.check(call, rng)
 
 
+WIDE_TAPS = {
+    "most outputs read four taps of nine": conv(2, 1, 130, 129, 13, 3, 1, 7, 7),
+    "some read one": conv(2, 2, 128, 128, 11, 3, 1, 6, 6),
+    "some read none": conv(2, 1, 140, 120, 9, 2, 1, 12, 8),
+    "with a stride": conv(2, 2, 131, 130, 15, 3, 2, 8, 8),
+    "without padding on a side": Problem(
+        "", "conv", 1, 128, (12, 13), 129, (3, 3), (1, 1), ((8, 0), (2, 9)), (8, 7), 1
+    ),
+    "groups": conv(2, 1, 256, 258, 9, 3, 1, 5, 5, 2),
+    "one axis": conv(1, 2, 130, 130, 40, 3, 1, 25, 25),
+    "three axes": conv(3, 1, 128, 128, 5, 3, 1, 3, 3),
+}
+
+
+@pytest.mark.parametrize("name", WIDE_TAPS)
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_taps_wide_apart(isa, name, data_format, threads):
+    """Where much of a kernel lies in the padding, outputs are cut by the taps that they have, whatever the batch."""
+    rng = np.random.default_rng(7)
+    problem = WIDE_TAPS[name]
+    for dtype in (np.float32, np.float64):
+        call = expected.make_call(problem, np.dtype(dtype), rng, data_format, bias=True)
+        expected.check(call, rng)
+    x = rng.standard_normal((5, problem.c, *problem.size)).astype("f")
+    w = rng.standard_normal((problem.k, problem.c // problem.groups, *problem.kernel)).astype("f")
+    x = np.array(problems.to_format(x, data_format))
+    function = getattr(F, f"conv{len(problem.size)}d")
+    options = {"stride": problem.stride, "padding": problem.padding, "dilation": problem.dilation}
+
+    def run(inputs):
+        return function(inputs, w, groups=problem.groups, data_format=data_format, **options)
+
+    threads(1)
+    whole = run(x)
+    threads(2)
+    tolerance.assert_same_bits(run(x[2:4]), whole[2:4])
+    w[0, 0, -1] = np.inf  # the last row of taps
+    y = run(np.abs(x))
+    assert np.isinf(y).any()
+    assert not np.isnan(y).any()
+
+
 @pytest.mark.parametrize("outputs", [1, 5, 20])
 def test_infinite_weights_do_not_meet_the_padding(isa, outputs):
     """An infinite weight reaches the outputs that read an input with it, and no other, along rows and in tiles."""

@@ -18,6 +18,8 @@ constexpr std::int64_t kLeastChannels = 8;                    // channels are pa
 constexpr std::int64_t kFewPanels = 4;                        // more than these share a packed input
 constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;  // elements of samples that an item takes together
 constexpr std::int64_t kTrimmed = 32;                         // channels times panels
+constexpr std::int64_t kManyChannels = 128 * 128;             // of x times of y
+constexpr double kWorthParting = 0.85;                        // products left over
 
 template <class S>
 class PhaseDriver {
@@ -33,12 +35,15 @@ class PhaseDriver {
     taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
     cols_ = kernel_.tile_cols;
     panels_ = ceil_div(p_.y_channels, cols_);
-    // Blocks of channels and of taps depend on the shape of the weight only: they fix the order of the sum.
-    const std::int64_t wanted = ceil_div(ceil_div(kReductionBlock, std::max<std::int64_t>(taps_, 1)), kLeastChannels);
-    const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), wanted * kLeastChannels);
+    choose_parts();
+    // Blocks of channels and of taps depend on the shape of a sample and the weight only: they fix the order of the
+    // sum.
+    const std::int64_t wanted =
+        ceil_div(ceil_div(kReductionBlock, std::max<std::int64_t>(live_taps_, 1)), kLeastChannels);
+    // Inputs of parts lie far apart: twice as many channels of each are read at a time.
+    const std::int64_t read = wanted * kLeastChannels * (live_taps_ < taps_ ? 2 : 1);
+    const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), read);
     channel_block_ = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), blocks);
-    tap_blocks_ =
-        std::clamp<std::int64_t>(channel_block_ * taps_ / kReductionBlock, 1, std::max<std::int64_t>(taps_, 1));
     choose_block();
   }
 
@@ -61,19 +66,48 @@ class PhaseDriver {
   }
 
  private:
+  // Where much of a dilated kernel lies in the padding, outputs with the same live taps are blocks of their own: a tile
+  // leaves out taps that none of its outputs has, and neighbours in a row seldom have the same.
+  void choose_parts() {
+    for (int axis = 0; axis < kSpatial; ++axis) parts_[axis] = {{*phase_[axis], 0}};
+    live_taps_ = taps_;
+    if (p_.x_channels * p_.y_channels < kManyChannels || p_.fills_around) return;
+    std::vector<LivePart> live[kSpatial];
+    for (int axis = 1; axis < kSpatial; ++axis) live[axis] = by_live_taps(*phase_[axis], p_.x.extent(axis));
+    const auto taps = [](const AxisPhase& phase) { return static_cast<std::int64_t>(phase.taps.size()); };
+    std::int64_t apart = 0, outputs = 0;
+    for (const LivePart& h : live[1])
+      for (const LivePart& w : live[2]) {
+        const std::int64_t rows = rounded_up(h.phase.out_count * w.phase.out_count, std::int64_t{kernel_.tile_rows});
+        apart += rows * taps(h.phase) * taps(w.phase);
+        outputs += rows;
+      }
+    // Together, tiles leave out rows of taps, and hardly ever columns.
+    const std::int64_t together = live_products(*phase_[1], p_.x.extent(1)) * phase_[2]->out_count * taps(*phase_[2]);
+    if (static_cast<double>(apart) > kWorthParting * static_cast<double>(together)) return;
+    for (int axis = 1; axis < kSpatial; ++axis) parts_[axis] = std::move(live[axis]);
+    live_taps_ = ceil_div(apart, outputs) * taps(*phase_[0]);
+  }
+
   // Blocks of outputs: rows as wide as they are up to a limit, then as many rows as fill the block.
   void choose_block() {
-    block_[0] = 1;
-    block_[2] = std::min(phase_[2]->out_count, kBlockPositions);
-    const std::int64_t rows = std::max<std::int64_t>(1, kBlockPositions / block_[2]);
-    const std::int64_t row_blocks = ceil_div(phase_[1]->out_count, rows);
-    block_[1] = ceil_div(phase_[1]->out_count, row_blocks);
-    for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(phase_[axis]->out_count, block_[axis]);
+    const auto longest = [](const std::vector<LivePart>& parts) {
+      std::int64_t most = 0;
+      for (const LivePart& part : parts) most = std::max(most, part.phase.out_count);
+      return most;
+    };
+    const std::int64_t width = std::min(longest(parts_[2]), kBlockPositions), height = longest(parts_[1]);
+    const std::int64_t most[kSpatial] = {1, balanced(height, std::max<std::int64_t>(1, kBlockPositions / width)),
+                                         width};
+    for (int axis = 0; axis < kSpatial; ++axis)
+      for (const LivePart& part : parts_[axis])
+        for (std::int64_t j = 0; j < part.phase.out_count; j += most[axis])
+          pieces_[axis].push_back({&part, j, std::min(most[axis], part.phase.out_count - j)});
     // Samples of a small map share what is read of the weights.
     std::int64_t image = channel_block_;
-    for (int axis = 0; axis < kSpatial; ++axis) image *= axis_slots(*phase_[axis], block_[axis], false).slots;
-    const std::int64_t most = std::min(kBlockPositions / (block_[1] * block_[2]), kSharedInput / image);
-    samples_ = std::clamp<std::int64_t>(most, 1, p_.x.shape[0]);
+    for (int axis = 0; axis < kSpatial; ++axis) image *= axis_slots(*phase_[axis], most[axis], false).slots;
+    const std::int64_t together = std::min(kBlockPositions / (most[1] * most[2]), kSharedInput / image);
+    samples_ = std::clamp<std::int64_t>(together, 1, p_.x.shape[0]);
   }
 
   // Panel layout: [channel block][tap][channel in block][column], zero columns past the last channel.
@@ -81,28 +115,22 @@ class PhaseDriver {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
-    // A column's weights that follow each other in memory are transposed in registers.
-    const bool runs = p_.weight_x == taps_ && p_.weight_y > taps_ && one_run(weight_of_tap_);
-    Workspace<T> block(runs && taps_ > 1 ? channel_block_ * taps_ * cols_ : 0);
+    const PanelWeights<S> weights(weight_of_tap_, p_.weight_x, p_.weight_y);
+    const std::int64_t copied = weights.taps();
+    Workspace<T> block(weights.in_list() || copied == 1 ? 0 : channel_block_ * copied * cols_);
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
+      const S* const from = base + c0 * p_.weight_x;
       T* const target = dst + c0 * taps_ * cols_;
-      if (runs) {
-        T* const turned = taps_ > 1 ? block.data() : target;
-        if (live < cols_) std::fill_n(turned, channels * taps_ * cols_, T(0));
-        widen_transposed(transpose_, live, channels * taps_, base + c0 * taps_, p_.weight_y, turned, cols_);
-        for (std::int64_t t = 0; t < taps_ && taps_ > 1; ++t)
-          for (std::int64_t c = 0; c < channels; ++c)
-            copy_columns(turned + (c * taps_ + weight_of_tap_[t]) * cols_, target + (t * channels + c) * cols_);
+      if (weights.in_list()) {
+        weights.copy_list(from, channels, live, cols_, target, cols_, channels * cols_);
         continue;
       }
-      for (std::int64_t t = 0; t < taps_; ++t)
-        for (std::int64_t c = 0; c < channels; ++c) {
-          const S* row = base + weight_of_tap_[t] + (c0 + c) * p_.weight_x;
-          T* columns = target + (t * channels + c) * cols_;
-          for (std::int64_t y = 0; y < live; ++y) columns[y] = widen(row[y * p_.weight_y]);
-          std::fill(columns + live, columns + cols_, T(0));
-        }
+      T* const turned = copied > 1 ? block.data() : target;
+      weights.copy(transpose_, from, channels, live, cols_, turned);
+      for (std::int64_t t = 0; t < taps_ && copied > 1; ++t)
+        for (std::int64_t c = 0; c < channels; ++c)
+          copy_columns(turned + (c * copied + weights.place(t)) * cols_, target + (t * channels + c) * cols_);
     }
   }
 
@@ -113,7 +141,9 @@ class PhaseDriver {
   }
 
   void compute(std::int64_t first_panel, std::int64_t panel_count, const T* packed, std::int64_t panel_size) {
-    const std::int64_t samples = p_.x.shape[0], blocks = blocks_[0] * blocks_[1] * blocks_[2];
+    const std::int64_t samples = p_.x.shape[0];
+    std::int64_t blocks = 1;
+    for (const std::vector<Piece>& of_axis : pieces_) blocks *= static_cast<std::int64_t>(of_axis.size());
     // Panels of one group, and samples, that one item computes; fewer where they would leave threads idle.
     std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_), together = samples_;
     const auto idle = [&] {
@@ -130,26 +160,53 @@ class PhaseDriver {
     parallel_for({blocks * ceil_div(samples, together) * job_count, positions * steps * multiply_add_nanoseconds<T>()},
                  subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
                    const PanelJob& job = jobs[static_cast<std::size_t>(item % job_count)];
-                   std::int64_t j0[kSpatial];
-                   const std::int64_t first = locate_block(item / job_count, blocks_, block_, j0) * together;
+                   std::int64_t index = item / job_count;
+                   Block block;
+                   for (int axis = kSpatial - 1; axis >= 0; --axis) {
+                     const auto count = static_cast<std::int64_t>(pieces_[axis].size());
+                     block.set(axis, pieces_[axis][static_cast<std::size_t>(index % count)]);
+                     index /= count;
+                   }
+                   const std::int64_t first = index * together;
                    const Samples of{first, std::min(together, samples - first)};
-                   run_block(of, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, j0);
+                   run_block(of, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, block);
                  });
   }
+
+  // Some outputs of a part.
+  struct Piece {
+    const LivePart* part;
+    std::int64_t j0, count;
+  };
+  struct Block {
+    const AxisPhase* phase[kSpatial];
+    std::int64_t first_tap[kSpatial], j0[kSpatial], count[kSpatial];
+
+    void set(int axis, const Piece& piece) {
+      phase[axis] = &piece.part->phase;
+      first_tap[axis] = piece.part->first_tap;
+      j0[axis] = piece.j0;
+      count[axis] = piece.count;
+    }
+  };
 
   struct Samples {
     std::int64_t first, count;
   };
 
   void run_block(const Samples& of, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,
-                 std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) const {
-    std::int64_t count[kSpatial];
+                 std::int64_t panel_size, const Block& block) const {
+    const auto& count = block.count;
     AxisSlots slots[kSpatial];
+    std::int64_t taps = 1;
     for (int axis = 0; axis < kSpatial; ++axis) {
-      count[axis] = std::min(block_[axis], phase_[axis]->out_count - j0[axis]);
-      slots[axis] = axis_slots(*phase_[axis], count[axis], false);
+      slots[axis] = axis_slots(*block.phase[axis], count[axis], false);
+      taps *= static_cast<std::int64_t>(block.phase[axis]->taps.size());
     }
-    const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const std::int64_t tap_blocks =
+        std::clamp<std::int64_t>(channel_block_ * taps / kReductionBlock, 1, std::max<std::int64_t>(taps, 1));
+    const BlockPacker<S> packer{
+        p_.x, {block.phase[0], block.phase[1], block.phase[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t positions = count[1] * count[2], ldc = panel_count * cols_;
     const std::int64_t image = packer.positions() * channel_block_;
     Workspace<T> input(of.count * image);
@@ -160,7 +217,7 @@ class PhaseDriver {
       slot_of[q] = q / count[2] * slots[1].step * slots[2].slots + q % count[2] * slots[2].step;
     // Taps in the padding are left out where a tile's work is worth a list of its own, and where their weights, which
     // may be infinite, must not meet zeros.
-    const bool padded = !all_taps_live(j0, count), exact = padded && !finite_;
+    const bool padded = !all_taps_live(block), exact = padded && !finite_;
     const bool trimmed = exact || (padded && panel_count * std::min(channel_block_, p_.x_channels) >= kTrimmed);
     const std::int64_t tile = exact ? 1 : kernel_.tile_rows;
     segments.resize(static_cast<std::size_t>(trimmed ? ceil_div(positions, tile) : 1));
@@ -168,12 +225,12 @@ class PhaseDriver {
     for (std::int64_t c0 = 0; c0 == 0 || c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
       for (std::int64_t n = 0; n < of.count; ++n)
-        packer.pack(input + n * image, of.first + n, group * p_.x_channels + c0, channels, j0, channels, 1);
-      for (std::int64_t b = 0; b < tap_blocks_; ++b) {
-        const std::int64_t first = taps_ * b / tap_blocks_, last = taps_ * (b + 1) / tap_blocks_;
+        packer.pack(input + n * image, of.first + n, group * p_.x_channels + c0, channels, block.j0, channels, 1);
+      for (std::int64_t b = 0; b < tap_blocks; ++b) {
+        const std::int64_t first = taps * b / tap_blocks, last = taps * (b + 1) / tap_blocks;
         for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
-          list_segments(segments[static_cast<std::size_t>(i)], slots, channels, c0, first, last,
-                        trimmed ? bounds_of(q, tile, j0, count) : Bounds{});
+          list_segments(segments[static_cast<std::size_t>(i)], block, slots, channels, c0, first, last,
+                        trimmed ? bounds_of(q, tile, block) : Bounds{});
         for (std::int64_t i = 0; i < panel_count; ++i)
           for (std::int64_t n = 0; n < of.count; ++n)
             for (std::int64_t q = 0; q < positions; q += tile) {
@@ -192,16 +249,16 @@ class PhaseDriver {
       }
     }
     for (std::int64_t n = 0; n < of.count; ++n)
-      store_block<S>(p_, phase_, transpose_, of.first + n, group * p_.y_channels + panel * cols_,
-                     std::min(ldc, p_.y_channels - panel * cols_), j0, count, result + n * positions * ldc, ldc,
+      store_block<S>(p_, block.phase, transpose_, of.first + n, group * p_.y_channels + panel * cols_,
+                     std::min(ldc, p_.y_channels - panel * cols_), block.j0, count, result + n * positions * ldc, ldc,
                      count[2]);
   }
 
-  bool all_taps_live(const std::int64_t (&j0)[kSpatial], const std::int64_t (&count)[kSpatial]) const {
+  bool all_taps_live(const Block& block) const {
     for (int axis = 0; axis < kSpatial; ++axis)
-      for (const Tap& tap : phase_[axis]->taps) {
-        const Range live = live_outputs(*phase_[axis], tap, j0[axis], count[axis], p_.x.extent(axis));
-        if (live.begin != 0 || live.end != count[axis]) return false;
+      for (const Tap& tap : block.phase[axis]->taps) {
+        const Range live = live_outputs(*block.phase[axis], tap, block.j0[axis], block.count[axis], p_.x.extent(axis));
+        if (live.begin != 0 || live.end != block.count[axis]) return false;
       }
     return true;
   }
@@ -212,8 +269,8 @@ class PhaseDriver {
     bool known = false;
   };
 
-  Bounds bounds_of(std::int64_t q, std::int64_t tile, const std::int64_t (&j0)[kSpatial],
-                   const std::int64_t (&count)[kSpatial]) const {
+  Bounds bounds_of(std::int64_t q, std::int64_t tile, const Block& block) const {
+    const auto &j0 = block.j0, &count = block.count;
     const std::int64_t end = std::min(q + tile, count[1] * count[2]) - 1;
     Bounds bounds{{j0[0], j0[1] + q / count[2], j0[2]}, {j0[0], j0[1] + end / count[2], j0[2] + count[2] - 1}, true};
     if (q / count[2] == end / count[2]) {
@@ -225,22 +282,27 @@ class PhaseDriver {
 
   // The taps [first, last) as runs of the reduction, neighbours merged; without those that are in the padding for all
   // of a tile.
-  void list_segments(std::vector<Segment>& segments, const AxisSlots (&slots)[kSpatial], std::int64_t channels,
-                     std::int64_t c0, std::int64_t first, std::int64_t last, const Bounds& bounds) const {
+  void list_segments(std::vector<Segment>& segments, const Block& block, const AxisSlots (&slots)[kSpatial],
+                     std::int64_t channels, std::int64_t c0, std::int64_t first, std::int64_t last,
+                     const Bounds& bounds) const {
     segments.clear();
-    std::int64_t index = 0;
     const auto live = [&](int axis, std::size_t t) {
       if (!bounds.known) return true;
-      const std::int64_t step = phase_[axis]->in_step, offset = phase_[axis]->taps[t].offset;
+      const std::int64_t step = block.phase[axis]->in_step, offset = block.phase[axis]->taps[t].offset;
       return bounds.last[axis] * step + offset >= 0 && bounds.first[axis] * step + offset < p_.x.extent(axis);
     };
-    for (std::size_t d = 0; d < phase_[0]->taps.size(); ++d)
-      for (std::size_t h = 0; h < phase_[1]->taps.size(); ++h)
-        for (std::size_t w = 0; w < phase_[2]->taps.size(); ++w, ++index) {
+    const auto place = [&](int axis, std::size_t t) { return block.first_tap[axis] + static_cast<std::int64_t>(t); };
+    const auto height = static_cast<std::int64_t>(phase_[1]->taps.size()),
+               width = static_cast<std::int64_t>(phase_[2]->taps.size());
+    std::int64_t index = 0;
+    for (std::size_t d = 0; d < block.phase[0]->taps.size(); ++d)
+      for (std::size_t h = 0; h < block.phase[1]->taps.size(); ++h)
+        for (std::size_t w = 0; w < block.phase[2]->taps.size(); ++w, ++index) {
           if (index < first || index >= last || !live(0, d) || !live(1, h) || !live(2, w)) continue;
           const std::int64_t slot =
               (slots[0].base[d] * slots[1].slots + slots[1].base[h]) * slots[2].slots + slots[2].base[w];
-          const Segment next{slot * channels, c0 * taps_ + index * channels, channels};
+          const std::int64_t in_weight = (place(0, d) * height + place(1, h)) * width + place(2, w);
+          const Segment next{slot * channels, c0 * taps_ + in_weight * channels, channels};
           if (!segments.empty() && segments.back().a + segments.back().length == next.a &&
               segments.back().b + segments.back().length == next.b)
             segments.back().length += channels;
@@ -254,8 +316,9 @@ class PhaseDriver {
   const ConvKernel& kernel_;
   const TransposeKernel& transpose_;
   std::vector<std::int64_t> weight_of_tap_;
-  std::int64_t taps_ = 0, tap_blocks_ = 1, cols_ = 0, panels_ = 0, channel_block_ = 0;
-  std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};
+  std::int64_t taps_ = 0, live_taps_ = 0, cols_ = 0, panels_ = 0, channel_block_ = 0;
+  std::vector<LivePart> parts_[kSpatial];
+  std::vector<Piece> pieces_[kSpatial];
   std::int64_t samples_ = 1;  // that an item takes together
   bool finite_ = true;
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "core/arithmetic.h"
 #include "core/array_view.h"
@@ -35,6 +36,68 @@ void widen_transposed(const TransposeKernel& transpose, std::int64_t rows, std::
       }
   }
 }
+
+// The weights of some channels for a panel of columns, [channel][tap][column]. Taps near each other in memory are
+// copied in its order, with what lies between them; others in the order of the list.
+template <class S>
+class PanelWeights {
+ public:
+  // of_tap: weight_offsets; the steps from one channel and from one column to the next.
+  PanelWeights(const std::vector<std::int64_t>& of_tap, std::int64_t weight_x, std::int64_t weight_y)
+      : of_tap_(of_tap), weight_x_(weight_x), weight_y_(weight_y), taps_(static_cast<std::int64_t>(of_tap.size())) {
+    constexpr std::int64_t kWide = 2;  // taps that are copied for each that is used, rather than those alone
+    if (of_tap.empty()) return;
+    const auto [least, most] = std::minmax_element(of_tap.begin(), of_tap.end());
+    const auto near = [&, first = *least, last = *most](std::int64_t step) {
+      return first >= 0 && last < step && step <= kWide * taps_;
+    };
+    span_ = *most + 1;
+    if (near(weight_x)) {
+      order_ = Order::channels;
+      taps_ = weight_x;
+    } else if (weight_y > 1 && near(weight_y)) {
+      order_ = Order::columns;
+      taps_ = span_;
+    }
+  }
+
+  std::int64_t taps() const { return taps_; }  // of a channel, as copied
+  std::int64_t place(std::int64_t tap) const { return in_list() ? tap : of_tap_[tap]; }
+  bool in_list() const { return order_ == Order::list; }
+
+  // To [channel][tap][column], `live` of `cols` columns; the others are zero.
+  void copy(const TransposeKernel& transpose, const S* from, std::int64_t channels, std::int64_t live,
+            std::int64_t cols, Compute<S>* to) const {
+    if (in_list()) {
+      copy_list(from, channels, live, cols, to, taps_ * cols, cols);
+      return;
+    }
+    if (live < cols) std::fill_n(to, channels * taps_ * cols, Compute<S>(0));
+    if (order_ == Order::channels)
+      widen_transposed(transpose, live, (channels - 1) * taps_ + span_, from, weight_y_, to, cols);
+    else
+      for (std::int64_t c = 0; c < channels; ++c)
+        widen_transposed(transpose, live, taps_, from + c * weight_x_, weight_y_, to + c * taps_ * cols, cols);
+  }
+  // The taps of the list, with steps between channels and between taps.
+  void copy_list(const S* from, std::int64_t channels, std::int64_t live, std::int64_t cols, Compute<S>* to,
+                 std::int64_t channel_step, std::int64_t tap_step) const {
+    const auto taps = static_cast<std::int64_t>(of_tap_.size());
+    for (std::int64_t t = 0; t < taps; ++t)
+      for (std::int64_t c = 0; c < channels; ++c) {
+        const S* row = from + of_tap_[t] + c * weight_x_;
+        Compute<S>* const columns = to + c * channel_step + t * tap_step;
+        for (std::int64_t y = 0; y < live; ++y) columns[y] = widen(row[y * weight_y_]);
+        std::fill(columns + live, columns + cols, Compute<S>(0));
+      }
+  }
+
+ private:
+  enum class Order { list, channels, columns };  // what a tap's neighbours in memory are followed by
+  const std::vector<std::int64_t>& of_tap_;
+  std::int64_t weight_x_, weight_y_, taps_, span_ = 0;
+  Order order_ = Order::list;
+};
 
 // What a pass needs of one block's input: channels [c0, c0 + channels) of sample n, for outputs starting at j0.
 template <class S>

@@ -181,6 +181,23 @@ void list_runs(std::vector<AxisRun>& runs, const AxisPhase& phase, std::int64_t 
 
 }  // namespace
 
+std::vector<LivePart> by_live_taps(const AxisPhase& phase, std::int64_t in) {
+  if (phase.mode != PadMode::zeros) return {{phase, 0}};
+  std::vector<AxisRun> runs;
+  list_runs(runs, phase, 0, phase.out_count, in);
+  std::vector<LivePart> parts;
+  for (const AxisRun& run : runs) {
+    LivePart part{phase, run.first_tap};
+    part.phase.out_start = run.y;
+    part.phase.out_count = run.count;
+    const auto first = phase.taps.begin() + run.first_tap;
+    part.phase.taps.assign(first, first + run.taps);
+    for (Tap& tap : part.phase.taps) tap.offset += (run.y - phase.out_start) / phase.out_step * phase.in_step;
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
 std::vector<AxisBlock> axis_blocks(const std::vector<AxisPhase>& phases, std::int64_t out, std::int64_t in,
                                    std::int64_t size) {
   std::vector<AxisBlock> blocks;

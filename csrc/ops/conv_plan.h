@@ -80,6 +80,14 @@ Range live_outputs(const AxisPhase& phase, const Tap& tap, std::int64_t j0, std:
 // How many there are of all taps together.
 std::int64_t live_products(const AxisPhase& phase, std::int64_t in);
 
+// Outputs of a phase that have the same live taps, as a phase of their own; `first_tap` is the place of the first of
+// these in the phase's list.
+struct LivePart {
+  AxisPhase phase;
+  std::int64_t first_tap = 0;
+};
+std::vector<LivePart> by_live_taps(const AxisPhase& phase, std::int64_t in);
+
 // Where block `index` starts, of `blocks` along each dimension that are `size` long, the last dimension's neighbours
 // first; what is left of the index counts samples.
 std::int64_t locate_block(std::int64_t index, const std::int64_t (&blocks)[kSpatial],

@@ -28,12 +28,11 @@ constexpr std::int64_t kColumns = 64;   // outputs whose products at all points 
 constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
-constexpr std::int64_t kWideRun = 8;  // taps that are copied for each that is used, rather than those alone
 constexpr std::int64_t kMostRuns = 9, kFewestLanes = 16;
 constexpr double kFewProducts = 512;  // a plain sum of fewer errs less
 constexpr double kWeightTiles = 2;    // as long as preparing the weights takes, for each of eight samples
-constexpr double kLeastGain3x3 = 1, kLeastGainOfOthers = 1.1;
-constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
+constexpr double kLeastGainOfRun = 1, kLeastGainOfRuns = 1.1;  // that is taken: of one run of taps, of several
+constexpr double kPositionRows = 0.05;                         // what packing one position costs, in rows of products
 
 // The next larger number of parts of `whole` that makes them smaller.
 std::int64_t next_cut(std::int64_t whole, std::int64_t parts) {
@@ -157,30 +156,12 @@ class WinogradDriver {
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const std::int64_t channels = std::min(kChannels, p_.x_channels - c0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y + c0 * p_.weight_x;
-    // Taps near each other in memory are copied in its order, others in the order of the lists.
     const std::vector<std::int64_t> of_tap = weight_offsets(*phase_[0], *phase_[1], *phase_[2], p_.weight_tap);
-    const auto listed = static_cast<std::int64_t>(of_tap.size());
-    const auto [least, most] = std::minmax_element(of_tap.begin(), of_tap.end());
-    const auto run_of_taps = [&, first = *least, last = *most](std::int64_t step) {
-      return first >= 0 && last < step && step <= kWideRun * listed;
-    };
-    const bool rows = run_of_taps(p_.weight_x), columns = !rows && run_of_taps(p_.weight_y), in_order = rows || columns;
-    const std::int64_t taps = rows ? p_.weight_x : columns ? *most + 1 : listed;  // of a channel, as copied
+    const PanelWeights<S> weights(of_tap, p_.weight_x, p_.weight_y);
+    const auto listed = static_cast<std::int64_t>(of_tap.size()), taps = weights.taps();
     Workspace<T> turned(channels * taps * cols_);
-    if (live < cols_) std::fill_n(turned.data(), channels * taps * cols_, T(0));
-    if (rows)
-      widen_transposed(*transpose_, live, (channels - 1) * taps + *most + 1, base, p_.weight_y, turned.data(), cols_);
-    for (std::int64_t c = 0; c < channels && !rows; ++c) {
-      const S* from = base + c * p_.weight_x;
-      T* to = turned + c * taps * cols_;
-      if (columns) {
-        widen_transposed(*transpose_, live, taps, from, p_.weight_y, to, cols_);
-      } else {
-        for (std::int64_t t = 0; t < taps; ++t)
-          for (std::int64_t y = 0; y < live; ++y) to[t * cols_ + y] = widen(from[of_tap[t] + y * p_.weight_y]);
-      }
-    }
-    const auto place_of = [&](std::int64_t tap) { return (in_order ? of_tap[tap] : tap) * cols_; };
+    weights.copy(*transpose_, base, channels, live, cols_, turned);
+    const auto place_of = [&](std::int64_t tap) { return weights.place(tap) * cols_; };
     // The transform halves weights twice; of some near the end of the range nothing would be left.
     T largest = 0;
     for (std::int64_t t = 0; t < listed; ++t)
@@ -475,15 +456,17 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   const std::string forced = forced_kernel();
   if (!plain && forced.empty() && few_products(problem)) return {};
   WinogradTile tile;
-  double gain = 0;
+  double gain = 0, least = kLeastGainOfRun;
   for (const std::int64_t rows : {2, 3}) {
     if (plain && rows == 3) break;
     const WinogradCost down = cost_of(problem.phases[1][0], rows);
     for (const std::int64_t columns : {2, 3}) {
       if (plain && columns == 3) break;
-      const double own = gain_on_vectors(problem, down, cost_of(problem.phases[2][0], columns));
+      const WinogradCost across = cost_of(problem.phases[2][0], columns);
+      const double own = gain_on_vectors(problem, down, across);
       if (own <= gain) continue;
       gain = own;
+      least = down.runs * across.runs > 1 ? kLeastGainOfRuns : kLeastGainOfRun;
       tile = {rows, columns};
     }
   }
@@ -512,8 +495,7 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
       if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles, {}};
     }
   }
-  return gain >= (plain ? kLeastGain3x3 : kLeastGainOfOthers) ? WinogradChoice{&vectors, by_vectors, tile}
-                                                              : WinogradChoice{};
+  return gain >= least ? WinogradChoice{&vectors, by_vectors, tile} : WinogradChoice{};
 }
 
 namespace {
