@@ -1,9 +1,9 @@
-// Weight gradient by Winograd's F(2x2, 3x3), the transpose of what conv_winograd.cpp computes: blocks of tiles of 2x2
-// outputs, whose inputs and gradients are packed channels last and transformed to 16 points; at each point the sum over
-// tiles of the products of all channels of the one with all of the other, added to what other blocks have; the 16 sums
-// transformed to 9 taps at the end. Taps along the depth have sums of their own. With dilation, outputs of one residue
-// modulo it are images of their own. What blocks are added up by which thread, and in which order, depends on the shape
-// only.
+// Weight gradient by Winograd's algorithm, the transpose of what conv_winograd.cpp computes: blocks of tiles of 2 or 3
+// outputs along rows and columns (winograd_plan.h), whose inputs and gradients are packed channels last and transformed
+// to 16 points; at each point the sum over tiles of the products of all channels of the one with all of the other,
+// added to what other blocks have; the 16 sums transformed to a run of taps at the end. Runs of taps, and taps along
+// the depth, have sums of their own. With dilation, outputs of one residue modulo it are images of their own. What
+// blocks are added up by which thread, and in which order, depends on the shape only.
 //
 // The transforms mix the values of a tile. Where a result is not finite the definition may have others, and where all
 // are very small they may have lost what the transform halves: then nothing of it counts.
@@ -18,14 +18,15 @@
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
 #include "ops/conv_weight_sums.h"
+#include "ops/winograd_plan.h"
 
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole cache lines
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
 constexpr std::int64_t kFewestChannels = 8;
+constexpr double kMostRuns = 9;
 constexpr std::int64_t kFewestOutputs = 1024;  // a shorter sum errs less than the transforms (docs/decisions/0012)
 // Tiles of a block, which one running sum adds up; where there are few, their part of the error is larger.
 constexpr std::int64_t kTiles = 64, kFewTiles = 32, kFew = 128;
@@ -33,10 +34,10 @@ constexpr std::int64_t kInputs = 64, kOutputs = 128;        // channels of an it
 constexpr std::int64_t kMostBytes = std::int64_t{8} << 20;  // of a block's transformed inputs
 
 // The first `count` of some positions, which are read from the phase's first tap on. Those behind stay zero.
-AxisSlots tile_slots(std::int64_t positions, const AxisPhase& phase, std::int64_t count) {
+AxisSlots tile_slots(std::int64_t positions, const AxisPhase& phase, std::int64_t step, std::int64_t count) {
   AxisSlots slots;
   slots.slots = positions;
-  slots.runs = {{0, phase.taps[0].offset, phase.in_step, count}};
+  slots.runs = {{0, phase.taps[0].offset, step, count}};
   return slots;
 }
 
@@ -46,8 +47,9 @@ class WinogradWeightGradient {
 
  public:
   WinogradWeightGradient(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
-                         const View<S>& grad_weight, const WinogradKernel& kernel)
-      : gy_(grad_output),
+                         const View<S>& grad_weight, const WinogradKernel& kernel, const WinogradTile& tile)
+      : tile_(tile),
+        gy_(grad_output),
         x_(input),
         dw_(grad_weight),
         items_(shape.groups, input.shape[1] / shape.groups, grad_output.shape[1] / shape.groups),
@@ -67,15 +69,17 @@ class WinogradWeightGradient {
     images_of_sample_ = static_cast<std::int64_t>(lattices_[1].size() * lattices_[2].size());
     images_ = gy_.shape[0] * images_of_sample_;
     depth_taps_ = static_cast<std::int64_t>(lattices_[0][0].taps.size());
-    for (const Tap& tap : lattices_[0][0].taps) {
-      weights_of_plane_.push_back(
-          weight_offsets(out_lattices_[0][0], lattices_[1][0], lattices_[2][0], dw_.stride + 2));
-      for (std::int64_t& weight : weights_of_plane_.back()) weight += tap.index * dw_.step(0);
-    }
-    items_.cut(balanced(items_.c, kInputs), std::min(rounded_up(items_.k, cols_), rounded_up(kOutputs, cols_)));
+    cut_.emplace_back(lattices_[1][0], tile_.rows);
+    cut_.emplace_back(lattices_[2][0], tile_.columns);
+    for (const Tap& tap : lattices_[0][0].taps)
+      for (const WinogradAxis::Run& down : rows().runs)
+        for (const WinogradAxis::Run& across : columns().runs) runs_.push_back(taps_of_run(tap, down, across));
+    // The sums of an item stay in the second-level cache, those of several runs together.
+    const std::int64_t inputs = kInputs / (plane_runs() > 4 ? 4 : plane_runs() > 2 ? 2 : 1);
+    items_.cut(balanced(items_.c, inputs), std::min(rounded_up(items_.k, cols_), rounded_up(kOutputs, cols_)));
     row_ = rounded_up(items_.c_block, kChannelRun);
     point_ = items_.c_block * items_.k_block;
-    sums_ = depth_taps_ * kWinogradPoints * point_;
+    sums_ = static_cast<std::int64_t>(runs_.size()) * kWinogradPoints * point_;
     choose_block();
   }
 
@@ -100,10 +104,31 @@ class WinogradWeightGradient {
   }
 
  private:
+  // Where the taps of a run are: among its taps row by row, and in the weight.
+  struct RunTaps {
+    std::vector<std::int64_t> places, weights;
+  };
+  RunTaps taps_of_run(const Tap& depth, const WinogradAxis::Run& down, const WinogradAxis::Run& across) const {
+    RunTaps run;
+    for (std::int64_t i = 0; i < rows().taps; ++i)
+      for (std::int64_t j = 0; j < columns().taps; ++j) {
+        if (down.place[i] < 0 || across.place[j] < 0) continue;
+        run.places.push_back(i * columns().taps + j);
+        run.weights.push_back(depth.index * dw_.step(0) +
+                              lattices_[1][0].taps[static_cast<std::size_t>(down.place[i])].index * dw_.step(1) +
+                              lattices_[2][0].taps[static_cast<std::size_t>(across.place[j])].index * dw_.step(2));
+      }
+    return run;
+  }
+
+  const WinogradAxis& rows() const { return cut_[0]; }
+  const WinogradAxis& columns() const { return cut_[1]; }
+  std::int64_t plane_runs() const { return static_cast<std::int64_t>(rows().runs.size() * columns().runs.size()); }
+
   // Rows of tiles as long as they may be, as many rows as fill a block, and as many planes and samples if those do not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, kTile),
-                                           ceil_div(lattices_[2][0].out_count, kTile)};
+    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, tile_.rows),
+                                           ceil_div(lattices_[2][0].out_count, tile_.columns)};
     // Inputs of neighbouring planes are transformed once for all taps that read them.
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 2) : 1;
     const std::int64_t wanted = images_ * extent[0] * extent[1] * extent[2] <= kFew ? kFewTiles : kTiles;
@@ -121,7 +146,7 @@ class WinogradWeightGradient {
   }
 
   std::int64_t input_point() const { return input_tiles_ * row_ + kPad; }
-  std::int64_t transformed_inputs() const { return kWinogradPoints * input_point(); }
+  std::int64_t transformed_inputs() const { return plane_runs() * kWinogradPoints * input_point(); }
   std::int64_t gradient_row() const { return items_.k_block + kPad; }
   std::int64_t gradient_point() const { return tiles_ * gradient_row() + kPad; }
 
@@ -138,8 +163,8 @@ class WinogradWeightGradient {
     std::size_t lattice[kSpatial];
 
     bool empty() const { return count[1] <= 0 || count[2] <= 0; }
-    bool whole(const Block& block) const {
-      return count[1] == block.tiles[1] * kTile && count[2] == block.tiles[2] * kTile;
+    bool whole(const Block& block, const WinogradTile& tile) const {
+      return count[1] == block.tiles[1] * tile.rows && count[2] == block.tiles[2] * tile.columns;
     }
   };
   Image image(const Block& block, std::int64_t index) const {
@@ -169,9 +194,10 @@ class WinogradWeightGradient {
   // Where the images of a block begin, and its size: as many tiles as the largest of them needs. False if it is empty.
   bool place(Block& block) const {
     std::int64_t longest[kSpatial] = {};
+    const std::int64_t tile[kSpatial] = {1, tile_.rows, tile_.columns};
     for (int axis = 0; axis < kSpatial; ++axis) {
-      block.j0[axis] *= axis == 0 ? 1 : kTile;
-      block.count[axis] = block_[axis] * (axis == 0 ? 1 : kTile);
+      block.j0[axis] *= tile[axis];
+      block.count[axis] = block_[axis] * tile[axis];
     }
     block.count[0] = std::min(block.count[0], gy_.extent(0) - block.j0[0]);
     for (std::int64_t i = 0; i < block.images; ++i) {
@@ -181,37 +207,44 @@ class WinogradWeightGradient {
     block.tiles[0] = block.count[0];
     for (int axis = 1; axis < kSpatial; ++axis) {
       block.count[axis] = longest[axis];
-      block.tiles[axis] = ceil_div(longest[axis], kTile);
+      block.tiles[axis] = ceil_div(longest[axis], tile[axis]);
     }
     return block.area() > 0;
   }
 
-  // To [point][image][plane of the input][tile][channel].
+  // To [run][point][image][plane of the input][tile][channel].
   void transform_inputs(const WeightItem& item, const Block& block, const AxisSlots& depth, T* inputs) const {
-    const std::int64_t height = block.tiles[1] * kTile + 2, width = block.tiles[2] * kTile + 2;
+    const std::int64_t height = rows().slots(block.tiles[1] * tile_.rows),
+                       width = columns().slots(block.tiles[2] * tile_.columns);
     const std::int64_t plane = height * width * row_;
     Workspace<T> packed(depth.slots * plane);
     for (std::int64_t i = 0; i < block.images; ++i) {
       const Image own = image(block, i);
-      if (!own.whole(block) || item.channels < row_) std::fill_n(packed.data(), depth.slots * plane, T(0));
-      if (!own.empty()) {
-        const AxisPhase &rows = lattices_[1][own.lattice[1]], &columns = lattices_[2][own.lattice[2]];
-        const AxisSlots down = tile_slots(height, rows, own.count[1] + 2),
-                        across = tile_slots(width, columns, own.count[2] + 2);
-        BlockPacker<S>{x_, {&lattices_[0][0], &rows, &columns}, {&depth, &down, &across}, *transpose_}.pack(
+      const AxisPhase &lines = lattices_[1][own.lattice[1]], &line = lattices_[2][own.lattice[2]];
+      const AxisSlots down = tile_slots(height, lines, rows().in_step, rows().inputs(own.count[1])),
+                      across = tile_slots(width, line, columns().in_step, columns().inputs(own.count[2]));
+      const bool whole = down.runs[0].count == height && across.runs[0].count == width;
+      if (!whole || item.channels < row_) std::fill_n(packed.data(), depth.slots * plane, T(0));
+      if (!own.empty())
+        BlockPacker<S>{x_, {&lattices_[0][0], &lines, &line}, {&depth, &down, &across}, *transpose_}.pack(
             packed, own.sample, item.group * items_.c + item.c0, item.channels, block.j0, row_, 1);
-      }
       for (std::int64_t d = 0; d < depth.slots; ++d) {
-        const WinogradInputArgs<T> args{packed + d * plane,
-                                        width * row_,
-                                        row_,
-                                        block.tiles[1],
-                                        block.tiles[2],
-                                        row_,
-                                        inputs + (i * depth.slots + d) * block.area() * row_,
-                                        row_,
-                                        input_point()};
-        winograd_.input(&args);
+        std::int64_t run = 0;
+        for (const WinogradAxis::Run& r : rows().runs)
+          for (const WinogradAxis::Run& c : columns().runs) {
+            const WinogradInputArgs<T> args{
+                packed + d * plane + (r.slot * width + c.slot) * row_,
+                rows().step * width * row_,
+                columns().step * row_,
+                block.tiles[1],
+                block.tiles[2],
+                row_,
+                inputs + run++ * kWinogradPoints * input_point() + (i * depth.slots + d) * block.area() * row_,
+                row_,
+                input_point(),
+                {tile_.rows, tile_.columns}};
+            winograd_.input(&args);
+          }
       }
     }
   }
@@ -219,17 +252,25 @@ class WinogradWeightGradient {
   // To [point][image][plane of the output][tile][column].
   void transform_gradients(const WeightItem& item, const Block& block, T* gradients) const {
     const AxisSlots out_depth = axis_slots(out_lattices_[0][0], block.count[0], false);
-    const std::int64_t height = block.tiles[1] * kTile, width = block.tiles[2] * kTile;
+    const std::int64_t height = block.tiles[1] * tile_.rows, width = block.tiles[2] * tile_.columns;
     const std::int64_t columns = rounded_up(item.outputs, cols_), channel = item.group * items_.k + item.k0;
     Workspace<T> packed(out_depth.slots * height * width * columns);
-    WinogradInputArgs<T> args{nullptr,         0, 0, block.tiles[1], block.tiles[2], columns, gradients, gradient_row(),
-                              gradient_point()};
+    WinogradInputArgs<T> args{nullptr,
+                              0,
+                              0,
+                              block.tiles[1],
+                              block.tiles[2],
+                              columns,
+                              gradients,
+                              gradient_row(),
+                              gradient_point(),
+                              {tile_.rows, tile_.columns}};
     for (std::int64_t i = 0; i < block.images; ++i) {
       const Image own = image(block, i);
       const AxisPhase &down = out_lattices_[1][own.lattice[1]], &across = out_lattices_[2][own.lattice[2]];
       std::int64_t plane_step = height * width * columns;
       // Whole tiles of whole panels whose channels lie side by side are read where they are.
-      const bool whole = own.whole(block) && item.outputs == columns;
+      const bool whole = own.whole(block, tile_) && item.outputs == columns;
       const S* const in_place = at(own.sample, channel, block.j0, down, across);
       if (std::is_same_v<S, T> && whole && gy_.stride[1] == 1) {
         if constexpr (std::is_same_v<S, T>) args.x = in_place;
@@ -238,7 +279,8 @@ class WinogradWeightGradient {
         plane_step = gy_.step(0);
       } else {
         if (!whole) std::fill_n(packed.data(), block.count[0] * plane_step, T(0));
-        const AxisSlots rows = tile_slots(height, down, own.count[1]), line = tile_slots(width, across, own.count[2]);
+        const AxisSlots rows = tile_slots(height, down, down.in_step, own.count[1]),
+                        line = tile_slots(width, across, across.in_step, own.count[2]);
         if (!own.empty())
           BlockPacker<S>{gy_, {&out_lattices_[0][0], &down, &across}, {&out_depth, &rows, &line}, *transpose_}.pack(
               packed, own.sample, channel, item.outputs, block.j0, columns, 1);
@@ -250,7 +292,7 @@ class WinogradWeightGradient {
       for (std::int64_t d = 0; d < block.count[0]; ++d) {
         args.x = first + d * plane_step;
         args.v = gradients + (i * block.count[0] + d) * block.area() * gradient_row();
-        winograd_.gradient(&args);
+        tile_.gradient(winograd_)(&args);
       }
     }
   }
@@ -271,31 +313,39 @@ class WinogradWeightGradient {
     std::int64_t planes_of_run = 1;
     if (depth.step == 1) planes_of_run = depth.slots == block.tiles[0] ? planes : block.tiles[0];
     const std::int64_t length = planes_of_run * area;
-    for (std::int64_t point = 0; point < kWinogradPoints; ++point)
-      for (std::int64_t tap = 0; tap < depth_taps_; ++tap)
-        for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
-          const std::int64_t slot = plane / block.tiles[0] * depth.slots + plane % block.tiles[0] * depth.step +
-                                    depth.base[static_cast<std::size_t>(tap)];
-          const T* const a = inputs + point * input_point() + slot * area * row_;
-          const T* const b = gradients + point * gradient_point() + plane * area * gradient_row();
-          T* const c = sums + (tap * kWinogradPoints + point) * point_;
-          add_outer_sums<T>(gemm_, item, {a, row_, b, gradient_row(), length, c, items_.k_block});
-        }
+    for (std::int64_t run = 0; run < plane_runs(); ++run)
+      for (std::int64_t point = 0; point < kWinogradPoints; ++point)
+        for (std::int64_t tap = 0; tap < depth_taps_; ++tap)
+          for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
+            const std::int64_t slot = plane / block.tiles[0] * depth.slots + plane % block.tiles[0] * depth.step +
+                                      depth.base[static_cast<std::size_t>(tap)];
+            const T* const a = inputs + (run * kWinogradPoints + point) * input_point() + slot * area * row_;
+            const T* const b = gradients + point * gradient_point() + plane * area * gradient_row();
+            T* const c = sums + ((tap * plane_runs() + run) * kWinogradPoints + point) * point_;
+            add_outer_sums<T>(gemm_, item, {a, row_, b, gradient_row(), length, c, items_.k_block});
+          }
   }
 
   void finish(std::int64_t index, T* sums) {
     const std::int64_t count = items_[index].channels * items_.k_block;
-    for (std::int64_t d = 0; d < depth_taps_; ++d) {
-      T* const points = sums + d * kWinogradPoints * point_;
+    for (std::size_t run = 0; run < runs_.size(); ++run) {
+      T* const points = sums + static_cast<std::int64_t>(run) * kWinogradPoints * point_;
       T largest = 0;
       const WinogradTapsArgs<T> args{points, point_, count, &largest};
-      winograd_.taps(&args);
+      tile_.taps(winograd_)(&args);
       if (!(largest <= std::numeric_limits<T>::max()) || (largest > T(0) && largest < kWinogradSmallest<T>))
         serves_.store(false, std::memory_order_relaxed);
-      items_.store(dw_, weights_of_plane_[static_cast<std::size_t>(d)], index, points, point_);
+      // Those of a run that is not full lie between others.
+      std::int64_t tap = 0;
+      for (const std::int64_t place : runs_[run].places) {
+        if (place != tap) std::copy_n(points + place * point_, count, points + tap * point_);
+        ++tap;
+      }
+      items_.store(dw_, runs_[run].weights, index, points, point_);
     }
   }
 
+  WinogradTile tile_;
   View<const S> gy_, x_;
   View<S> dw_;
   WeightItems items_;
@@ -304,7 +354,8 @@ class WinogradWeightGradient {
   const TransposeKernel* transpose_ = nullptr;
   std::vector<AxisPhase> lattices_[kSpatial], out_lattices_[kSpatial];  // of inputs and of gradients
   std::int64_t images_of_sample_ = 1, images_ = 0;
-  std::vector<std::vector<std::int64_t>> weights_of_plane_;  // of each tap along the depth, those of its nine taps
+  std::vector<WinogradAxis> cut_;  // of rows and columns
+  std::vector<RunTaps> runs_;      // of each tap along the depth one after the other
   std::int64_t cols_, depth_taps_ = 1, row_ = 1, point_ = 1, sums_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, block_count_[kSpatial] = {1, 1, 1};  // in tiles
   std::int64_t together_ = 1, blocks_ = 1, tiles_ = 1, input_tiles_ = 1;  // images in a block; blocks; of a block
@@ -313,30 +364,63 @@ class WinogradWeightGradient {
 
 }  // namespace
 
+namespace {
+
+constexpr double kLeastGainOfRun = 1, kLeastGainOfRuns = 1.1;  // of one run of taps, and of several
+
+struct WeightChoice {
+  double gain = 0, least = kLeastGainOfRun;
+  WinogradTile tile;
+};
+
 // The products that it saves, what the transforms of a tile cost beside them, and those of the sums. Fitted to 3,000
 // random problems; see bench/LOG.md.
 template <class S>
-double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
-  const auto planes = static_cast<double>(grad_output.shape[0] * grad_output.extent(0));
-  double tiles = 1, live = 1;
-  for (int axis = 1; axis < kSpatial; ++axis) {
-    const Window& window = shape.window[axis];
-    if (window.kernel != 3 || window.stride != 1) return 0;
-    const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
-    tiles *= static_cast<double>(lattice_tiles(phase, kTile));
-    live *= static_cast<double>(live_products(phase, input.extent(axis)));
+WeightChoice choose_tile(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
+  double live = 1;
+  std::int64_t runs[2][2], tiles[2][2];  // of rows and columns, with tiles of 2 and of 3
+  bool is_3x3 = true;
+  for (int axis = 0; axis < 2; ++axis) {
+    const Window& window = shape.window[axis + 1];
+    if (window.kernel < 2) return {};
+    is_3x3 = is_3x3 && window.kernel == 3 && window.stride == 1;
+    const AxisPhase phase = forward_phases(window, grad_output.extent(axis + 1))[0];
+    live *= static_cast<double>(live_products(phase, input.extent(axis + 1)));
+    for (int i = 0; i < 2; ++i) {
+      runs[axis][i] = static_cast<std::int64_t>(WinogradAxis(lattices(phase)[0], i + 2).runs.size());
+      tiles[axis][i] = lattice_tiles(phase, i + 2);
+    }
   }
+  const auto planes = static_cast<double>(grad_output.shape[0] * grad_output.extent(0));
   const auto c = static_cast<double>(input.shape[1] / shape.groups),
              k = static_cast<double>(grad_output.shape[1] / shape.groups);
-  return live / (kWinogradPoints * tiles * 1.1 * (1 + 2 / c + 2 / k + 3 / (planes * tiles)));
+  WeightChoice best;
+  for (int i = 0; i < (is_3x3 ? 1 : 2); ++i)
+    for (int j = 0; j < (is_3x3 ? 1 : 2); ++j) {
+      const auto of_run = static_cast<double>(tiles[0][i] * tiles[1][j]);
+      const auto all = static_cast<double>(runs[0][i] * runs[1][j]);
+      const double gain =
+          live / (kWinogradPoints * all * of_run * 1.1 * (1 + 2 / (all * c) + 2 / k + 3 / (planes * of_run)));
+      if (all <= kMostRuns && gain > best.gain)
+        best = {gain, all > 1 ? kLeastGainOfRuns : kLeastGainOfRun, {i + 2, j + 2}};
+    }
+  return best;
+}
+
+}  // namespace
+
+template <class S>
+double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
+  const WeightChoice choice = choose_tile(shape, grad_output, input);
+  return choice.gain < choice.least ? 0 : choice.gain;
 }
 
 template <class S>
 bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                               const View<S>& grad_weight) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
-  const double gain = gain_of_winograd_weight<S>(shape, grad_output, input);
-  if (gain == 0) return false;
+  const WeightChoice choice = choose_tile(shape, grad_output, input);
+  if (choice.gain == 0) return false;
   const std::int64_t inputs = input.shape[1] / shape.groups, outputs = grad_output.shape[1] / shape.groups;
   const std::string forced = forced_kernel();
   const IsaMask mask = active_isa_mask();
@@ -345,12 +429,13 @@ bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_
     // Fewer channels than fill a register have kernels of their own.
     const std::int64_t positions =
         grad_output.shape[0] * grad_output.extent(0) * grad_output.extent(1) * grad_output.extent(2);
-    if (gain < 1 || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels) return false;
+    if (choice.gain < choice.least || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels)
+      return false;
     if (!forced.empty() &&
         (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, mask).name))
       return false;
   }
-  WinogradWeightGradient<S> gradient(shape, grad_output, input, grad_weight, kernel);
+  WinogradWeightGradient<S> gradient(shape, grad_output, input, grad_weight, kernel, choice.tile);
   return gradient.fits() && gradient.run();
 }
 

@@ -74,7 +74,7 @@ template <class S>
 bool backward_weight_tiles(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                            const View<S>& grad_weight);
 
-// The weight gradient by Winograd's F(2x2, 3x3), where it applies; false where it is not chosen, or some of the result
+// The weight gradient by Winograd's algorithm, where it applies; false where it is not chosen, or some of the result
 // would not be what the definition has.
 template <class S>
 bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,

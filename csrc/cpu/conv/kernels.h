@@ -160,8 +160,8 @@ struct ProductKernel : KernelInfo {
 // Winograd's F(m x n, r x s), r = 5 - m and s = 5 - n: A' [(G g G') * (B' d B)] A for m x n outputs, 4x4 inputs d and
 // r x s weights g, where * multiplies point by point: 16 products for 36, as 2 outputs need 3 taps and 3 outputs 2.
 // B is the same for both. Summed over channels, the products of one point are a matrix product.
-// The weight gradient of 3x3 is the transpose: G' [sum over tiles of (A y A') * (B' d B)] G for 2x2 values y of the
-// output's gradient, a matrix product over tiles.
+// The weight gradient is the transpose: G' [sum over tiles of (A y A') * (B' d B)] G for m x n values y of the output's
+// gradient, a matrix product over tiles.
 constexpr int kWinogradSide = 4, kWinogradPoints = 16;
 constexpr int kWinogradTile = 2;  // where there is no choice
 // The transforms of weights and of their gradients halve twice. Where the largest of some numbers is smaller than this,
@@ -199,7 +199,7 @@ struct WinogradOutputArgs {
   bool* finite;  // whether all results are
 };
 
-// G' m G of each element: tap t at m + t * point_step, in place of the points.
+// G' m G of each element: tap t, row by row, at m + t * point_step, in place of the points.
 template <class T>
 struct WinogradTapsArgs {
   T* m;
@@ -211,8 +211,8 @@ struct WinogradKernel : KernelInfo {
   void (*weight[2][2])(const void* args);  // for tiles of 2 and of 3 outputs down, and across
   void (*input)(const void* args);
   void (*output[2][2])(const void* args);
-  void (*gradient)(const void* args);  // A y A', with WinogradInputArgs of 2x2 positions a tile
-  void (*taps)(const void* args);
+  void (*gradient[2][2])(const void* args);  // A y A', with WinogradInputArgs of a tile's outputs
+  void (*taps[2][2])(const void* args);
   const struct TileKernel* tiles;  // makes the products instead of gather_gemm, or null
 };
 
@@ -222,6 +222,8 @@ struct WinogradTile {
 
   auto weight(const WinogradKernel& kernel) const { return kernel.weight[rows - 2][columns - 2]; }
   auto output(const WinogradKernel& kernel) const { return kernel.output[rows - 2][columns - 2]; }
+  auto gradient(const WinogradKernel& kernel) const { return kernel.gradient[rows - 2][columns - 2]; }
+  auto taps(const WinogradKernel& kernel) const { return kernel.taps[rows - 2][columns - 2]; }
 };
 
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \

@@ -153,62 +153,78 @@ void winograd_output(const void* erased) {
   *args.finite = guard.sum() == T(0);
 }
 
-// A y A': the sums and differences of a line's two values, first of each column, then of each row.
-template <class T>
+// A of a tile's values.
+template <int Tile, class V>
+FASTCONV_INLINE void winograd_gradient_line(const V (&y)[Tile], V (&line)[kWinogradSide]) {
+  V ends = y[0];
+  if constexpr (Tile == 3) ends = y[0] + y[2];
+  line[0] = y[0];
+  line[1] = ends + y[1];
+  line[2] = ends - y[1];
+  line[3] = V::zero() - y[Tile - 1];
+}
+
+// A y A'.
+template <class T, int TileRows, int TileColumns>
 void winograd_gradient(const void* erased) {
   using V = Reg<T>;
   const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
-  constexpr int tile = fastconv::kWinogradTile;
   winograd_each_tile(args, [&](const T* x, T* v) __attribute__((always_inline)) {
-    V s[kWinogradSide][tile];
-#pragma GCC unroll 2
-    for (int k = 0; k < tile; ++k) {
-      s[0][k] = V::load(x + k * args.position_step);
-      const V below = V::load(x + args.row_step + k * args.position_step);
-      s[1][k] = s[0][k] + below;
-      s[2][k] = s[0][k] - below;
-      s[3][k] = V::zero() - below;
+    V s[TileColumns][kWinogradSide];
+#pragma GCC unroll 3
+    for (int k = 0; k < TileColumns; ++k) {
+      V y[TileRows];
+#pragma GCC unroll 3
+      for (int r = 0; r < TileRows; ++r) y[r] = V::load(x + r * args.row_step + k * args.position_step);
+      winograd_gradient_line<TileRows>(y, s[k]);
     }
 #pragma GCC unroll 4
     for (int line = 0; line < kWinogradSide; ++line, v += kWinogradSide * args.point_step) {
-      s[line][0].store(v);
-      (s[line][0] + s[line][1]).store(v + args.point_step);
-      (s[line][0] - s[line][1]).store(v + 2 * args.point_step);
-      (V::zero() - s[line][1]).store(v + 3 * args.point_step);
+      V y[TileColumns], points[kWinogradSide];
+#pragma GCC unroll 3
+      for (int k = 0; k < TileColumns; ++k) y[k] = s[k][line];
+      winograd_gradient_line<TileColumns>(y, points);
+#pragma GCC unroll 4
+      for (int i = 0; i < kWinogradSide; ++i) points[i].store(v + i * args.point_step);
     }
   });
 }
 
-// G' of four points.
-template <class V>
-FASTCONV_INLINE void winograd_taps_line(V a, V b, V c, V d, V (&line)[3]) {
-  const V half = V::broadcast(typename V::element(0.5)), sum = half * (b + c);
+// G' of four points, for the taps of `Tile` outputs.
+template <int Tile, class V>
+FASTCONV_INLINE void winograd_taps_line(V a, V b, V c, V d, V (&line)[winograd_taps_of(Tile)]) {
+  const V half = V::broadcast(typename V::element(0.5)), sum = half * (b + c), difference = half * (b - c);
   line[0] = a + sum;
-  line[1] = half * (b - c);
-  line[2] = sum + d;
+  if constexpr (Tile == 2) {
+    line[1] = difference;
+    line[2] = sum + d;
+  } else {
+    line[1] = difference + d;
+  }
 }
 
-template <class T>
+template <class T, int TileRows, int TileColumns>
 void winograd_taps(const void* erased) {
   using V = Reg<T>;
+  constexpr int down = winograd_taps_of(TileRows), across = winograd_taps_of(TileColumns);
   const WinogradTapsArgs<T>& args = *static_cast<const WinogradTapsArgs<T>*>(erased);
   V largest = V::zero();
   for (int64_t i = 0; i < args.count; i += V::width) {
     T* m = args.m + i;
-    V s[kWinogradSide][3];
+    V s[kWinogradSide][down];
 #pragma GCC unroll 4
     for (int j = 0; j < kWinogradSide; ++j) {
       const T* from = m + j * args.point_step;
-      winograd_taps_line(V::load(from), V::load(from + 4 * args.point_step), V::load(from + 8 * args.point_step),
-                         V::load(from + 12 * args.point_step), s[j]);
+      winograd_taps_line<TileRows>(V::load(from), V::load(from + 4 * args.point_step),
+                                   V::load(from + 8 * args.point_step), V::load(from + 12 * args.point_step), s[j]);
     }
 #pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k) {
-      V line[3];
-      winograd_taps_line(s[0][k], s[1][k], s[2][k], s[3][k], line);
+    for (int k = 0; k < down; ++k) {
+      V line[across];
+      winograd_taps_line<TileColumns>(s[0][k], s[1][k], s[2][k], s[3][k], line);
 #pragma GCC unroll 3
-      for (int j = 0; j < 3; ++j) {
-        line[j].store(m + (k * 3 + j) * args.point_step);
+      for (int j = 0; j < across; ++j) {
+        line[j].store(m + (k * across + j) * args.point_step);
         largest = V::max_nan(V::max_nan(line[j], V::zero() - line[j]), largest);
       }
     }
@@ -228,4 +244,4 @@ void winograd_taps(const void* erased) {
   }
 #define FASTCONV_WINOGRAD(T)                                                                                           \
   FASTCONV_WINOGRAD_EACH_TILE(winograd_weight, T), winograd_input<T>, FASTCONV_WINOGRAD_EACH_TILE(winograd_output, T), \
-      winograd_gradient<T>, winograd_taps<T>
+      FASTCONV_WINOGRAD_EACH_TILE(winograd_gradient, T), FASTCONV_WINOGRAD_EACH_TILE(winograd_taps, T)
