@@ -168,6 +168,11 @@ OTHER_TAPS = {
         taps_of((11, 8), (5, 5), (2, 2), ((2, 2), (2, 1)), c=18, k=20, op=op) for op in ("conv", "conv_transpose")
     ],
     "3x3 of stride 2": [taps_of((11, 12), (3, 3), (2, 2), c=18, k=20, op=op) for op in ("conv", "conv_transpose")],
+    "3x1, 1x4, 7x7": [
+        taps_of((9, 12), kernel, stride, ((3, 3), (3, 3)), c=18, k=20, op=op)
+        for kernel, stride in (((3, 1), (1, 1)), ((1, 4), (1, 1)), ((7, 7), (1, 1)), ((7, 7), (2, 2)), ((2, 2), (3, 3)))
+        for op in ("conv", "conv_transpose")
+    ],
     "7x5 of stride 3x2": [
         taps_of((17, 14), (7, 5), (3, 2), ((3, 3), (2, 2)), op=op) for op in ("conv", "conv_transpose")
     ],
@@ -210,7 +215,7 @@ def test_views_of_other_taps(row, data_format, view, force_kernel):
     """Every arrangement of memory of inputs, weights and gradients, where kernels have more taps than a phase."""
     rng = np.random.default_rng(11)
     for op in ("conv", "conv_transpose"):
-        problem = taps_of((9, 8), (4, 5), (2, 2), ((1, 1), (2, 2)), c=18, k=20, op=op)
+        problem = taps_of((12, 10), (4, 5), (2, 2), ((1, 1), (2, 2)), c=18, k=20, op=op)
         call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format, view)
         with force_kernel(row["name"]):
             expected.check(call, rng, view, taps_mix=True)
@@ -538,9 +543,10 @@ def test_choice(isa, dtype):
         assert not chosen(n, c, c, (14, 14), padding=5, dilation=5)
         assert not chosen(n, c, c, (14, 14), (3, 1))
         if isa != "amx":
-            assert chosen(n, c, c, (30, 26), (4, 4), stride=2, padding=1)
+            assert chosen(n, c, c, (62, 58), (4, 4), stride=2, padding=1)
             assert chosen(n, c, c, (20, 22), (5, 5), padding=2)
             assert chosen(n, 2 * c, 2 * c, (20, 22), (2, 2))
+            assert chosen(n, 2 * c, 2 * c, (56, 56), stride=2, padding=1)
             assert not chosen(n, c, c, (5, 5), (5, 5), padding=2)  # half of the taps lie in the padding
             assert not chosen(n, c, c, (20, 22), (2, 2))  # a plain sum of so few products errs less
             assert not chosen(n, c, c, (14, 14), (5, 1))

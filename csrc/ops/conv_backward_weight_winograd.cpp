@@ -1,5 +1,5 @@
-// Weight gradient by Winograd's algorithm, the transpose of what conv_winograd.cpp computes: blocks of tiles of 2 or 3
-// outputs along rows and columns (winograd_plan.h), whose inputs and gradients are packed channels last and transformed
+// Weight gradient by Winograd's algorithm, the transpose of what conv_winograd.cpp computes: blocks of tiles of 2x2
+// outputs (winograd_plan.h), whose inputs and gradients are packed channels last and transformed
 // to 16 points; at each point the sum over tiles of the products of all channels of the one with all of the other,
 // added to what other blocks have; the 16 sums transformed to a run of taps at the end. Runs of taps, and taps along
 // the depth, have sums of their own. With dilation, outputs of one residue modulo it are images of their own. What
@@ -23,6 +23,7 @@
 namespace fastconv {
 namespace {
 
+constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole cache lines
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
 constexpr std::int64_t kFewestChannels = 8;
@@ -47,9 +48,8 @@ class WinogradWeightGradient {
 
  public:
   WinogradWeightGradient(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
-                         const View<S>& grad_weight, const WinogradKernel& kernel, const WinogradTile& tile)
-      : tile_(tile),
-        gy_(grad_output),
+                         const View<S>& grad_weight, const WinogradKernel& kernel)
+      : gy_(grad_output),
         x_(input),
         dw_(grad_weight),
         items_(shape.groups, input.shape[1] / shape.groups, grad_output.shape[1] / shape.groups),
@@ -69,11 +69,11 @@ class WinogradWeightGradient {
     images_of_sample_ = static_cast<std::int64_t>(lattices_[1].size() * lattices_[2].size());
     images_ = gy_.shape[0] * images_of_sample_;
     depth_taps_ = static_cast<std::int64_t>(lattices_[0][0].taps.size());
-    cut_.emplace_back(lattices_[1][0], tile_.rows);
-    cut_.emplace_back(lattices_[2][0], tile_.columns);
+    cut_.emplace_back(lattices_[1][0]);
+    cut_.emplace_back(lattices_[2][0]);
     for (const Tap& tap : lattices_[0][0].taps)
       for (const WinogradAxis::Run& down : rows().runs)
-        for (const WinogradAxis::Run& across : columns().runs) runs_.push_back(taps_of_run(tap, down, across));
+        for (const WinogradAxis::Run& across : columns().runs) runs_.push_back(run_of(tap, down, across));
     // The sums of an item stay in the second-level cache, those of several runs together.
     const std::int64_t inputs = kInputs / (plane_runs() > 4 ? 4 : plane_runs() > 2 ? 2 : 1);
     items_.cut(balanced(items_.c, inputs), std::min(rounded_up(items_.k, cols_), rounded_up(kOutputs, cols_)));
@@ -104,20 +104,21 @@ class WinogradWeightGradient {
   }
 
  private:
-  // Where the taps of a run are: among its taps row by row, and in the weight.
-  struct RunTaps {
-    std::vector<std::int64_t> places, weights;
+  // A run of taps, and where they are in the weight.
+  struct Run {
+    int down, across;
+    std::vector<std::int64_t> weights;
+
+    bool has(int point) const {
+      return winograd_has(down, point / kWinogradSide) && winograd_has(across, point % kWinogradSide);
+    }
   };
-  RunTaps taps_of_run(const Tap& depth, const WinogradAxis::Run& down, const WinogradAxis::Run& across) const {
-    RunTaps run;
-    for (std::int64_t i = 0; i < rows().taps; ++i)
-      for (std::int64_t j = 0; j < columns().taps; ++j) {
-        if (down.place[i] < 0 || across.place[j] < 0) continue;
-        run.places.push_back(i * columns().taps + j);
-        run.weights.push_back(depth.index * dw_.step(0) +
-                              lattices_[1][0].taps[static_cast<std::size_t>(down.place[i])].index * dw_.step(1) +
-                              lattices_[2][0].taps[static_cast<std::size_t>(across.place[j])].index * dw_.step(2));
-      }
+  Run run_of(const Tap& depth, const WinogradAxis::Run& down, const WinogradAxis::Run& across) const {
+    Run run{down.taps, across.taps, {}};
+    for (int i = 0; i < down.taps; ++i)
+      for (int j = 0; j < across.taps; ++j)
+        run.weights.push_back(depth.index * dw_.step(0) + lattices_[1][0].taps[down.place[i]].index * dw_.step(1) +
+                              lattices_[2][0].taps[across.place[j]].index * dw_.step(2));
     return run;
   }
 
@@ -127,8 +128,8 @@ class WinogradWeightGradient {
 
   // Rows of tiles as long as they may be, as many rows as fill a block, and as many planes and samples if those do not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, tile_.rows),
-                                           ceil_div(lattices_[2][0].out_count, tile_.columns)};
+    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, kTile),
+                                           ceil_div(lattices_[2][0].out_count, kTile)};
     // Inputs of neighbouring planes are transformed once for all taps that read them.
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 2) : 1;
     const std::int64_t wanted = images_ * extent[0] * extent[1] * extent[2] <= kFew ? kFewTiles : kTiles;
@@ -163,8 +164,8 @@ class WinogradWeightGradient {
     std::size_t lattice[kSpatial];
 
     bool empty() const { return count[1] <= 0 || count[2] <= 0; }
-    bool whole(const Block& block, const WinogradTile& tile) const {
-      return count[1] == block.tiles[1] * tile.rows && count[2] == block.tiles[2] * tile.columns;
+    bool whole(const Block& block) const {
+      return count[1] == block.tiles[1] * kTile && count[2] == block.tiles[2] * kTile;
     }
   };
   Image image(const Block& block, std::int64_t index) const {
@@ -194,7 +195,7 @@ class WinogradWeightGradient {
   // Where the images of a block begin, and its size: as many tiles as the largest of them needs. False if it is empty.
   bool place(Block& block) const {
     std::int64_t longest[kSpatial] = {};
-    const std::int64_t tile[kSpatial] = {1, tile_.rows, tile_.columns};
+    const std::int64_t tile[kSpatial] = {1, kTile, kTile};
     for (int axis = 0; axis < kSpatial; ++axis) {
       block.j0[axis] *= tile[axis];
       block.count[axis] = block_[axis] * tile[axis];
@@ -214,15 +215,14 @@ class WinogradWeightGradient {
 
   // To [run][point][image][plane of the input][tile][channel].
   void transform_inputs(const WeightItem& item, const Block& block, const AxisSlots& depth, T* inputs) const {
-    const std::int64_t height = rows().slots(block.tiles[1] * tile_.rows),
-                       width = columns().slots(block.tiles[2] * tile_.columns);
+    const std::int64_t height = rows().slots(block.tiles[1] * kTile), width = columns().slots(block.tiles[2] * kTile);
     const std::int64_t plane = height * width * row_;
     Workspace<T> packed(depth.slots * plane);
     for (std::int64_t i = 0; i < block.images; ++i) {
       const Image own = image(block, i);
       const AxisPhase &lines = lattices_[1][own.lattice[1]], &line = lattices_[2][own.lattice[2]];
-      const AxisSlots down = tile_slots(height, lines, rows().in_step, rows().inputs(own.count[1])),
-                      across = tile_slots(width, line, columns().in_step, columns().inputs(own.count[2]));
+      const AxisSlots down = tile_slots(height, lines, rows().in_step, rows().slots(own.count[1])),
+                      across = tile_slots(width, line, columns().in_step, columns().slots(own.count[2]));
       const bool whole = down.runs[0].count == height && across.runs[0].count == width;
       if (!whole || item.channels < row_) std::fill_n(packed.data(), depth.slots * plane, T(0));
       if (!own.empty())
@@ -241,9 +241,8 @@ class WinogradWeightGradient {
                 row_,
                 inputs + run++ * kWinogradPoints * input_point() + (i * depth.slots + d) * block.area() * row_,
                 row_,
-                input_point(),
-                {tile_.rows, tile_.columns}};
-            winograd_.input(&args);
+                input_point()};
+            winograd_.input[r.taps - 1][c.taps - 1](&args);
           }
       }
     }
@@ -252,25 +251,17 @@ class WinogradWeightGradient {
   // To [point][image][plane of the output][tile][column].
   void transform_gradients(const WeightItem& item, const Block& block, T* gradients) const {
     const AxisSlots out_depth = axis_slots(out_lattices_[0][0], block.count[0], false);
-    const std::int64_t height = block.tiles[1] * tile_.rows, width = block.tiles[2] * tile_.columns;
+    const std::int64_t height = block.tiles[1] * kTile, width = block.tiles[2] * kTile;
     const std::int64_t columns = rounded_up(item.outputs, cols_), channel = item.group * items_.k + item.k0;
     Workspace<T> packed(out_depth.slots * height * width * columns);
-    WinogradInputArgs<T> args{nullptr,
-                              0,
-                              0,
-                              block.tiles[1],
-                              block.tiles[2],
-                              columns,
-                              gradients,
-                              gradient_row(),
-                              gradient_point(),
-                              {tile_.rows, tile_.columns}};
+    WinogradInputArgs<T> args{nullptr,         0, 0, block.tiles[1], block.tiles[2], columns, gradients, gradient_row(),
+                              gradient_point()};
     for (std::int64_t i = 0; i < block.images; ++i) {
       const Image own = image(block, i);
       const AxisPhase &down = out_lattices_[1][own.lattice[1]], &across = out_lattices_[2][own.lattice[2]];
       std::int64_t plane_step = height * width * columns;
       // Whole tiles of whole panels whose channels lie side by side are read where they are.
-      const bool whole = own.whole(block, tile_) && item.outputs == columns;
+      const bool whole = own.whole(block) && item.outputs == columns;
       const S* const in_place = at(own.sample, channel, block.j0, down, across);
       if (std::is_same_v<S, T> && whole && gy_.stride[1] == 1) {
         if constexpr (std::is_same_v<S, T>) args.x = in_place;
@@ -292,7 +283,7 @@ class WinogradWeightGradient {
       for (std::int64_t d = 0; d < block.count[0]; ++d) {
         args.x = first + d * plane_step;
         args.v = gradients + (i * block.count[0] + d) * block.area() * gradient_row();
-        tile_.gradient(winograd_)(&args);
+        winograd_.gradient[rows().most_taps() - 1][this->columns().most_taps() - 1](&args);
       }
     }
   }
@@ -314,8 +305,8 @@ class WinogradWeightGradient {
     if (depth.step == 1) planes_of_run = depth.slots == block.tiles[0] ? planes : block.tiles[0];
     const std::int64_t length = planes_of_run * area;
     for (std::int64_t run = 0; run < plane_runs(); ++run)
-      for (std::int64_t point = 0; point < kWinogradPoints; ++point)
-        for (std::int64_t tap = 0; tap < depth_taps_; ++tap)
+      for (int point = 0; point < kWinogradPoints; ++point)
+        for (std::int64_t tap = 0; tap < depth_taps_ && runs_[static_cast<std::size_t>(run)].has(point); ++tap)
           for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
             const std::int64_t slot = plane / block.tiles[0] * depth.slots + plane % block.tiles[0] * depth.step +
                                       depth.base[static_cast<std::size_t>(tap)];
@@ -332,20 +323,13 @@ class WinogradWeightGradient {
       T* const points = sums + static_cast<std::int64_t>(run) * kWinogradPoints * point_;
       T largest = 0;
       const WinogradTapsArgs<T> args{points, point_, count, &largest};
-      tile_.taps(winograd_)(&args);
+      winograd_.taps[runs_[run].down - 1][runs_[run].across - 1](&args);
       if (!(largest <= std::numeric_limits<T>::max()) || (largest > T(0) && largest < kWinogradSmallest<T>))
         serves_.store(false, std::memory_order_relaxed);
-      // Those of a run that is not full lie between others.
-      std::int64_t tap = 0;
-      for (const std::int64_t place : runs_[run].places) {
-        if (place != tap) std::copy_n(points + place * point_, count, points + tap * point_);
-        ++tap;
-      }
       items_.store(dw_, runs_[run].weights, index, points, point_);
     }
   }
 
-  WinogradTile tile_;
   View<const S> gy_, x_;
   View<S> dw_;
   WeightItems items_;
@@ -355,7 +339,7 @@ class WinogradWeightGradient {
   std::vector<AxisPhase> lattices_[kSpatial], out_lattices_[kSpatial];  // of inputs and of gradients
   std::int64_t images_of_sample_ = 1, images_ = 0;
   std::vector<WinogradAxis> cut_;  // of rows and columns
-  std::vector<RunTaps> runs_;      // of each tap along the depth one after the other
+  std::vector<Run> runs_;          // of each tap along the depth one after the other
   std::int64_t cols_, depth_taps_ = 1, row_ = 1, point_ = 1, sums_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, block_count_[kSpatial] = {1, 1, 1};  // in tiles
   std::int64_t together_ = 1, blocks_ = 1, tiles_ = 1, input_tiles_ = 1;  // images in a block; blocks; of a block
@@ -364,63 +348,37 @@ class WinogradWeightGradient {
 
 }  // namespace
 
-namespace {
-
-constexpr double kLeastGainOfRun = 1, kLeastGainOfRuns = 1.1;  // of one run of taps, and of several
-
-struct WeightChoice {
-  double gain = 0, least = kLeastGainOfRun;
-  WinogradTile tile;
-};
-
 // The products that it saves, what the transforms of a tile cost beside them, and those of the sums. Fitted to 3,000
-// random problems; see bench/LOG.md.
+// random problems of 3x3; see bench/LOG.md.
 template <class S>
-WeightChoice choose_tile(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
-  double live = 1;
-  std::int64_t runs[2][2], tiles[2][2];  // of rows and columns, with tiles of 2 and of 3
+double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
+  constexpr double kLeastGainOfOthers = 1.15;
+  double live = 1, tiles = 1, points = 1, runs = 1;
   bool is_3x3 = true;
-  for (int axis = 0; axis < 2; ++axis) {
-    const Window& window = shape.window[axis + 1];
-    if (window.kernel < 2) return {};
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    const Window& window = shape.window[axis];
     is_3x3 = is_3x3 && window.kernel == 3 && window.stride == 1;
-    const AxisPhase phase = forward_phases(window, grad_output.extent(axis + 1))[0];
-    live *= static_cast<double>(live_products(phase, input.extent(axis + 1)));
-    for (int i = 0; i < 2; ++i) {
-      runs[axis][i] = static_cast<std::int64_t>(WinogradAxis(lattices(phase)[0], i + 2).runs.size());
-      tiles[axis][i] = lattice_tiles(phase, i + 2);
-    }
+    const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
+    const WinogradAxis cut(lattices(phase)[0]);
+    live *= static_cast<double>(live_products(phase, input.extent(axis)));
+    tiles *= static_cast<double>(lattice_tiles(phase));
+    points *= static_cast<double>(cut.points());
+    runs *= static_cast<double>(cut.runs.size());
   }
+  if (runs > kMostRuns) return 0;
   const auto planes = static_cast<double>(grad_output.shape[0] * grad_output.extent(0));
   const auto c = static_cast<double>(input.shape[1] / shape.groups),
              k = static_cast<double>(grad_output.shape[1] / shape.groups);
-  WeightChoice best;
-  for (int i = 0; i < (is_3x3 ? 1 : 2); ++i)
-    for (int j = 0; j < (is_3x3 ? 1 : 2); ++j) {
-      const auto of_run = static_cast<double>(tiles[0][i] * tiles[1][j]);
-      const auto all = static_cast<double>(runs[0][i] * runs[1][j]);
-      const double gain =
-          live / (kWinogradPoints * all * of_run * 1.1 * (1 + 2 / (all * c) + 2 / k + 3 / (planes * of_run)));
-      if (all <= kMostRuns && gain > best.gain)
-        best = {gain, all > 1 ? kLeastGainOfRuns : kLeastGainOfRun, {i + 2, j + 2}};
-    }
-  return best;
-}
-
-}  // namespace
-
-template <class S>
-double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
-  const WeightChoice choice = choose_tile(shape, grad_output, input);
-  return choice.gain < choice.least ? 0 : choice.gain;
+  const double transforms = 2 * kWinogradPoints / (points * c) + 2 / k + 3 / (planes * tiles);
+  return live / (points * tiles * 1.1 * (1 + transforms) * (is_3x3 ? 1 : kLeastGainOfOthers));
 }
 
 template <class S>
 bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                               const View<S>& grad_weight) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
-  const WeightChoice choice = choose_tile(shape, grad_output, input);
-  if (choice.gain == 0) return false;
+  const double gain = gain_of_winograd_weight<S>(shape, grad_output, input);
+  if (gain == 0) return false;
   const std::int64_t inputs = input.shape[1] / shape.groups, outputs = grad_output.shape[1] / shape.groups;
   const std::string forced = forced_kernel();
   const IsaMask mask = active_isa_mask();
@@ -429,13 +387,12 @@ bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_
     // Fewer channels than fill a register have kernels of their own.
     const std::int64_t positions =
         grad_output.shape[0] * grad_output.extent(0) * grad_output.extent(1) * grad_output.extent(2);
-    if (choice.gain < choice.least || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels)
-      return false;
+    if (gain < 1 || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels) return false;
     if (!forced.empty() &&
         (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, mask).name))
       return false;
   }
-  WinogradWeightGradient<S> gradient(shape, grad_output, input, grad_weight, kernel, choice.tile);
+  WinogradWeightGradient<S> gradient(shape, grad_output, input, grad_weight, kernel);
   return gradient.fits() && gradient.run();
 }
 

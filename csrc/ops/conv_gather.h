@@ -49,7 +49,6 @@ bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles, void (*othe
 struct WinogradChoice {
   const WinogradKernel* kernel = nullptr;
   double cycles = 0;
-  WinogradTile tile;
 };
 template <class S>
 WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles);

@@ -57,10 +57,10 @@ std::vector<AxisPhase> lattices(const AxisPhase& phase) {
   return all;
 }
 
-std::int64_t lattice_tiles(const AxisPhase& phase, std::int64_t tile) {
+std::int64_t lattice_tiles(const AxisPhase& phase) {
   const std::int64_t dilation = dilation_of(phase);
   const std::int64_t least = phase.out_count / dilation, longer = phase.out_count % dilation;
-  return longer * ceil_div(least + 1, tile) + (dilation - longer) * ceil_div(least, tile);
+  return longer * ceil_div(least + 1, std::int64_t{2}) + (dilation - longer) * ceil_div(least, std::int64_t{2});
 }
 
 std::vector<std::int64_t> weight_offsets(const AxisPhase& d, const AxisPhase& h, const AxisPhase& w,

@@ -45,8 +45,8 @@ bool one_run(const std::vector<std::int64_t>& offsets);
 // With dilation, outputs of one residue modulo it read inputs of one residue and are a convolution without dilation:
 // the phase of each of these. Its steps are those of the taps, which must be alike.
 std::vector<AxisPhase> lattices(const AxisPhase& phase);
-// Tiles of `tile` outputs that all of them have.
-std::int64_t lattice_tiles(const AxisPhase& phase, std::int64_t tile);
+// Tiles of two outputs that all of them have.
+std::int64_t lattice_tiles(const AxisPhase& phase);
 // Three taps at equal distances, of all outputs one after the other.
 bool three_even_taps(const AxisPhase& phase);
 // 1 where outputs skip inputs.

@@ -1,8 +1,7 @@
-// Winograd's algorithm for the gather sum of one phase: blocks of tiles of 2 or 3 outputs along rows and columns
-// (winograd_plan.h), whose inputs are packed channels-last and transformed to 16 points; at each point a product of
-// matrices (winograd_products.h), tiles x channels times channels x outputs; the products transformed to a block of
-// outputs. Taps along the depth, and further runs of taps, lengthen the products. With dilation, outputs of one residue
-// modulo it are images of their own.
+// Winograd's algorithm for the gather sum of one phase: blocks of tiles of 2x2 outputs (winograd_plan.h), whose inputs
+// are packed channels-last and transformed to 16 points; at each point a product of matrices (winograd_products.h),
+// tiles x channels times channels x outputs; the products transformed to a block of outputs. Taps along the depth, and
+// further runs of taps, lengthen the products. With dilation, outputs of one residue modulo it are images of their own.
 //
 // The transforms mix the inputs of a tile and the weights of a channel. Where a result is not finite, all of its
 // sample is computed again by gather_dense, which has infinities and NaNs where the definition has them.
@@ -23,16 +22,18 @@
 namespace fastconv {
 namespace {
 
+constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannels = 32;  // packed and transformed at a time
 constexpr std::int64_t kColumns = 64;   // outputs whose products at all points are kept
 constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
-constexpr std::int64_t kMostRuns = 9, kFewestLanes = 16;
+constexpr std::int64_t kMostRuns = 9;
+constexpr double kFewestLanes = 16;
 constexpr double kFewProducts = 512;  // a plain sum of fewer errs less
-constexpr double kWeightTiles = 2;    // as long as preparing the weights takes, for each of eight samples
-constexpr double kLeastGainOfRun = 1, kLeastGainOfRuns = 1.1;  // that is taken: of one run of taps, of several
-constexpr double kPositionRows = 0.05;                         // what packing one position costs, in rows of products
+constexpr double kWeightTiles = 4;    // as long as preparing the weights takes, for each of four samples
+constexpr double kLeastGain3x3 = 1, kLeastGainOfOthers = 1.1;
+constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
 
 // The next larger number of parts of `whole` that makes them smaller.
 std::int64_t next_cut(std::int64_t whole, std::int64_t parts) {
@@ -46,19 +47,18 @@ class WinogradDriver {
   using Weight = typename Products::Weight;
 
  public:
-  WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel, const WinogradTile& tile)
+  WinogradDriver(const GatherProblem<S>& problem, const WinogradKernel& kernel)
       : p_(problem),
-        tile_(tile),
         lattices_{lattices(problem.phases[1][0]), lattices(problem.phases[2][0])},
         phase_{&problem.phases[0][0], &lattices_[0][0], &lattices_[1][0]},
-        rows_(*phase_[1], tile.rows),
-        columns_(*phase_[2], tile.columns),
+        rows_(*phase_[1]),
+        columns_(*phase_[2]),
         runs_(static_cast<std::int64_t>(rows_.runs.size() * columns_.runs.size())),
         winograd_(kernel),
         images_of_sample_(static_cast<std::int64_t>(lattices_[0].size() * lattices_[1].size())),
         images_(problem.x.shape[0] * images_of_sample_),
         depth_taps_(static_cast<std::int64_t>(phase_[0]->taps.size())),
-        products_(kernel, {depth_taps_, runs_, problem.x_channels, problem.y_channels}, images_),
+        products_(kernel, {depth_taps_, problem.x_channels, problem.y_channels, taps_of_runs()}, images_),
         cols_(products_.cols()),
         panels_(ceil_div(p_.y_channels, cols_)) {
     choose_block();
@@ -99,8 +99,8 @@ class WinogradDriver {
   // Blocks of tiles: some planes of the depth, rows of tiles up to a limit, as many rows as fill the block, and as many
   // samples as do if one does not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, tile_.rows),
-                                           ceil_div(phase_[2]->out_count, tile_.columns)};
+    const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, kTile),
+                                           ceil_div(phase_[2]->out_count, kTile)};
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 4) : 1;
     const std::int64_t planes = axis_slots(*phase_[0], block_[0], false).slots;
     const std::int64_t bytes = kWinogradPoints * products_.row_bytes() * planes / block_[0];
@@ -139,7 +139,7 @@ class WinogradDriver {
 
   // That are packed for so many tiles.
   std::int64_t positions(std::int64_t down, std::int64_t across) const {
-    return rows_.slots(down * tile_.rows) * columns_.slots(across * tile_.columns);
+    return rows_.slots(down * kTile) * columns_.slots(across * kTile);
   }
 
   std::int64_t panels_of_item() const { return std::max<std::int64_t>(1, kSpan / cols_); }
@@ -173,16 +173,20 @@ class WinogradDriver {
       for (std::int64_t run = 0; run < runs_; ++run) {
         const WinogradAxis::Run &down = run_of_rows(run), &across = run_of_columns(run);
         WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0};
-        for (std::int64_t i = 0; i < rows_.taps; ++i)
-          for (std::int64_t j = 0; j < columns_.taps; ++j) {
-            const bool zero = down.place[i] < 0 || across.place[j] < 0;
-            args.offset[i * columns_.taps + j] =
-                zero ? -1 : place_of(d * plane + down.place[i] * width + across.place[j]);
-          }
-        products_.pack(args, tile_, d, run, c0, dst);
+        for (int i = 0; i < down.taps; ++i)
+          for (int j = 0; j < across.taps; ++j)
+            args.offset[i * across.taps + j] = place_of(d * plane + static_cast<std::int64_t>(down.place[i]) * width +
+                                                        static_cast<std::int64_t>(across.place[j]));
+        products_.pack(args, d, run, c0, dst);
       }
   }
 
+  std::vector<WinogradRun> taps_of_runs() const {
+    std::vector<WinogradRun> all;
+    for (const WinogradAxis::Run& down : rows_.runs)
+      for (const WinogradAxis::Run& across : columns_.runs) all.push_back({down.taps, across.taps});
+    return all;
+  }
   const WinogradAxis::Run& run_of_rows(std::int64_t run) const {
     return rows_.runs[static_cast<std::size_t>(run) / columns_.runs.size()];
   }
@@ -206,8 +210,8 @@ class WinogradDriver {
                    const PanelJob& job = jobs[static_cast<std::size_t>(item / blocks)];
                    std::int64_t j0[kSpatial];
                    const std::int64_t set = locate_block(item % blocks, blocks_, block_, j0);
-                   j0[1] *= tile_.rows;
-                   j0[2] *= tile_.columns;
+                   j0[1] *= kTile;
+                   j0[2] *= kTile;
                    run_block(set * together_, job.group, job.panel, job.count, packed + job.slot * panel_size,
                              panel_size, j0);
                  });
@@ -235,14 +239,14 @@ class WinogradDriver {
                  const Weight* packed, std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
     const std::int64_t images = std::min(together_, images_ - first);
     // As many tiles as the largest of the images needs.
-    const std::int64_t most[kSpatial] = {block_[0], block_[1] * tile_.rows, block_[2] * tile_.columns};
+    const std::int64_t most[kSpatial] = {block_[0], block_[1] * kTile, block_[2] * kTile};
     std::int64_t count[kSpatial] = {std::min(block_[0], phase_[0]->out_count - j0[0]), 0, 0};
     for (std::int64_t s = 0; s < images; ++s) {
       const Image own = image(first + s, j0, most);
       for (int axis = 1; axis < kSpatial; ++axis) count[axis] = std::max(count[axis], own.count[axis]);
     }
     if (count[1] == 0 || count[2] == 0) return;
-    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], tile_.rows), ceil_div(count[2], tile_.columns)};
+    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], kTile), ceil_div(count[2], kTile)};
     const AxisSlots depth = axis_slots(*phase_[0], count[0], false);
     const std::int64_t area = tiles[1] * tiles[2];
     const WinogradRows rows{first, images, area, depth.slots, count[0], depth.step, depth.base};
@@ -253,7 +257,7 @@ class WinogradDriver {
     const std::int64_t product_row = chunk * cols_ + kWinogradPad;
     const std::int64_t product_step = Products::whole_rows(rows.outputs()) * product_row + kWinogradPad;
     Workspace<T> products(kWinogradPoints * product_step);
-    Workspace<T> result(area * tile_.rows * tile_.columns * chunk * cols_);
+    Workspace<T> result(area * kTile * kTile * chunk * cols_);
     for (std::int64_t begin = 0; begin < panel_count; begin += chunk) {
       const std::int64_t some = std::min(chunk, panel_count - begin);
       for (std::int64_t point = 0; point < kWinogradPoints; ++point)
@@ -273,11 +277,11 @@ class WinogradDriver {
                                            result,
                                            ldc,
                                            &finite};
-          tile_.output(winograd_)(&args);
+          winograd_.output[rows_.most_taps() - 1][columns_.most_taps() - 1](&args);
           if (!finite) not_finite_[static_cast<std::size_t>(first + s)].store(true, std::memory_order_relaxed);
           const std::int64_t at[kSpatial] = {j0[0] + d, j0[1], j0[2]};
           store_block<S>(p_, own.phase, *transpose_, own.sample, group * p_.y_channels + y0,
-                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * tile_.columns);
+                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * kTile);
         }
       }
     }
@@ -290,7 +294,7 @@ class WinogradDriver {
     AxisSlots slots[kSpatial] = {depth, {}, {}};
     const WinogradAxis* const cut[kSpatial] = {nullptr, &rows_, &columns_};
     for (int axis = 1; axis < kSpatial; ++axis) {
-      slots[axis].slots = cut[axis]->slots(tiles[axis] * cut[axis]->tile);
+      slots[axis].slots = cut[axis]->slots(tiles[axis] * kTile);
       slots[axis].runs.resize(1);
     }
     const std::int64_t height = slots[1].slots, width = slots[2].slots, positions = depth.slots * height * width;
@@ -303,7 +307,7 @@ class WinogradDriver {
         const Image own = image(rows.first_image + s, j0, count);
         bool all = channels == block;
         for (int axis = 1; axis < kSpatial; ++axis) {
-          const std::int64_t inputs = cut[axis]->inputs(own.count[axis]);
+          const std::int64_t inputs = cut[axis]->slots(own.count[axis]);
           slots[axis].runs[0] = {0, own.phase[axis]->taps[0].offset, cut[axis]->in_step, inputs};
           all = all && inputs == slots[axis].slots;
         }
@@ -322,8 +326,7 @@ class WinogradDriver {
                                             rounded_up(channels, Products::kChannelRun),
                                             nullptr,
                                             0,
-                                            0,
-                                            {tile_.rows, tile_.columns}};
+                                            0};
             transformed.transform(args, (s * depth.slots + d) * rows.area, run, c0);
           }
       }
@@ -345,7 +348,6 @@ class WinogradDriver {
   }
 
   const GatherProblem<S>& p_;
-  WinogradTile tile_;
   std::vector<AxisPhase> lattices_[2];  // along rows and columns
   const AxisPhase* phase_[kSpatial];    // of the first, which is the largest
   WinogradAxis rows_, columns_;
@@ -366,8 +368,8 @@ template <class S>
 double cycles_on_tiles(const GatherProblem<S>& problem, const TileKernel& kernel, std::int64_t passes) {
   constexpr double kTransform = 1.6, kPack = 0.9, kOutput = 0.6, kWeight = 1.2;  // of a value
   const auto planes = static_cast<double>(problem.phases[0][0].out_count);
-  const std::int64_t rows_of_tiles = lattice_tiles(problem.phases[1][0], kWinogradTile),
-                     tiles = rows_of_tiles * lattice_tiles(problem.phases[2][0], kWinogradTile);
+  const std::int64_t rows_of_tiles = lattice_tiles(problem.phases[1][0]),
+                     tiles = rows_of_tiles * lattice_tiles(problem.phases[2][0]);
   const std::int64_t together = std::clamp<std::int64_t>(TileProducts::kManyTiles / tiles, 1, 4);
   const std::int64_t blocks = ceil_div(tiles * together, TileProducts::kManyTiles);
   const auto rows = static_cast<double>(blocks * ceil_div(ceil_div(tiles * together, blocks), kRowTile)) /
@@ -400,14 +402,6 @@ double products_of_plane(const GatherProblem<S>& problem) {
          static_cast<double>(static_cast<std::int64_t>(across.taps.size()) * across.out_count);
 }
 
-// Runs of taps of a dimension cut into such tiles, and their products at a point, each with a lattice's tiles.
-struct WinogradCost {
-  std::int64_t runs, tiles;
-};
-WinogradCost cost_of(const AxisPhase& phase, std::int64_t tile) {
-  return {static_cast<std::int64_t>(WinogradAxis(lattices(phase)[0], tile).runs.size()), lattice_tiles(phase, tile)};
-}
-
 // Whether no phase sums so many products that a plain sum errs as much.
 template <class S>
 bool few_products(const GatherProblem<S>& problem) {
@@ -420,18 +414,21 @@ bool few_products(const GatherProblem<S>& problem) {
 }
 
 // The time of tiles of outputs over its own: the products that it saves, and the transforms, whose part is the larger
-// the fewer channels and outputs there are. Fitted to 6,000 random problems of 3x3, and to 200 others, whose weights
+// the fewer channels and outputs there are. Fitted to 6,000 random problems of 3x3, and to 300 others, whose weights
 // grow in their transform: preparing them takes as long as some tiles; see bench/LOG.md.
 template <class S>
-double gain_on_vectors(const GatherProblem<S>& problem, const WinogradCost& rows, const WinogradCost& columns) {
-  const std::int64_t runs = rows.runs * columns.runs, tiles = rows.tiles * columns.tiles;
-  if (runs > kMostRuns) return 0;
-  const double saved = products_of_plane(problem) / static_cast<double>(kWinogradPoints * runs * tiles);
-  const auto x = static_cast<double>(runs * problem.x_channels), y = static_cast<double>(problem.y_channels);
-  const auto transformed = static_cast<double>(runs * std::max<std::int64_t>(problem.x_channels, kFewestLanes));
+double gain_on_vectors(const GatherProblem<S>& problem) {
+  const AxisPhase &down = problem.phases[1][0], &across = problem.phases[2][0];
+  const WinogradAxis rows(lattices(down)[0]), columns(lattices(across)[0]);
+  if (static_cast<std::int64_t>(rows.runs.size() * columns.runs.size()) > kMostRuns) return 0;
+  const std::int64_t tiles = lattice_tiles(down) * lattice_tiles(across), points = rows.points() * columns.points();
+  const double saved = products_of_plane(problem) / static_cast<double>(points * tiles);
+  const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
+  const double inputs = std::max(1.0, kFewestLanes / x) / y,
+               outputs = kWinogradPoints / (static_cast<double>(points) * x);
   const auto all_tiles = static_cast<double>(tiles * problem.phases[0][0].out_count);
-  const double products = (runs > 1 ? 1.1 : 1.3) * (is_3x3(problem) ? 1 : 1 + kWeightTiles / all_tiles);
-  return saved / (products * (1 + 8.5 * (transformed + y) / (x * y)));
+  const double products = is_3x3(problem) ? 1.3 : 1.1 * (1 + kWeightTiles / all_tiles);
+  return saved / (products * (1 + 8.5 * (inputs + outputs)));
 }
 
 template <class S>
@@ -451,33 +448,19 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
   if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return {};
   for (int axis = 1; axis < kSpatial; ++axis)
-    if (problem.phases[axis].size() != 1 || problem.phases[axis][0].taps.size() < 2) return {};
+    if (problem.phases[axis].size() != 1 || problem.phases[axis][0].taps.empty()) return {};
   const bool plain = is_3x3(problem);
   const std::string forced = forced_kernel();
   if (!plain && forced.empty() && few_products(problem)) return {};
-  WinogradTile tile;
-  double gain = 0, least = kLeastGainOfRun;
-  for (const std::int64_t rows : {2, 3}) {
-    if (plain && rows == 3) break;
-    const WinogradCost down = cost_of(problem.phases[1][0], rows);
-    for (const std::int64_t columns : {2, 3}) {
-      if (plain && columns == 3) break;
-      const WinogradCost across = cost_of(problem.phases[2][0], columns);
-      const double own = gain_on_vectors(problem, down, across);
-      if (own <= gain) continue;
-      gain = own;
-      least = down.runs * across.runs > 1 ? kLeastGainOfRuns : kLeastGainOfRun;
-      tile = {rows, columns};
-    }
-  }
+  const double gain = gain_on_vectors(problem), least = plain ? kLeastGain3x3 : kLeastGainOfOthers;
   if (gain == 0) return {};
   const IsaMask mask = active_isa_mask();
   const WinogradKernel& vectors = find_winograd(dtype, mask);
   const WinogradKernel* const tiles =
       on_tiles && plain ? find_winograd_on_tiles(dtype, is_wide<S> ? problem.precision : Precision::highest, mask)
                         : nullptr;
-  if (tiles && forced == tiles->name) return {tiles, 0, {}};
-  if (forced == vectors.name) return {&vectors, 0, tile};
+  if (tiles && forced == tiles->name) return {tiles, 0};
+  if (forced == vectors.name) return {&vectors, 0};
   if (!forced.empty() &&
       (forced == find_conv(dtype, problem.y_channels, mask).name || forced == find_depthwise(dtype, mask).name))
     return {};
@@ -490,12 +473,12 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   const double by_vectors = cycles_on_vectors(problem, gain);
   if constexpr (dtype == Dtype::f32) {
     if (tiles) {
-      const WinogradDriver<S, TileProducts> driver(problem, *tiles, {});
+      const WinogradDriver<S, TileProducts> driver(problem, *tiles);
       const double by_tiles = cycles_on_tiles(problem, *tiles->tiles, driver.passes());
-      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles, {}};
+      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles};
     }
   }
-  return gain >= least ? WinogradChoice{&vectors, by_vectors, tile} : WinogradChoice{};
+  return gain >= least ? WinogradChoice{&vectors, by_vectors} : WinogradChoice{};
 }
 
 namespace {
@@ -509,9 +492,9 @@ bool gather_phase(const GatherProblem<S>& problem, const WinogradChoice& choice)
     return true;
   };
   if constexpr (std::is_same_v<Compute<S>, float>) {
-    if (choice.kernel->tiles) return run(WinogradDriver<S, TileProducts>(problem, *choice.kernel, choice.tile));
+    if (choice.kernel->tiles) return run(WinogradDriver<S, TileProducts>(problem, *choice.kernel));
   }
-  return run(WinogradDriver<S, VectorProducts<Compute<S>>>(problem, *choice.kernel, choice.tile));
+  return run(WinogradDriver<S, VectorProducts<Compute<S>>>(problem, *choice.kernel));
 }
 
 }  // namespace

@@ -1,12 +1,13 @@
-// How Winograd's algorithm cuts one dimension of a phase: into tiles of 2 outputs of 3 taps each, or of 3 of 2. Other
-// numbers of taps are sums of runs of so many, the last filled up with zeros: five are two of three; with a stride of
-// two, four taps are two runs, as even and odd inputs are images of their own.
+// How Winograd's algorithm cuts one dimension of a phase into tiles of two outputs and runs of one to three taps, which
+// are added up: five taps are a run of three and one of two; with a stride of two, four taps are two runs of two, as
+// even and odd inputs are images of their own.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "cpu/conv/kernels.h"
 #include "ops/conv_plan.h"
 
@@ -14,40 +15,55 @@ namespace fastconv {
 
 struct WinogradAxis {
   struct Run {
-    std::int64_t slot;      // of its first tap, in the inputs of the first output
-    std::int64_t place[3];  // of each tap in the phase's list; -1: a zero
+    std::int64_t slot;  // of its first tap, in the inputs of the first output
+    int taps = 0;
+    std::size_t place[kWinogradTaps] = {};  // of each tap in the phase's list
   };
-  std::int64_t tile = kWinogradTile, taps = 0;
   std::int64_t in_step = 1;  // inputs from one slot to the next
   std::int64_t step = 1;     // slots from one output to the next
-  std::vector<Run> runs;     // by ascending slots
   std::int64_t last = 0;     // the slot of the last tap
+  std::vector<Run> runs;
 
   // The phase of a lattice (conv_plan.h).
-  WinogradAxis(const AxisPhase& phase, std::int64_t tile_size) : tile(tile_size), taps(kWinogradSide + 1 - tile_size) {
+  explicit WinogradAxis(const AxisPhase& phase) {
     const std::vector<Tap>& list = phase.taps;
-    const auto distance = [&](const Tap& tap) { return tap.offset - list[0].offset; };
-    const bool alike =
-        std::all_of(list.begin(), list.end(), [&](const Tap& tap) { return distance(tap) % phase.in_step == 0; });
+    const auto distance = [&](std::size_t tap) { return list[tap].offset - list[0].offset; };
+    const bool alike = std::all_of(list.begin(), list.end(),
+                                   [&](const Tap& tap) { return (tap.offset - list[0].offset) % phase.in_step == 0; });
     (alike ? in_step : step) = phase.in_step;
-    last = distance(list.back()) / in_step;
+    last = distance(list.size() - 1) / in_step;
     std::vector<bool> taken(list.size());
     for (std::size_t first = 0; first < list.size(); ++first) {
       if (taken[first]) continue;
-      Run run{distance(list[first]) / in_step, {-1, -1, -1}};
-      for (std::size_t t = first; t < list.size(); ++t) {
-        const std::int64_t ahead = list[t].offset - list[first].offset, place = ahead / phase.in_step;
-        if (ahead % phase.in_step != 0 || place >= taps) continue;
-        run.place[place] = static_cast<std::int64_t>(t);
-        taken[t] = true;
+      // The taps that follow each other from this on, in as few runs as hold them.
+      std::vector<std::size_t> chain{first};
+      for (std::size_t t = first + 1; t < list.size(); ++t)
+        if (list[t].offset == list[chain.back()].offset + phase.in_step) chain.push_back(t);
+      for (const std::size_t t : chain) taken[t] = true;
+      const std::size_t count = (chain.size() + kWinogradTaps - 1) / kWinogradTaps;
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t begin = chain.size() * i / count, end = chain.size() * (i + 1) / count;
+        Run run{distance(chain[begin]) / in_step};
+        for (std::size_t t = begin; t < end; ++t) run.place[run.taps++] = chain[t];
+        runs.push_back(run);
       }
-      runs.push_back(run);
     }
   }
 
-  // What so many outputs side by side read, and what they need: zeros among the taps read more.
-  std::int64_t slots(std::int64_t outputs) const { return runs.back().slot + (outputs + taps - 2) * step + 1; }
-  std::int64_t inputs(std::int64_t outputs) const { return last + (outputs - 1) * step + 1; }
+  // What so many outputs side by side read.
+  std::int64_t slots(std::int64_t outputs) const { return last + (outputs - 1) * step + 1; }
+  // Products of two outputs.
+  std::int64_t points() const {
+    std::int64_t sum = 0;
+    for (const Run& run : runs) sum += winograd_points(run.taps);
+    return sum;
+  }
+  // Of the longest run.
+  int most_taps() const {
+    int most = 0;
+    for (const Run& run : runs) most = std::max(most, run.taps);
+    return most;
+  }
 };
 
 }  // namespace fastconv

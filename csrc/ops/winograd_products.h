@@ -17,9 +17,22 @@ namespace fastconv {
 
 constexpr std::int64_t kWinogradPad = 16;  // elements that keep rows and points off powers of two
 
-// The sums of one group: `taps` along the depth, each with `runs` of taps along rows and columns.
+// Taps of a run along rows and columns (winograd_plan.h).
+struct WinogradRun {
+  int down, across;
+
+  bool has(std::int64_t point) const {
+    return winograd_has(down, static_cast<int>(point) / kWinogradSide) &&
+           winograd_has(across, static_cast<int>(point) % kWinogradSide);
+  }
+};
+
+// The sums of one group: `taps` along the depth, each with all runs.
 struct WinogradSums {
-  std::int64_t taps, runs, channels, outputs;
+  std::int64_t taps, channels, outputs;
+  std::vector<WinogradRun> runs;
+
+  std::int64_t run_count() const { return static_cast<std::int64_t>(runs.size()); }
 };
 
 // The rows of a block's matrices, a tile each: some images (samples, or lattices of them), planes of `area` tiles. Tap
@@ -51,25 +64,25 @@ class VectorProducts {
         gemm_(find_conv(DtypeOf<T>::value, sums.outputs, active_isa_mask())),
         sums_(sums),
         run_(rounded_up(sums.channels, kChannelRun)),
-        row_(sums.runs * run_ + kWinogradPad) {
+        row_(sums.run_count() * run_ + kWinogradPad) {
     list_parts();
   }
 
   void count() const { count_kernel(gemm_); }
   std::int64_t cols() const { return gemm_.tile_cols; }
   // Elements from the weights of a point to those of the next, [tap][run][channel][column].
-  std::int64_t weight_step() const { return sums_.taps * sums_.runs * sums_.channels * cols() + kWinogradPad; }
+  std::int64_t weight_step() const { return sums_.taps * sums_.run_count() * sums_.channels * cols() + kWinogradPad; }
   // Of a tile's transformed inputs, at one point.
   std::int64_t row_bytes() const { return row_ * static_cast<std::int64_t>(sizeof(T)); }
   // Rows for the results of that many.
   static std::int64_t whole_rows(std::int64_t rows) { return rows; }
 
   // The weights of some channels from c0 on, transformed to their place in a panel.
-  void pack(WinogradWeightArgs<T> args, const WinogradTile& tile, std::int64_t tap, std::int64_t run, std::int64_t c0,
-            T* panel) const {
-    args.u = panel + ((tap * sums_.runs + run) * sums_.channels + c0) * cols();
+  void pack(WinogradWeightArgs<T> args, std::int64_t tap, std::int64_t run, std::int64_t c0, T* panel) const {
+    args.u = panel + ((tap * sums_.run_count() + run) * sums_.channels + c0) * cols();
     args.point_step = weight_step();
-    tile.weight(winograd_)(&args);
+    const WinogradRun& of = sums_.runs[static_cast<std::size_t>(run)];
+    winograd_.weight[of.down - 1][of.across - 1](&args);
   }
 
   // Whether an image's values are such that its products are exact enough.
@@ -82,13 +95,14 @@ class VectorProducts {
       for (std::int64_t s = 0; s < rows.images; ++s)
         for (std::int64_t d = 0; d < rows.output_planes; ++d)
           for (std::int64_t t = 0; t < rows.area; ++t) row_of_.push_back((rows.input_row(s, d) + t) * p_.row_);
-      for (const std::vector<Part>& parts : p_.parts_) {
-        segments_.emplace_back();
-        for (const Part& part : parts)
-          segments_.back().push_back(
-              {rows.base[static_cast<std::size_t>(part.tap)] * rows.area * p_.row_ + part.segment.a, part.segment.b,
-               part.segment.length});
-      }
+      for (std::int64_t point = 0; point < kWinogradPoints; ++point)
+        for (const std::vector<Part>& parts : p_.parts_[point]) {
+          segments_[point].emplace_back();
+          for (const Part& part : parts)
+            segments_[point].back().push_back(
+                {rows.base[static_cast<std::size_t>(part.tap)] * rows.area * p_.row_ + part.segment.a, part.segment.b,
+                 part.segment.length});
+        }
     }
 
     // Transforms some channels from c0 on of the input rows from `row` on, for a run of taps.
@@ -96,18 +110,20 @@ class VectorProducts {
       args.v = v_ + row * p_.row_ + run * p_.run_ + c0;
       args.tile_step = p_.row_;
       args.point_step = point_;
-      p_.winograd_.input(&args);
+      const WinogradRun& of = p_.sums_.runs[static_cast<std::size_t>(run)];
+      p_.winograd_.input[of.down - 1][of.across - 1](&args);
     }
     void finish_channels(std::int64_t) {}
 
-    // One point's products of all rows with some panels, in calls of nearly equal numbers of rows.
+    // One point's products of all rows with some panels, in calls of nearly equal numbers of rows; none where no run
+    // has the point.
     void multiply(std::int64_t point, const T* panel, std::int64_t panel_step, std::int64_t panels, T* c,
                   std::int64_t ldc) {
       const std::int64_t rows = static_cast<std::int64_t>(row_of_.size()),
                          calls = ceil_div(rows, std::int64_t{p_.gemm_.tile_rows});
       const T* const v = v_ + point * point_;
       for (std::int64_t j = 0; j < panels; ++j)
-        for (std::size_t k = 0; k < segments_.size(); ++k)
+        for (std::size_t k = 0; k < segments_[point].size(); ++k)
           for (std::int64_t i = 0; i < calls; ++i) {
             const std::int64_t begin = rows * i / calls, count = rows * (i + 1) / calls - begin;
             const T* a[kMaxTileRows];
@@ -115,8 +131,8 @@ class VectorProducts {
             T* const to = c + begin * ldc + j * p_.cols();
             const GemmArgs<T> args{a,
                                    panel + j * panel_step + point * p_.weight_step(),
-                                   segments_[k].data(),
-                                   static_cast<std::int64_t>(segments_[k].size()),
+                                   segments_[point][k].data(),
+                                   static_cast<std::int64_t>(segments_[point][k].size()),
                                    to,
                                    ldc,
                                    k > 0 ? to : nullptr,
@@ -130,7 +146,7 @@ class VectorProducts {
     std::int64_t point_;
     Workspace<T> v_;  // [point][row][channel]
     std::vector<std::int64_t> row_of_;
-    std::vector<std::vector<Segment>> segments_;
+    std::vector<std::vector<Segment>> segments_[kWinogradPoints];
   };
 
  private:
@@ -139,31 +155,39 @@ class VectorProducts {
     Segment segment;
   };
 
-  // Each sum as runs of the reduction, which are added to each other: neither too long nor too short.
+  // Each sum in stretches, which are added to each other: neither too long nor too short. A few taps are a short sum in
+  // the definition, with a smaller error.
   void list_parts() {
-    constexpr std::int64_t kLongest = 128;
-    const std::int64_t channels = sums_.channels, size = balanced(channels, kLongest);
-    std::int64_t length = 0;
-    for (std::int64_t i = 0; i < sums_.taps * sums_.runs; ++i)
-      for (std::int64_t c = 0; c < channels; c += size) {
-        const Segment next{i % sums_.runs * run_ + c, i * channels + c, std::min(size, channels - c)};
-        if (parts_.empty() || length + next.length > kLongest) {
-          parts_.emplace_back();
-          length = 0;
+    const bool few_taps =
+        sums_.run_count() == 1 && sums_.runs[0].down * sums_.runs[0].across < kWinogradTaps * kWinogradTaps;
+    const std::int64_t longest = few_taps ? 64 : 128;
+    const std::int64_t channels = sums_.channels, size = balanced(channels, longest), runs = sums_.run_count();
+    for (std::int64_t point = 0; point < kWinogradPoints; ++point) {
+      std::vector<std::vector<Part>>& parts = parts_[point];
+      std::int64_t length = 0;
+      for (std::int64_t i = 0; i < sums_.taps * runs; ++i) {
+        if (!sums_.runs[static_cast<std::size_t>(i % runs)].has(point)) continue;
+        for (std::int64_t c = 0; c < channels; c += size) {
+          const Segment next{i % runs * run_ + c, i * channels + c, std::min(size, channels - c)};
+          if (parts.empty() || length + next.length > longest) {
+            parts.emplace_back();
+            length = 0;
+          }
+          parts.back().push_back({i / runs, next});
+          length += next.length;
         }
-        parts_.back().push_back({i / sums_.runs, next});
-        length += next.length;
       }
+    }
   }
 
   const WinogradKernel& winograd_;
   const ConvKernel& gemm_;
   WinogradSums sums_;
   std::int64_t run_, row_;  // elements of a run's channels, and of all
-  std::vector<std::vector<Part>> parts_;
+  std::vector<std::vector<Part>> parts_[kWinogradPoints];
 };
 
-// Of one run of taps.
+// Of one run of 3x3 taps.
 class TileProducts {
  public:
   using Weight = std::uint16_t;
@@ -185,13 +209,13 @@ class TileProducts {
   std::int64_t row_bytes() const { return blocks_ * kPartRun * tiles_.parts * 2; }
   static std::int64_t whole_rows(std::int64_t rows) { return rows + kRowTile - 1; }
 
-  void pack(WinogradWeightArgs<float> args, const WinogradTile& tile, std::int64_t tap, std::int64_t /*run*/,
-            std::int64_t c0, std::uint16_t* panel) {
+  void pack(WinogradWeightArgs<float> args, std::int64_t tap, std::int64_t /*run*/, std::int64_t c0,
+            std::uint16_t* panel) {
     Workspace<float> u(kWinogradPoints * kPanelStep);
     if (args.channels < kPartRun) std::fill_n(u.data(), kWinogradPoints * kPanelStep, 0.0F);
     args.u = u;
     args.point_step = kPanelStep;
-    tile.weight(winograd_)(&args);
+    winograd_.weight[kWinogradTaps - 1][kWinogradTaps - 1](&args);
     std::uint32_t largest = 0;
     std::uint16_t* to = panel + (tap * blocks_ + c0 / kPartRun) * tiles_.parts * kPanelStep;
     for (std::int64_t point = 0; point < kWinogradPoints; ++point, to += weight_step())
@@ -226,7 +250,7 @@ class TileProducts {
       args.v = transformed_ + row * kPartRun;
       args.tile_step = kPartRun;
       args.point_step = point_;
-      p_.winograd_.input(&args);
+      p_.winograd_.input[kWinogradTaps - 1][kWinogradTaps - 1](&args);
     }
 
     // Image by image, since a sample's own values decide how it is computed.

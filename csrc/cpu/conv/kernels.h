@@ -10,7 +10,7 @@
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
 //   winograd     the transforms around 16 products, of gather_gemm, outer_sum or on tile registers, that serve tiles of
-//                2 outputs from 3 taps, or of 3 from 2, along each of the last two dimensions
+//                2x2 outputs
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making; those of
 // winograd hold for finite results, and it tells when some are not.
@@ -157,13 +157,15 @@ struct ProductKernel : KernelInfo {
   void (*turned[4])(const void* args);
 };
 
-// Winograd's F(m x n, r x s), r = 5 - m and s = 5 - n: A' [(G g G') * (B' d B)] A for m x n outputs, 4x4 inputs d and
-// r x s weights g, where * multiplies point by point: 16 products for 36, as 2 outputs need 3 taps and 3 outputs 2.
-// B is the same for both. Summed over channels, the products of one point are a matrix product.
-// The weight gradient is the transpose: G' [sum over tiles of (A y A') * (B' d B)] G for m x n values y of the output's
-// gradient, a matrix product over tiles.
-constexpr int kWinogradSide = 4, kWinogradPoints = 16;
-constexpr int kWinogradTile = 2;  // where there is no choice
+// Winograd's F(2x2, r x s): A' [(G g G') * (B' d B)] A for 2x2 outputs, r x s weights g and as many inputs d as they
+// read, where * multiplies point by point. Along a dimension three taps have the points 0, 1, -1 and infinity, two all
+// but -1, one the first and the last: 16 products for 36, 9 for 16, 4 for 4. A is the same for all, so that runs of
+// taps may be added up at the points. An output is made of inputs of its own window only. Summed over channels, the
+// products of one point are a matrix product. The weight gradient is the transpose: G' [sum over tiles of (A y A') *
+// (B' d B)] G for 2x2 values y of the output's gradient, a matrix product over tiles.
+constexpr int kWinogradTile = 2, kWinogradTaps = 3, kWinogradSide = 4, kWinogradPoints = kWinogradSide * kWinogradSide;
+constexpr bool winograd_has(int taps, int point) { return point % 3 == 0 || point < taps; }
+constexpr int winograd_points(int taps) { return taps + 1; }
 // The transforms of weights and of their gradients halve twice. Where the largest of some numbers is smaller than this,
 // that may lose what the definition keeps.
 template <class T>
@@ -173,7 +175,7 @@ constexpr T kWinogradSmallest = std::numeric_limits<T>::min() * T(1 << 26);
 template <class T>
 struct WinogradWeightArgs {
   const T* taps;  // tap t, row by row, of a channel at taps + channel * channel_step + offset[t], `cols` values
-  std::int64_t offset[9];  // negative for a zero
+  std::int64_t offset[9];
   std::int64_t channel_step, channels, cols;
   T* u;
   std::int64_t point_step;
@@ -186,10 +188,9 @@ struct WinogradInputArgs {
   std::int64_t row_step, position_step, rows, columns, channels;
   T* v;
   std::int64_t tile_step, point_step;
-  std::int64_t tile[2] = {kWinogradTile, kWinogradTile};  // positions from one tile to the next, down and across
 };
 
-// A' m A of rows x columns tiles, as their rows x columns of positions side by side, each of `cols` values, ldc apart.
+// A' m A of rows x columns tiles, as 2 rows x 2 columns positions side by side, each of `cols` values, ldc apart.
 template <class T>
 struct WinogradOutputArgs {
   const T* m;
@@ -208,22 +209,11 @@ struct WinogradTapsArgs {
 };
 
 struct WinogradKernel : KernelInfo {
-  void (*weight[2][2])(const void* args);  // for tiles of 2 and of 3 outputs down, and across
-  void (*input)(const void* args);
-  void (*output[2][2])(const void* args);
-  void (*gradient[2][2])(const void* args);  // A y A', with WinogradInputArgs of a tile's outputs
-  void (*taps[2][2])(const void* args);
-  const struct TileKernel* tiles;  // makes the products instead of gather_gemm, or null
-};
-
-// Outputs of a tile, and the transforms of such.
-struct WinogradTile {
-  std::int64_t rows = kWinogradTile, columns = kWinogradTile;
-
-  auto weight(const WinogradKernel& kernel) const { return kernel.weight[rows - 2][columns - 2]; }
-  auto output(const WinogradKernel& kernel) const { return kernel.output[rows - 2][columns - 2]; }
-  auto gradient(const WinogradKernel& kernel) const { return kernel.gradient[rows - 2][columns - 2]; }
-  auto taps(const WinogradKernel& kernel) const { return kernel.taps[rows - 2][columns - 2]; }
+  using Function = void (*)(const void* args);
+  using ByTaps = Function[kWinogradTaps][kWinogradTaps];  // 1 to 3 down, and across
+  ByTaps weight, input, taps;                             // of a run
+  ByTaps output, gradient;                                // of the longest runs; gradient: A y A' of WinogradInputArgs
+  const struct TileKernel* tiles;                         // makes the products instead of gather_gemm, or null
 };
 
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \
