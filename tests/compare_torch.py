@@ -214,7 +214,12 @@ def bounds(problem, options, arrays, gradient, truths, dtype):
         p, taps = problem.norm, int(np.prod(problem.kernel))
         forward = (tolerance.growth(taps) + p) / min(p, 1) + 4
         backward = tolerance.growth(taps) + (1 + abs(p - 1)) * forward + p
-        return [tolerance.ulp_bound(dtype, m, u) for m, u in zip(magnitudes, (forward, backward), strict=True)]
+        result = [tolerance.ulp_bound(dtype, m, u) for m, u in zip(magnitudes, (forward, backward), strict=True)]
+        # A power of x below the dtype's range is lost, here and in PyTorch, whatever it would be multiplied by.
+        roots = magnitudes[0][magnitudes[0] > 0]
+        slope = float(np.max(roots ** (1 - p), initial=0.0)) * float(np.abs(gradient).max(initial=0.0))
+        result[1] = result[1] + np.finfo(dtype).tiny * slope * taps
+        return result
     if problem.op in LINEAR_OPS:
         absolute = {name: np.abs(array) for name, array in arrays.items()}
         if problem.op in CHOICES:

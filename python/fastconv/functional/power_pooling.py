@@ -279,7 +279,8 @@ def lp_pool2d(
     """p-norm of each window, over two spatial axes: the p-th root of the sum of ``x**p``.
 
     The powers are of ``x``, not of its absolute value, as in PyTorch: an odd power of negative values may have a
-    negative sum, which has no root and gives NaN (but for p = 1).
+    negative sum, which has no root and gives NaN (but for p = 1). They are taken in the type of the sums, float32 or
+    float64, also as in PyTorch: what is beyond its range is infinite or 0, here and in the gradient.
 
     Parameters
     ----------
