@@ -254,6 +254,25 @@ def test_rows_of_a_few_channels(row, force_kernel):
                 expected.check(call, rng)
 
 
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_weights_that_repeat_along_the_window(isa, axes, data_format):
+    """All taps of a channel in one place in memory."""
+    rng = np.random.default_rng(8)
+    for c, k, groups in ((8, 16, 1), (1, 5, 1), (6, 4, 2)):
+        one = rng.standard_normal((k, c // groups)).astype("f")
+        w = np.broadcast_to(one.reshape(*one.shape, *(1,) * axes), (*one.shape, *(3,) * axes))
+        x = np.array(problems.to_format(rng.standard_normal((2, c, *(9,) * axes)).astype("f"), data_format))
+        function = getattr(F, f"conv{axes}d")
+        back = getattr(F, f"conv{axes}d_backward")
+        options = {"padding": 1, "groups": groups, "data_format": data_format}
+        y = function(x, w, **options)
+        tolerance.assert_same_bits(y, function(x, np.array(w), **options))
+        mask = (True, False, False)
+        results = [back(y, x, weight, output_mask=mask, **options).input for weight in (w, np.array(w))]
+        tolerance.assert_same_bits(*results)
+
+
 WIDE_TAPS = {
     "most outputs read four taps of nine": conv(2, 1, 130, 129, 13, 3, 1, 7, 7),
     "some read one": conv(2, 2, 128, 128, 11, 3, 1, 6, 6),

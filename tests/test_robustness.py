@@ -243,6 +243,12 @@ def test_far_windows():
             assert g.input.shape == x.shape and g.weight.shape == w.shape
             z = F.conv2d(x[..., None], w[..., None], None, (stride, 1), ((padding,) * 2, (0, 0)), (dilation, 1), groups)
             assert (z[..., 0] == y).all()
+    x, w = a(1, 128, 64, 8), a(128, 128, 3, 3)  # enough of both for every algorithm
+    for far in (2**20, 2**38):
+        y = F.conv2d(x, w, stride=(1, far), padding=(1, 3 * far // 2))
+        assert y.shape == (1, 128, 64, 4)
+        g = F.conv2d_backward(y, x, w, (1, far), (1, 3 * far // 2))
+        assert g.input.shape == x.shape and g.weight.shape == w.shape
     wide = F.conv_transpose1d(a(1, 1, 3), a(1, 1, 3), stride=2**40, padding=2**40 - 5)
     assert wide.shape == (1, 1, 13) and wide.sum() == 3
     assert F.max_pool1d(a(1, 1, 5), 2**30, stride=2**29, padding=2**29).tolist() == [[[1]]]

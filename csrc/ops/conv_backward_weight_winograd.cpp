@@ -1,9 +1,9 @@
 // Weight gradient by Winograd's algorithm, the transpose of what conv_winograd.cpp computes: blocks of tiles of 2x2
-// outputs (winograd_plan.h), whose inputs and gradients are packed channels last and transformed
-// to 16 points; at each point the sum over tiles of the products of all channels of the one with all of the other,
-// added to what other blocks have; the 16 sums transformed to a run of taps at the end. Runs of taps, and taps along
-// the depth, have sums of their own. With dilation, outputs of one residue modulo it are images of their own. What
-// blocks are added up by which thread, and in which order, depends on the shape only.
+// outputs (winograd_plan.h), whose inputs and gradients are packed channels last and transformed to 16 points; at each
+// point the sum over tiles of the products of all channels of the one with all of the other, added to what other blocks
+// have; the 16 sums transformed to a run of taps at the end. Runs of taps, and taps along the depth, have sums of their
+// own. With dilation, outputs of one residue modulo it are images of their own. What blocks are added up by which
+// thread, and in which order, depends on the shape only.
 //
 // The transforms mix the values of a tile. Where a result is not finite the definition may have others, and where all
 // are very small they may have lost what the transform halves: then nothing of it counts.
@@ -27,7 +27,6 @@ constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole cache lines
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
 constexpr std::int64_t kFewestChannels = 8;
-constexpr double kMostRuns = 9;
 constexpr std::int64_t kFewestOutputs = 1024;  // a shorter sum errs less than the transforms (docs/decisions/0012)
 // Tiles of a block, which one running sum adds up; where there are few, their part of the error is larger.
 constexpr std::int64_t kTiles = 64, kFewTiles = 32, kFew = 128;
@@ -106,15 +105,11 @@ class WinogradWeightGradient {
  private:
   // A run of taps, and where they are in the weight.
   struct Run {
-    int down, across;
+    WinogradRun taps;
     std::vector<std::int64_t> weights;
-
-    bool has(int point) const {
-      return winograd_has(down, point / kWinogradSide) && winograd_has(across, point % kWinogradSide);
-    }
   };
   Run run_of(const Tap& depth, const WinogradAxis::Run& down, const WinogradAxis::Run& across) const {
-    Run run{down.taps, across.taps, {}};
+    Run run{{down.taps, across.taps}, {}};
     for (int i = 0; i < down.taps; ++i)
       for (int j = 0; j < across.taps; ++j)
         run.weights.push_back(depth.index * dw_.step(0) + lattices_[1][0].taps[down.place[i]].index * dw_.step(1) +
@@ -306,7 +301,7 @@ class WinogradWeightGradient {
     const std::int64_t length = planes_of_run * area;
     for (std::int64_t run = 0; run < plane_runs(); ++run)
       for (int point = 0; point < kWinogradPoints; ++point)
-        for (std::int64_t tap = 0; tap < depth_taps_ && runs_[static_cast<std::size_t>(run)].has(point); ++tap)
+        for (std::int64_t tap = 0; tap < depth_taps_ && runs_[static_cast<std::size_t>(run)].taps.has(point); ++tap)
           for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
             const std::int64_t slot = plane / block.tiles[0] * depth.slots + plane % block.tiles[0] * depth.step +
                                       depth.base[static_cast<std::size_t>(tap)];
@@ -323,7 +318,7 @@ class WinogradWeightGradient {
       T* const points = sums + static_cast<std::int64_t>(run) * kWinogradPoints * point_;
       T largest = 0;
       const WinogradTapsArgs<T> args{points, point_, count, &largest};
-      winograd_.taps[runs_[run].down - 1][runs_[run].across - 1](&args);
+      winograd_.taps[runs_[run].taps.down - 1][runs_[run].taps.across - 1](&args);
       if (!(largest <= std::numeric_limits<T>::max()) || (largest > T(0) && largest < kWinogradSmallest<T>))
         serves_.store(false, std::memory_order_relaxed);
       items_.store(dw_, runs_[run].weights, index, points, point_);
@@ -353,19 +348,20 @@ class WinogradWeightGradient {
 template <class S>
 double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
   constexpr double kLeastGainOfOthers = 1.15;
-  double live = 1, tiles = 1, points = 1, runs = 1;
+  double live = 1, tiles = 1, points = 1;
   bool is_3x3 = true;
+  std::vector<WinogradAxis> cut;
   for (int axis = 1; axis < kSpatial; ++axis) {
     const Window& window = shape.window[axis];
     is_3x3 = is_3x3 && window.kernel == 3 && window.stride == 1;
+    if (window.kernel > static_cast<std::int64_t>(WinogradAxis::kMostTaps)) return 0;
     const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
-    const WinogradAxis cut(lattices(phase)[0]);
+    cut.emplace_back(lattice(phase, 0));
     live *= static_cast<double>(live_products(phase, input.extent(axis)));
     tiles *= static_cast<double>(lattice_tiles(phase));
-    points *= static_cast<double>(cut.points());
-    runs *= static_cast<double>(cut.runs.size());
+    points *= static_cast<double>(cut.back().points());
   }
-  if (runs > kMostRuns) return 0;
+  if (!winograd_serves(cut[0], cut[1])) return 0;
   const auto planes = static_cast<double>(grad_output.shape[0] * grad_output.extent(0));
   const auto c = static_cast<double>(input.shape[1] / shape.groups),
              k = static_cast<double>(grad_output.shape[1] / shape.groups);

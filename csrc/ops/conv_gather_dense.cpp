@@ -116,8 +116,9 @@ class PhaseDriver {
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
     const PanelWeights<S> weights(weight_of_tap_, p_.weight_x, p_.weight_y);
-    const std::int64_t copied = weights.taps();
-    Workspace<T> block(weights.in_list() || copied == 1 ? 0 : channel_block_ * copied * cols_);
+    const std::int64_t copied = weights.copied();
+    const bool at_once = taps_ == 1 && copied == 1;
+    Workspace<T> block(weights.in_list() || at_once ? 0 : channel_block_ * copied * cols_);
     for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
       const S* const from = base + c0 * p_.weight_x;
@@ -126,9 +127,9 @@ class PhaseDriver {
         weights.copy_list(from, channels, live, cols_, target, cols_, channels * cols_);
         continue;
       }
-      T* const turned = copied > 1 ? block.data() : target;
+      T* const turned = at_once ? target : block.data();
       weights.copy(transpose_, from, channels, live, cols_, turned);
-      for (std::int64_t t = 0; t < taps_ && copied > 1; ++t)
+      for (std::int64_t t = 0; t < taps_ && !at_once; ++t)
         for (std::int64_t c = 0; c < channels; ++c)
           copy_columns(turned + (c * copied + weights.place(t)) * cols_, target + (t * channels + c) * cols_);
     }

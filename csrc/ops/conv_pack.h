@@ -61,7 +61,7 @@ class PanelWeights {
     }
   }
 
-  std::int64_t taps() const { return taps_; }  // of a channel, as copied
+  std::int64_t copied() const { return taps_; }  // taps of a channel, with those between them
   std::int64_t place(std::int64_t tap) const { return in_list() ? tap : of_tap_[tap]; }
   bool in_list() const { return order_ == Order::list; }
 

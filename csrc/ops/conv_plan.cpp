@@ -41,19 +41,22 @@ std::int64_t dilation_of(const AxisPhase& phase) {
   return phase.in_step > 1 || phase.taps.size() < 2 ? 1 : phase.taps[1].offset - phase.taps[0].offset;
 }
 
-std::vector<AxisPhase> lattices(const AxisPhase& phase) {
+AxisPhase lattice(const AxisPhase& phase, std::int64_t first) {
   const std::int64_t dilation = dilation_of(phase);
-  if (dilation == 1) return {phase};
+  if (dilation == 1) return phase;
+  AxisPhase one = phase;
+  one.out_start += first * phase.out_step;
+  one.out_step *= dilation;
+  one.in_step = dilation;
+  one.out_count = ceil_div(phase.out_count - first, dilation);
+  for (Tap& tap : one.taps) tap.offset += first;
+  return one;
+}
+
+std::vector<AxisPhase> lattices(const AxisPhase& phase) {
   std::vector<AxisPhase> all;
-  for (std::int64_t first = 0; first < std::min(dilation, phase.out_count); ++first) {
-    AxisPhase one = phase;
-    one.out_start += first * phase.out_step;
-    one.out_step *= dilation;
-    one.in_step = dilation;
-    one.out_count = ceil_div(phase.out_count - first, dilation);
-    for (Tap& tap : one.taps) tap.offset += first;
-    all.push_back(one);
-  }
+  for (std::int64_t first = 0; first < std::min(dilation_of(phase), phase.out_count); ++first)
+    all.push_back(lattice(phase, first));
   return all;
 }
 

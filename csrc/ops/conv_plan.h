@@ -45,6 +45,7 @@ bool one_run(const std::vector<std::int64_t>& offsets);
 // With dilation, outputs of one residue modulo it read inputs of one residue and are a convolution without dilation:
 // the phase of each of these. Its steps are those of the taps, which must be alike.
 std::vector<AxisPhase> lattices(const AxisPhase& phase);
+AxisPhase lattice(const AxisPhase& phase, std::int64_t first);  // the one whose first output this is
 // Tiles of two outputs that all of them have.
 std::int64_t lattice_tiles(const AxisPhase& phase);
 // Three taps at equal distances, of all outputs one after the other.

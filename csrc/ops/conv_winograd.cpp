@@ -28,7 +28,6 @@ constexpr std::int64_t kColumns = 64;   // outputs whose products at all points 
 constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
-constexpr std::int64_t kMostRuns = 9;
 constexpr double kFewestLanes = 16;
 constexpr double kFewProducts = 512;  // a plain sum of fewer errs less
 constexpr double kWeightTiles = 4;    // as long as preparing the weights takes, for each of four samples
@@ -158,7 +157,7 @@ class WinogradDriver {
     const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y + c0 * p_.weight_x;
     const std::vector<std::int64_t> of_tap = weight_offsets(*phase_[0], *phase_[1], *phase_[2], p_.weight_tap);
     const PanelWeights<S> weights(of_tap, p_.weight_x, p_.weight_y);
-    const auto listed = static_cast<std::int64_t>(of_tap.size()), taps = weights.taps();
+    const auto listed = static_cast<std::int64_t>(of_tap.size()), taps = weights.copied();
     Workspace<T> turned(channels * taps * cols_);
     weights.copy(*transpose_, base, channels, live, cols_, turned);
     const auto place_of = [&](std::int64_t tap) { return weights.place(tap) * cols_; };
@@ -419,8 +418,8 @@ bool few_products(const GatherProblem<S>& problem) {
 template <class S>
 double gain_on_vectors(const GatherProblem<S>& problem) {
   const AxisPhase &down = problem.phases[1][0], &across = problem.phases[2][0];
-  const WinogradAxis rows(lattices(down)[0]), columns(lattices(across)[0]);
-  if (static_cast<std::int64_t>(rows.runs.size() * columns.runs.size()) > kMostRuns) return 0;
+  const WinogradAxis rows(lattice(down, 0)), columns(lattice(across, 0));
+  if (!winograd_serves(rows, columns)) return 0;
   const std::int64_t tiles = lattice_tiles(down) * lattice_tiles(across), points = rows.points() * columns.points();
   const double saved = products_of_plane(problem) / static_cast<double>(points * tiles);
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
@@ -451,7 +450,8 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
     if (problem.phases[axis].size() != 1 || problem.phases[axis][0].taps.empty()) return {};
   const bool plain = is_3x3(problem);
   const std::string forced = forced_kernel();
-  if (!plain && forced.empty() && few_products(problem)) return {};
+  const bool few = !plain && few_products(problem);
+  if (few && forced.empty()) return {};  // before anything is planned
   const double gain = gain_on_vectors(problem), least = plain ? kLeastGain3x3 : kLeastGainOfOthers;
   if (gain == 0) return {};
   const IsaMask mask = active_isa_mask();
@@ -469,7 +469,7 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
     const AxisPhase& phase = problem.phases[axis][0];
     if (dilation_of(phase) > 1 && phase.out_count / dilation_of(phase) < kShortestLattice) return {};
   }
-  if (!plain && few_products(problem)) return {};
+  if (few) return {};
   const double by_vectors = cycles_on_vectors(problem, gain);
   if constexpr (dtype == Dtype::f32) {
     if (tiles) {

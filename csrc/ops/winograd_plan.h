@@ -13,7 +13,18 @@
 
 namespace fastconv {
 
+// Taps of a run along rows and columns.
+struct WinogradRun {
+  int down, across;
+
+  bool has(std::int64_t point) const {
+    return winograd_has(down, static_cast<int>(point) / kWinogradSide) &&
+           winograd_has(across, static_cast<int>(point) % kWinogradSide);
+  }
+};
+
 struct WinogradAxis {
+  static constexpr std::size_t kMostTaps = 16;
   struct Run {
     std::int64_t slot;  // of its first tap, in the inputs of the first output
     int taps = 0;
@@ -23,15 +34,20 @@ struct WinogradAxis {
   std::int64_t step = 1;     // slots from one output to the next
   std::int64_t last = 0;     // the slot of the last tap
   std::vector<Run> runs;
+  // Whether taps are so few and so near that what lies between them may be packed with them.
+  bool serves = false;
 
   // The phase of a lattice (conv_plan.h).
   explicit WinogradAxis(const AxisPhase& phase) {
     const std::vector<Tap>& list = phase.taps;
+    if (list.empty() || list.size() > kMostTaps) return;
     const auto distance = [&](std::size_t tap) { return list[tap].offset - list[0].offset; };
     const bool alike = std::all_of(list.begin(), list.end(),
                                    [&](const Tap& tap) { return (tap.offset - list[0].offset) % phase.in_step == 0; });
     (alike ? in_step : step) = phase.in_step;
     last = distance(list.size() - 1) / in_step;
+    serves = slots(kWinogradTile) <= 4 * (static_cast<std::int64_t>(list.size()) + 1);
+    if (!serves) return;
     std::vector<bool> taken(list.size());
     for (std::size_t first = 0; first < list.size(); ++first) {
       if (taken[first]) continue;
@@ -50,7 +66,7 @@ struct WinogradAxis {
     }
   }
 
-  // What so many outputs side by side read.
+  // What so many outputs side by side, at least one, read.
   std::int64_t slots(std::int64_t outputs) const { return last + (outputs - 1) * step + 1; }
   // Products of two outputs.
   std::int64_t points() const {
@@ -65,5 +81,11 @@ struct WinogradAxis {
     return most;
   }
 };
+
+// Of both dimensions, for phases or the first of their lattices; more runs are not worth it.
+constexpr std::size_t kMostWinogradRuns = 9;
+inline bool winograd_serves(const WinogradAxis& rows, const WinogradAxis& columns) {
+  return rows.serves && columns.serves && rows.runs.size() * columns.runs.size() <= kMostWinogradRuns;
+}
 
 }  // namespace fastconv

@@ -12,20 +12,11 @@
 #include "cpu/conv/tile_kernels.h"
 #include "cpu/workspace.h"
 #include "ops/conv_tiles.h"
+#include "ops/winograd_plan.h"
 
 namespace fastconv {
 
 constexpr std::int64_t kWinogradPad = 16;  // elements that keep rows and points off powers of two
-
-// Taps of a run along rows and columns (winograd_plan.h).
-struct WinogradRun {
-  int down, across;
-
-  bool has(std::int64_t point) const {
-    return winograd_has(down, static_cast<int>(point) / kWinogradSide) &&
-           winograd_has(across, static_cast<int>(point) % kWinogradSide);
-  }
-};
 
 // The sums of one group: `taps` along the depth, each with all runs.
 struct WinogradSums {
