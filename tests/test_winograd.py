@@ -17,6 +17,7 @@ each_row_of_weights = pytest.mark.parametrize(
     "row", [row for row in ROWS if row["isa"] != "amx"], ids=lambda row: row["name"]
 )  # a weight gradient has no products on tile registers
 both_formats = pytest.mark.parametrize("data_format", problems.FORMATS)
+NUMPY_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def problem_of(size, c=5, k=7, n=2, pads=((1, 1), (1, 1)), groups=1, kernel=(3, 3), dilation=(1, 1)):
@@ -118,11 +119,10 @@ def test_dilation_with_what_is_not_finite(row, value, force_kernel):
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 def test_padding_modes(row, mode, force_kernel):
     """Padding that repeats the input is the padded copy without padding, also where tiles reach over its end."""
-    names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     for size in ((5, 8), (4, 5), (6, 6)):
         x, w = arrays((2, 5, *size), (7, 5, 3, 3), row["dtype"])
         pads = ((1, 2), (3, 2))
-        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=names[mode])
+        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=NUMPY_MODES[mode])
         with force_kernel(row["name"]):
             y = F.conv2d(x, w, padding=pads, padding_mode=mode)
             tolerance.assert_same_bits(y, F.conv2d(padded, w))
@@ -225,11 +225,10 @@ def test_views_of_other_taps(row, data_format, view, force_kernel):
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 def test_padding_modes_of_other_taps(row, mode, force_kernel):
     """As of 3x3."""
-    names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     for size, kernel, stride in (((8, 8), (4, 4), 2), ((9, 7), (5, 5), 1), ((6, 11), (2, 4), (1, 2))):
         x, w = arrays((2, 5, *size), (7, 5, *kernel), row["dtype"])
         pads = ((1, 2), (3, 2))
-        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=names[mode])
+        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=NUMPY_MODES[mode])
         with force_kernel(row["name"]):
             y = F.conv2d(x, w, stride=stride, padding=pads, padding_mode=mode)
             tolerance.assert_same_bits(y, F.conv2d(padded, w, stride=stride))
@@ -258,6 +257,16 @@ def test_other_taps_with_what_is_not_finite(row, value, force_kernel):
         tolerance.assert_same_bits(y[[0, 2]], before[[0, 2]])
 
 
+def assert_same_bits_in_any_batch(run, threads):
+    """``run(pick)`` gives the results of some of nine samples: the same in any batch, with any number of threads."""
+    threads(1)
+    whole = run(slice(None))
+    for count, pick in ((2, slice(None)), (3, slice(None)), (1, slice(0, 1)), (2, slice(8, 9)), (2, slice(2, 7))):
+        threads(count)
+        for some, all_ in zip(run(pick), whole, strict=True):
+            tolerance.assert_same_bits(some, all_[pick])
+
+
 @each_row_of_weights
 @both_formats
 def test_bits_of_other_taps(row, data_format, threads, force_kernel):
@@ -271,12 +280,7 @@ def test_bits_of_other_taps(row, data_format, threads, force_kernel):
         return F.conv2d(x[pick], w, **options), F.conv2d_backward(g[pick], x[pick], w, **options).input
 
     with force_kernel(row["name"]):
-        threads(1)
-        whole = run(slice(None))
-        for count, pick in ((2, slice(None)), (3, slice(None)), (1, slice(0, 1)), (2, slice(8, 9)), (2, slice(2, 7))):
-            threads(count)
-            for some, all_ in zip(run(pick), whole, strict=True):
-                tolerance.assert_same_bits(some, all_[pick])
+        assert_same_bits_in_any_batch(run, threads)
 
 
 @each_row_of_weights
@@ -345,12 +349,7 @@ def test_bits(row, data_format, size, dilation, threads, force_kernel):
         return y, F.conv2d_backward(g[pick], x[pick], w, **options).input
 
     with force_kernel(row["name"]):
-        threads(1)
-        whole = run(slice(None))
-        for count, pick in ((2, slice(None)), (3, slice(None)), (1, slice(0, 1)), (2, slice(8, 9)), (2, slice(2, 7))):
-            threads(count)
-            for some, all_ in zip(run(pick), whole, strict=True):
-                tolerance.assert_same_bits(some, all_[pick])
+        assert_same_bits_in_any_batch(run, threads)
 
 
 def weight_gradient(g, x, weight_shape, **options):

@@ -156,12 +156,9 @@ inline bool one_phase_has_taps(const std::vector<AxisPhase> (&phases)[kSpatial])
   });
 }
 
-// Calls body(phase) for every combination of one phase per dimension that has taps. Where some have none, all outputs
-// are filled first, unless body fills around its own.
+// Calls body(phase) for every combination of one phase per dimension that has taps.
 template <class S, class Body>
-void for_each_phase(const GatherProblem<S>& problem, Fill fill, Body&& body) {
-  if (!(fill == Fill::around && problem.fills_around) && some_outputs_have_no_taps(problem.phases))
-    fill_with_bias(problem);
+void for_each_live_phase(const GatherProblem<S>& problem, Body&& body) {
   const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
   for (const AxisPhase& d : problem.phases[0])
     for (const AxisPhase& h : problem.phases[1])
@@ -169,6 +166,14 @@ void for_each_phase(const GatherProblem<S>& problem, Fill fill, Body&& body) {
         const AxisPhase* phase[kSpatial] = {&d, &h, &w};
         if (!dead(d) && !dead(h) && !dead(w)) body(phase);
       }
+}
+
+// The same; where some have no taps, all outputs are filled first, unless body fills around its own.
+template <class S, class Body>
+void for_each_phase(const GatherProblem<S>& problem, Fill fill, Body&& body) {
+  if (!(fill == Fill::around && problem.fills_around) && some_outputs_have_no_taps(problem.phases))
+    fill_with_bias(problem);
+  for_each_live_phase(problem, body);
 }
 
 }  // namespace fastconv

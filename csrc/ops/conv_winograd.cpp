@@ -404,12 +404,13 @@ double products_of_plane(const GatherProblem<S>& problem) {
 // Whether no phase sums so many products that a plain sum errs as much.
 template <class S>
 bool few_products(const GatherProblem<S>& problem) {
-  std::size_t most[kSpatial];
-  for (int axis = 0; axis < kSpatial; ++axis) {
-    most[axis] = 0;
-    for (const AxisPhase& phase : problem.phases[axis]) most[axis] = std::max(most[axis], phase.taps.size());
+  auto products = static_cast<double>(problem.x_channels);
+  for (int axis = 1; axis < kSpatial; ++axis) {
+    std::size_t most = 0;
+    for (const AxisPhase& phase : problem.phases[axis]) most = std::max(most, phase.taps.size());
+    products *= static_cast<double>(most);
   }
-  return static_cast<double>(most[1] * most[2]) * static_cast<double>(problem.x_channels) < kFewProducts;
+  return products < kFewProducts;
 }
 
 // The time of tiles of outputs over its own: the products that it saves, and the transforms, whose part is the larger
@@ -512,20 +513,14 @@ bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles, void (*othe
   };
   std::vector<Part> parts;
   bool some = false;
-  const auto dead = [](const AxisPhase& phase) { return phase.taps.empty(); };
-  for (const AxisPhase& d : problem.phases[0])
-    for (const AxisPhase& h : problem.phases[1])
-      for (const AxisPhase& w : problem.phases[2]) {
-        if (dead(d) || dead(h) || dead(w)) continue;
-        Part part{problem, {}};
-        part.problem.phases[0] = {d};
-        part.problem.phases[1] = {h};
-        part.problem.phases[2] = {w};
-        part.problem.fills_around = false;
-        part.choice = choose_winograd(part.problem, false);
-        some = some || part.choice.kernel;
-        parts.push_back(std::move(part));
-      }
+  for_each_live_phase(problem, [&](const AxisPhase* const(&phase)[kSpatial]) {
+    Part part{problem, {}};
+    for (int axis = 0; axis < kSpatial; ++axis) part.problem.phases[axis] = {*phase[axis]};
+    part.problem.fills_around = false;
+    part.choice = choose_winograd(part.problem, false);
+    some = some || part.choice.kernel;
+    parts.push_back(std::move(part));
+  });
   if (!some) return false;
   if (some_outputs_have_no_taps(problem.phases)) fill_with_bias(problem);
   for (const Part& part : parts)

@@ -41,11 +41,11 @@ struct WinogradAxis {
   explicit WinogradAxis(const AxisPhase& phase) {
     const std::vector<Tap>& list = phase.taps;
     if (list.empty() || list.size() > kMostTaps) return;
-    const auto distance = [&](std::size_t tap) { return list[tap].offset - list[0].offset; };
-    const bool alike = std::all_of(list.begin(), list.end(),
-                                   [&](const Tap& tap) { return (tap.offset - list[0].offset) % phase.in_step == 0; });
+    const auto distance = [&](const Tap& tap) { return tap.offset - list[0].offset; };
+    const bool alike =
+        std::all_of(list.begin(), list.end(), [&](const Tap& tap) { return distance(tap) % phase.in_step == 0; });
     (alike ? in_step : step) = phase.in_step;
-    last = distance(list.size() - 1) / in_step;
+    last = distance(list.back()) / in_step;
     serves = slots(kWinogradTile) <= 4 * (static_cast<std::int64_t>(list.size()) + 1);
     if (!serves) return;
     std::vector<bool> taken(list.size());
@@ -59,7 +59,7 @@ struct WinogradAxis {
       const std::size_t count = (chain.size() + kWinogradTaps - 1) / kWinogradTaps;
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t begin = chain.size() * i / count, end = chain.size() * (i + 1) / count;
-        Run run{distance(chain[begin]) / in_step};
+        Run run{distance(list[chain[begin]]) / in_step};
         for (std::size_t t = begin; t < end; ++t) run.place[run.taps++] = chain[t];
         runs.push_back(run);
       }
