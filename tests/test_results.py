@@ -92,9 +92,9 @@ def test_results_begin_with_a_cache_line():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident memory is read from Linux's /proc")
 def test_what_is_kept_is_bounded():
-    """Freed results of many sizes leave at most 256 MB behind."""
+    """Freed results of many sizes leave at most twice behind what was once in use, and nothing when asked."""
     script = """
-import numpy as np, fastconv.functional as F
+import numpy as np, fastconv, fastconv.functional as F
 def resident():
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
@@ -105,9 +105,14 @@ for count in range(9, 60, 3):
     y = F.relu(x[: count << 20])
 del y
 print(resident() - before)
+print(fastconv.release_memory() / 2**20, resident() - before, fastconv.release_memory())
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
-    assert float(out.stdout) < 256 + 24
+    kept, released, rest, nothing = map(float, out.stdout.split())
+    assert 4 * (54 + 57) < kept < 2 * 4 * (54 + 57) + 24
+    assert released < kept + 24
+    assert rest < 24
+    assert nothing == 0
 
 
 def test_no_memory():

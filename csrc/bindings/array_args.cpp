@@ -94,6 +94,31 @@ py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shap
 
 py::array new_array(Dtype dtype, const std::vector<py::ssize_t>& shape) { return new_array(numpy_dtype(dtype), shape); }
 
+std::vector<double> numbers(const py::array& array, const char* name, std::int64_t rows, std::int64_t columns) {
+  const bool both = array.ndim() == 2;
+  const int axes[kRank] = {both ? 0 : -1, both ? 1 : 0, -1, -1, -1};
+  if (array.ndim() != 1 && !both) fail(std::string(name) + ": expected one or two dimensions");
+  const ArrayView view = view_with_axes(array, name, axes);
+  if (view.shape[1] != columns || (both && view.shape[0] != rows)) fail(std::string(name) + ": wrong shape");
+  std::vector<double> values;
+  values.reserve(static_cast<std::size_t>(view.size()));
+  dispatch_storage(view.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for (std::int64_t n = 0; n < view.shape[0]; ++n)
+      for (std::int64_t c = 0; c < columns; ++c)
+        values.push_back(
+            static_cast<double>(widen(static_cast<const T*>(view.data)[n * view.stride[0] + c * view.stride[1]])));
+  });
+  return values;
+}
+
+std::vector<double> per_channel(const py::object& object, const char* name, std::int64_t channels, double fallback) {
+  if (object.is_none()) return std::vector<double>(static_cast<std::size_t>(channels), fallback);
+  const auto array = py::cast<py::array>(object);
+  if (array.ndim() != 1) fail(std::string(name) + ": expected one number a channel");
+  return numbers(array, name, 1, channels);
+}
+
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last) {
   std::vector<py::ssize_t> dims{static_cast<py::ssize_t>(shape[0])};
   if (!channels_last) dims.push_back(static_cast<py::ssize_t>(shape[1]));

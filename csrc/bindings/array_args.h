@@ -31,6 +31,11 @@ inline ArrayView weight_view(const py::array& array, const char* name) { return 
 Strided strided(const py::array& array, const char* name, py::ssize_t item, bool writable = false);
 Strided strided(const py::array& array, const char* name, Dtype dtype, bool writable = false);
 
+// The numbers (columns,) of all samples, or (rows, columns) of each, as float64.
+std::vector<double> numbers(const py::array& array, const char* name, std::int64_t rows, std::int64_t columns);
+// One number for each of `channels`; `fallback` for None.
+std::vector<double> per_channel(const py::object& object, const char* name, std::int64_t channels, double fallback);
+
 // A fresh C-contiguous array of the given canonical shape in the given data format.
 py::array new_image(Dtype dtype, const std::int64_t (&shape)[kRank], int spatial_dims, bool channels_last);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <optional>
 
 #include "bindings/array_args.h"
@@ -68,10 +69,33 @@ py::array result_array(const std::optional<py::array>& out, Dtype dtype, const s
   return result;
 }
 
+std::optional<Activation> activation_of(const std::optional<std::string>& name, double parameter) {
+  if (!name) return {};
+  const Map map = map_by_name(*name);
+  if (map_has_two_inputs(map)) fail("activation: '" + *name + "' is not one");
+  return Activation{map, parameter};
+}
+
+// Mean, inverse deviation, weight and bias of a norm of `channels` channels that follows the convolution; the last two
+// may be None, and the tuple empty.
+Epilogue epilogue_of(const py::tuple& norm, std::int64_t channels, const std::optional<std::string>& activation,
+                     double parameter) {
+  Epilogue epilogue{{}, {}, {}, activation_of(activation, parameter)};
+  if (norm.empty()) return epilogue;
+  if (norm.size() != 4) fail("norm: expected mean, inverse deviation, weight and bias");
+  epilogue.mean = numbers(py::cast<py::array>(norm[0]), "mean", 1, channels);
+  epilogue.scale = numbers(py::cast<py::array>(norm[1]), "invstd", 1, channels);
+  const std::vector<double> factor = per_channel(norm[2], "weight", channels, 1);
+  std::transform(factor.begin(), factor.end(), epilogue.scale.begin(), epilogue.scale.begin(), std::multiplies<>());
+  epilogue.shift = per_channel(norm[3], "bias", channels, 0);
+  return epilogue;
+}
+
 py::array forward(const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
                   const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
                   const std::string& padding_mode, bool channels_last, const std::optional<py::array>& out_array,
-                  const std::optional<std::string>& activation, double parameter, const Level& precision) {
+                  const std::optional<std::string>& activation, double parameter, const Level& precision,
+                  const py::tuple& norm) {
   const ArrayView x = image_view(input, "input", channels_last), w = weight_view(weight, "weight");
   const ConvShape shape = conv_shape(w, stride, padding, dilation, groups, padding_mode, precision);
   std::int64_t out[kRank] = {x.shape[0], w.shape[0]};
@@ -83,10 +107,9 @@ py::array forward(const py::array& input, const py::array& weight, const std::op
   const ArrayView b = optional_vector(bias, "bias", x.dtype, w.shape[0]);
   ArrayView y;
   py::array result = result_array(out_array, x.dtype, out, static_cast<int>(input.ndim()) - 2, channels_last, &y);
-  const Activation map{activation ? map_by_name(*activation) : Map::relu, parameter};
-  if (map_has_two_inputs(map.map)) fail("activation: '" + *activation + "' is not one");
+  const Epilogue epilogue = epilogue_of(norm, w.shape[0], activation, parameter);
   const py::gil_scoped_release release;
-  conv_forward(shape, x, w, b, y, activation ? &map : nullptr);
+  conv_forward(shape, x, w, b, y, epilogue);
   return result;
 }
 
@@ -147,7 +170,15 @@ py::array backward_bias(const py::array& grad_output, bool channels_last) {
 void bind_conv(py::module_& module) {
   module.def("most_padding",
              [](std::int64_t in, const std::string& padding_mode) { return most_padding(in, pad_mode(padding_mode)); });
-  module.def("conv_forward", &forward);
+  module.def("conv_forward",
+             [](const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
+                const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
+                const std::string& padding_mode, bool channels_last, const std::optional<py::array>& out,
+                const std::optional<std::string>& activation, double parameter, const Level& precision) {
+               return forward(input, weight, bias, stride, padding, dilation, groups, padding_mode, channels_last, out,
+                              activation, parameter, precision, py::tuple());
+             });
+  module.def("conv_norm_forward", &forward);
   module.def("conv_backward_input", &backward_input);
   module.def("conv_backward_weight", &backward_weight);
   module.def("conv_backward_bias", &backward_bias);

@@ -34,33 +34,6 @@ void require_dense(const ArrayView& y, ChannelLayout layout, const char* name) {
   }
 }
 
-// The numbers (columns,) of all samples, or (rows, columns) of each, as float64.
-std::vector<double> numbers(const py::array& array, const char* name, std::int64_t rows, std::int64_t columns) {
-  const bool both = array.ndim() == 2;
-  const int axes[kRank] = {both ? 0 : -1, both ? 1 : 0, -1, -1, -1};
-  if (array.ndim() != 1 && !both) fail(std::string(name) + ": expected one or two dimensions");
-  const ArrayView view = view_with_axes(array, name, axes);
-  if (view.shape[1] != columns || (both && view.shape[0] != rows)) fail(std::string(name) + ": wrong shape");
-  std::vector<double> values;
-  values.reserve(static_cast<std::size_t>(view.size()));
-  dispatch_storage(view.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    for (std::int64_t n = 0; n < view.shape[0]; ++n)
-      for (std::int64_t c = 0; c < columns; ++c)
-        values.push_back(
-            static_cast<double>(widen(static_cast<const T*>(view.data)[n * view.stride[0] + c * view.stride[1]])));
-  });
-  return values;
-}
-
-// One number a channel; `fallback` for an absent array.
-std::vector<double> per_channel(const py::object& object, const char* name, const ArrayView& x, double fallback) {
-  if (object.is_none()) return std::vector<double>(static_cast<std::size_t>(x.shape[1]), fallback);
-  const auto array = py::cast<py::array>(object);
-  if (array.ndim() != 1) fail(std::string(name) + ": expected one number a channel");
-  return numbers(array, name, 1, x.shape[1]);
-}
-
 // Statistics of the shape (C,) belong to the batch, (N, C) to a sample.
 Scope scope_of(const py::array& statistics) { return statistics.ndim() == 2 ? Scope::sample : Scope::batch; }
 
@@ -147,15 +120,15 @@ void batch_norm_forward(const py::array& x, const py::array& y, bool channels_la
   require_dense(result, layout_of(rows), "y");
   const Scope scope = scope_of(mean);
   const std::vector<double> center = statistics_of(mean, "mean", view, scope);
-  const std::vector<double> factor = per_channel(weight, "weight", view, 1),
-                            offset = per_channel(bias, "bias", view, 0);
+  const std::vector<double> factor = per_channel(weight, "weight", view.shape[1], 1),
+                            offset = per_channel(bias, "bias", view.shape[1], 0);
   std::vector<double> scale = statistics_of(invstd, "invstd", view, scope), shift(scale.size());
   for (std::size_t i = 0; i < scale.size(); ++i) {
     scale[i] *= factor[i % factor.size()];
     shift[i] = offset[i % factor.size()];
   }
   const py::gil_scoped_release release;
-  normalise(view, result, layout_of(rows), scope, center.data(), scale.data(), shift.data());
+  normalise(view, result, layout_of(rows), scope, center, scale, shift);
 }
 
 // (grad_weight, grad_bias); writes grad_input unless it is None.
@@ -167,7 +140,7 @@ py::tuple batch_norm_backward(const py::array& grad_output, const py::array& x, 
   const ArrayView& view = arrays.x;
   const std::vector<double> center = statistics_of(mean, "mean", view, Scope::batch),
                             inverse = statistics_of(invstd, "invstd", view, Scope::batch);
-  std::vector<double> scale = per_channel(weight, "weight", view, 1);
+  std::vector<double> scale = per_channel(weight, "weight", view.shape[1], 1);
   const std::size_t channels = center.size();
   std::vector<double> sum(channels), dot(channels), slope(channels), shift(channels);
   const double count = channels ? static_cast<double>(view.size() / view.shape[1]) : 0;
@@ -232,8 +205,8 @@ py::tuple group_norm_forward(const py::array& x, const py::array& y, bool channe
   require_same_shape(result, view, "y");
   require_dense(result, layout_of(rows), "y");
   require_groups(view, groups);
-  const std::vector<double> factor = per_channel(weight, "weight", view, 1),
-                            offset = per_channel(bias, "bias", view, 0);
+  const std::vector<double> factor = per_channel(weight, "weight", view.shape[1], 1),
+                            offset = per_channel(bias, "bias", view.shape[1], 0);
   std::vector<double> mean(static_cast<std::size_t>(view.shape[0] * groups)), variance(mean.size());
   {
     const py::gil_scoped_release release;
@@ -254,7 +227,7 @@ py::tuple group_norm_gradients(const py::array& grad_output, const py::array& x,
   if (mean.ndim() != 2 || invstd.ndim() != 2) fail("mean: expected one number a group of a sample");
   const std::vector<double> center = numbers(mean, "mean", view.shape[0], groups),
                             inverse = numbers(invstd, "invstd", view.shape[0], groups);
-  const std::vector<double> factor = per_channel(weight, "weight", view, 1);
+  const std::vector<double> factor = per_channel(weight, "weight", view.shape[1], 1);
   std::vector<double> grad_weight(factor.size()), grad_bias(factor.size());
   {
     const py::gil_scoped_release release;

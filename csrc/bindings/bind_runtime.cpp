@@ -74,6 +74,7 @@ void bind_runtime(py::module_& module) {
       py::arg("is_double"), py::arg("steps"));
   module.attr("ALIGNED_RESULT") = kAlignedResult;
   module.attr("KEPT_RESULT") = kKeptResult;
+  module.def("release_memory", &release_memory);
   module.def("empty",
              [](const std::vector<py::ssize_t>& shape, const py::dtype& dtype) { return new_array(dtype, shape); });
   module.def("are_plain", &are_plain);

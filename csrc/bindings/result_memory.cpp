@@ -2,8 +2,10 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -16,7 +18,8 @@ namespace py = pybind11;
 namespace fastconv {
 namespace {
 
-constexpr std::size_t kMostKept = std::size_t{256} << 20;  // bytes of all freed ones together
+constexpr std::size_t kAlwaysKept = std::size_t{256} << 20;  // bytes of freed ones, whatever was in use before
+constexpr std::size_t kMostBlocks = 4096;
 constexpr std::size_t kLargePage = std::size_t{2} << 20;
 constexpr std::size_t kOnLargePages = std::size_t{4} << 20;  // from here on NumPy asks for them too
 
@@ -25,10 +28,20 @@ struct Block {
   std::size_t bytes = 0;
 };
 
-// Of whole units, beginning with one; null where there is no memory.
-Block allocate(std::size_t bytes, std::size_t unit) {
-  if (bytes > SIZE_MAX - unit) return {};
-  const std::size_t size = (bytes + unit - 1) / unit * unit;
+// What memory of so many bytes begins and ends with.
+std::size_t unit_of(std::size_t bytes) {
+  return bytes >= kOnLargePages ? kLargePage : bytes >= kKeptResult ? kPageBytes : kLineBytes;
+}
+
+std::size_t whole_units(std::size_t bytes) {
+  const std::size_t unit = unit_of(bytes);
+  return bytes > SIZE_MAX - unit ? 0 : (bytes + unit - 1) / unit * unit;
+}
+
+// Null where there is no memory.
+Block allocate(std::size_t bytes) {
+  const std::size_t unit = unit_of(bytes), size = whole_units(bytes);
+  if (size == 0) return {};
   void* const data = std::aligned_alloc(unit, size);
 #ifdef MADV_HUGEPAGE
   // Where it is refused, small pages serve.
@@ -38,37 +51,67 @@ Block allocate(std::size_t bytes, std::size_t unit) {
   return {data, data ? size : 0};
 }
 
+// An eighth of the machine's memory.
+std::size_t most_kept() {
+#ifdef __linux__
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0)
+    return std::max(kAlwaysKept, static_cast<std::size_t>(pages) / 8 * static_cast<std::size_t>(page));
+#endif
+  return kAlwaysKept;
+}
+
+// Freed blocks for the next results. With those in use they are at most twice what was once in use together,
+// or 256 MB: a loop of results of several sizes finds what its last turn freed.
 class FreedBlocks {
  public:
-  FreedBlocks() { blocks_.reserve(kMostKept / kKeptResult + 1); }  // so that none is lost for want of memory
+  FreedBlocks() { blocks_.reserve(kMostBlocks + 1); }  // so that none is lost for want of memory
 
-  // Of at least so many bytes, and at most a quarter more; null where there is no memory.
+  // Of at least so many bytes, and at most a quarter or a unit more; null where there is no memory.
   Block take(std::size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    const Block block = find(bytes);
+    in_use_ += block.bytes;
+    most_in_use_ = std::max(most_in_use_, in_use_);
+    return block;
+  }
+
+  void give(const Block& block) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    in_use_ -= block.bytes;
+    const std::size_t others = 2 * most_in_use_ - in_use_;
+    const std::size_t bound = std::min(std::max(others, kAlwaysKept), most_kept_);
+    if (block.bytes > bound) return std::free(block.data);
+    blocks_.push_back(block);
+    kept_ += block.bytes;
+    while (kept_ > bound || blocks_.size() > kMostBlocks) std::free(remove(0).data);
+  }
+
+  std::size_t release() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::size_t released = kept_;
+    while (!blocks_.empty()) std::free(remove(blocks_.size() - 1).data);
+    most_in_use_ = in_use_;
+    return released;
+  }
+
+ private:
+  Block find(std::size_t bytes) {
     std::size_t best = blocks_.size();
+    const std::size_t most = std::max(whole_units(bytes), bytes + bytes / 4);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       const std::size_t size = blocks_[i].bytes;
-      if (size >= bytes && size <= bytes + bytes / 4 && (best == blocks_.size() || size < blocks_[best].bytes))
-        best = i;
+      if (size >= bytes && size <= most && (best == blocks_.size() || size < blocks_[best].bytes)) best = i;
     }
     if (best < blocks_.size()) return remove(best);
-    Block fresh = allocate(bytes, kLargePage);
+    Block fresh = allocate(bytes);
     if (!fresh.data) {
       while (!blocks_.empty()) std::free(remove(0).data);
-      fresh = allocate(bytes, kLargePage);
+      fresh = allocate(bytes);
     }
     return fresh;
   }
 
-  void give(const Block& block) {
-    if (block.bytes < kKeptResult || block.bytes > kMostKept) return std::free(block.data);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    blocks_.push_back(block);
-    kept_ += block.bytes;
-    while (kept_ > kMostKept) std::free(remove(0).data);
-  }
-
- private:
   Block remove(std::size_t index) {
     const Block block = blocks_[index];
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(index));
@@ -78,7 +121,8 @@ class FreedBlocks {
 
   std::mutex mutex_;
   std::vector<Block> blocks_;  // the longest freed first
-  std::size_t kept_ = 0;
+  std::size_t kept_ = 0, in_use_ = 0, most_in_use_ = 0;
+  const std::size_t most_kept_ = most_kept();
 };
 
 // Never destroyed: an array may outlive everything else.
@@ -92,12 +136,15 @@ class Lease {
  public:
   Lease() = default;
   ~Lease() {
-    if (block_.data) freed_blocks().give(block_);
+    if (kept_)
+      freed_blocks().give(block_);
+    else
+      std::free(block_.data);
   }
   void* take(std::size_t bytes) {
     // By whole lines: what is not kept shall not become as large as what is.
-    const bool kept = bytes > static_cast<std::size_t>(kKeptResult - kLineBytes);
-    block_ = kept ? freed_blocks().take(bytes) : allocate(bytes, kLineBytes);
+    kept_ = bytes > kKeptResult - kLineBytes;
+    block_ = kept_ ? freed_blocks().take(bytes) : allocate(bytes);
     return block_.data;
   }
   Lease(const Lease&) = delete;
@@ -105,9 +152,12 @@ class Lease {
 
  private:
   Block block_;
+  bool kept_ = false;
 };
 
 }  // namespace
+
+std::size_t release_memory() { return freed_blocks().release(); }
 
 py::array result_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape, py::ssize_t bytes) {
   if (bytes < kAlignedResult) return py::array(dtype, shape);

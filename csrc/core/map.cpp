@@ -17,7 +17,9 @@ constexpr const char* kMapNames[kMapCount] = {"relu",
                                               "sigmoid_backward",
                                               "tanh_backward",
                                               "squared_difference",
-                                              "scaled_difference"};
+                                              "scaled_difference",
+                                              "sum",
+                                              "relu_of_sum"};
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// The elementwise maps: activations, their gradients, and the differences that the squared error is made of.
+// The elementwise maps: activations, their gradients, the differences that the squared error is made of, and the sums
+// that end a residual block.
 #pragma once
 
 #include <string>
@@ -19,8 +20,10 @@ enum class Map : int {
   tanh_backward,
   squared_difference,
   scaled_difference,
+  sum,
+  relu_of_sum,
 };
-constexpr int kMapCount = 13;
+constexpr int kMapCount = 15;
 
 Map map_by_name(const std::string& name);
 

@@ -60,12 +60,6 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
   return storage.data();
 }
 
-Finish finish_of(const Activation* activation, Dtype dtype) {
-  if (!activation) return {};
-  const ActivationKernel& kernel = choose_activation(compute_dtype(dtype), active_isa_mask());
-  return {kernel.maps[static_cast<int>(activation->map)], activation->parameter};
-}
-
 // Whether sums along rows (conv_gather_rows.cpp) are faster than tiles whose columns are output channels. Tiles
 // move all of x and y between channels-first memory and packed blocks, and leave lanes idle where y has few channels;
 // rows leave them idle where they are not whole registers. Costs of one row of y, in multiply-adds of a register,
@@ -121,7 +115,7 @@ struct Gather {
 
 // Whether it was done; with `on_tiles` it is only where tile registers are chosen.
 template <class Phases>
-bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases&& phases_of) {
+bool gather(const Gather& g, const Epilogue& epilogue, bool on_tiles, Phases&& phases_of) {
   return dispatch_storage(g.x.dtype, [&](auto zero) {
     using S = decltype(zero);
     std::vector<Compute<S>> storage;
@@ -134,7 +128,7 @@ bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases
     problem.rows_are_samples = g.shape.rows_are_samples;
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
     problem.fills_around = one_phase_has_taps(problem.phases);
-    problem.finish = finish_of(activation, g.x.dtype);
+    problem.finish = Finish<Compute<S>>(epilogue);
     if (problem.y_shape.size() == 0) return true;
     const TileKernel* tiles = choose_tiles(problem);
     if (!tiles && on_tiles) return false;
@@ -147,14 +141,14 @@ bool gather(const Gather& g, const Activation* activation, bool on_tiles, Phases
 }
 
 bool forward_inside(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
-                    const ArrayView& output, const Activation* activation, bool on_tiles) {
-  return gather({shape, input, weight, bias, output, 0, 1}, activation, on_tiles,
+                    const ArrayView& output, const Epilogue& epilogue, bool on_tiles) {
+  return gather({shape, input, weight, bias, output, 0, 1}, epilogue, on_tiles,
                 [&](int axis) { return forward_phases(shape.window[axis], output.extent(axis)); });
 }
 
 bool backward_input_inside(const ConvShape& shape, const ArrayView& grad_output, const ArrayView& weight,
                            const ArrayView& bias, const ArrayView& grad_input, bool on_tiles) {
-  return gather({shape, grad_output, weight, bias, grad_input, 1, 0}, nullptr, on_tiles,
+  return gather({shape, grad_output, weight, bias, grad_input, 1, 0}, {}, on_tiles,
                 [&](int axis) { return backward_phases(shape.window[axis], grad_input.extent(axis)); });
 }
 
@@ -237,7 +231,7 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
 }  // namespace
 
 void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
-                  const ArrayView& output, const Activation* activation) {
+                  const ArrayView& output, const Epilogue& epilogue) {
   check_conv(shape, input, weight, output);
   if (output.size() == 0) return;  // an empty batch may have positions beyond counting
   ConvMatrices matrices;
@@ -245,14 +239,14 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
   if (!is_product || tiles_may_serve(shape)) {
     ArrayView x = input, y = output;
     join_positions(shape, x, y);
-    if (forward_inside(shape, x, weight, bias, y, activation, is_product)) return;
+    if (forward_inside(shape, x, weight, bias, y, epilogue, is_product)) return;
   }
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
     std::vector<Compute<S>> storage;
     MatrixProduct<S> product = matrices.forward<S>(input, weight, output);
     product.bias = wide_bias<S>(bias, storage);
-    product.finish = finish_of(activation, input.dtype);
+    product.finish = Finish<Compute<S>>(epilogue);
     multiply(product);
   });
 }

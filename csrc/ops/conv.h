@@ -5,7 +5,7 @@
 #include "core/array_view.h"
 #include "core/precision.h"
 #include "core/window.h"
-#include "cpu/eltwise/kernels.h"
+#include "ops/finish.h"
 
 namespace fastconv {
 
@@ -20,16 +20,10 @@ struct ConvShape {
 // What memory safety needs, for every pass; Python has already said it in the user's words.
 void check_conv(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output);
 
-// An elementwise map of the sums before they are stored.
-struct Activation {
-  Map map;
-  double parameter;
-};
-
 // output (N, K, ...) = convolution of input (N, C, ...) with weight, plus bias (K values, may be absent), through the
-// activation (may be null).
+// epilogue.
 void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& bias,
-                  const ArrayView& output, const Activation* activation = nullptr);
+                  const ArrayView& output, const Epilogue& epilogue = {});
 
 // grad_input (N, C, ...) from grad_output (N, K, ...). This is also the transposed convolution's forward pass, then
 // with a bias of C values. Where the padding repeats the input, its gradient is added to the elements it repeats.

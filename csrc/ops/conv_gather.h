@@ -28,7 +28,7 @@ struct GatherProblem {
   std::int64_t x_channels = 0, y_channels = 0;                                           // per group
   std::int64_t weight_group = 0, weight_y = 0, weight_x = 0, weight_tap[kSpatial] = {};  // strides
   const Compute<S>* bias = nullptr;  // contiguous, one value per channel of y
-  Finish finish;
+  Finish<Compute<S>> finish;
   Precision precision = Precision::highest;
   bool rows_are_samples = false;
   std::vector<AxisPhase> phases[kSpatial];

@@ -35,7 +35,7 @@ class LanesDriver {
         kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         x_in_place_(has_lanes(p_.x, kernel_.tile_cols)),
-        y_in_place_(has_lanes(y_, kernel_.tile_cols) && !p_.finish.map),
+        y_in_place_(has_lanes(y_, kernel_.tile_cols)),
         lanes_(p_.groups, kernel_.tile_cols, block_lanes()) {
     for (int axis = 0; axis < kSpatial; ++axis) kernel_size_[axis] = kernel_extent(p_.phases[axis]);
     std::int64_t size[kSpatial] = {1, y_.extent(1), std::min(y_.extent(2), kBlockWidth)};
@@ -159,11 +159,10 @@ class LanesDriver {
                                     {d.w_tap * w_step[0], h.w_tap * w_step[1], w.w_tap * w_step[2]}};
             kernel_.lanes(&args);
           }
+    for (std::int64_t d = y_begin[0]; p_.finish.changes() && d < y_end[0]; ++d)
+      for (std::int64_t h = y_begin[1]; h < y_end[1]; ++h)
+        p_.finish.rows(y.at(d, h, y_begin[2]), y.step[2], y_end[2] - y_begin[2], c0, channels, nullptr);
     if (y_in_place_) return;
-    if (p_.finish.map) {
-      const std::int64_t positions = (y_end[0] - y_begin[0]) * (y_end[1] - y_begin[1]) * (y_end[2] - y_begin[2]);
-      p_.finish.map(y.data, nullptr, y.data, positions * lanes, p_.finish.parameter);
-    }
     unpack_lanes(transpose_, y_, n, c0, channels, y, y_begin, y_end);
   }
 

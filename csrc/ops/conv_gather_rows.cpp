@@ -98,7 +98,7 @@ class PhaseDriver {
     const std::int64_t channel0 = group0 * p_.y_channels;
     S* base =
         p_.y + n * y.stride[0] + channel0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
-    const bool direct = std::is_same_v<S, T> && step == 1 && !p_.finish.map;
+    const bool direct = std::is_same_v<S, T> && step == 1;
     Workspace<T> result(direct ? 1 : kMostWindowRows * count[2]);
     Workspace<T> part(taps_ > kLongestSum ? kMostWindowRows * count[2] : 0);
     const std::int64_t parts = channel_parts(p_.y_channels);
@@ -125,9 +125,9 @@ class PhaseDriver {
           sum_windows(args, rows, part);
         else
           windows_of_live_taps(args, rows, j0, r);
+        p_.finish.planes(target, args.y_step, channel0 + k, rows, count[2]);
         if (direct) continue;
         // result is [channel][position].
-        if (p_.finish.map) p_.finish.map(result, nullptr, result, rows * count[2], p_.finish.parameter);
         store_run<S>(transpose_, result, count[2], rows, count[2], nullptr, row + k * y.stride[1], y.stride[1], step);
       }
     }

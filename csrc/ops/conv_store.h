@@ -1,4 +1,4 @@
-// From a block of sums to the output: bias, activation, and the output's own layout.
+// From a block of sums to the output: bias, norm, activation, and the output's own layout.
 #pragma once
 
 #include "ops/conv_gather.h"
@@ -29,13 +29,9 @@ void store_block(const GatherProblem<S>& problem, const AxisPhase* const (&phase
       problem.y + n * y.stride[0] + y0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
   const std::int64_t row_step = phase[1]->out_step * y.step(1), step = phase[2]->out_step * y.step(2);
   const Compute<S>* bias = problem.bias ? problem.bias + y0 : nullptr;
-  if (problem.finish.map) {
-    const std::int64_t positions = (count[1] - 1) * pitch + count[2];
-    if (bias)
-      for (std::int64_t q = 0; q < positions; ++q)
-        for (std::int64_t c = 0; c < channels; ++c) result[q * ldc + c] += bias[c];
+  if (problem.finish.changes()) {
+    problem.finish.rows(result, ldc, (count[1] - 1) * pitch + count[2], y0, channels, problem.bias);
     bias = nullptr;
-    problem.finish.map(result, nullptr, result, positions * ldc, problem.finish.parameter);
   }
   // Rows that follow each other in memory are stored as one run.
   const bool joined = row_step == count[2] * step && pitch == count[2];

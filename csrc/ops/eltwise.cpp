@@ -13,10 +13,10 @@ namespace {
 constexpr std::int64_t kItem = 32768;  // elements of one work item
 constexpr std::int64_t kRun = 1024;    // elements gathered at a time where an input is not dense
 
-// Maps that only pick or scale their inputs keep subnormal numbers; so does float64 everywhere.
+// Maps that only pick, scale or add their inputs keep subnormal numbers; so does float64 everywhere.
 Subnormals mode_of(Dtype dtype, Map map) {
   const bool selection = map == Map::relu || map == Map::leaky_relu || map == Map::step || map == Map::relu_backward ||
-                         map == Map::leaky_relu_backward;
+                         map == Map::leaky_relu_backward || map == Map::sum || map == Map::relu_of_sum;
   return selection ? Subnormals::keep : subnormals_of(dtype);
 }
 

@@ -240,7 +240,7 @@ void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, st
         shift[at] = bias[c];
       }
     });
-    normalise(own, y.samples(first, count), layout, Scope::sample, center.data(), scale.data(), shift.data());
+    normalise(own, y.samples(first, count), layout, Scope::sample, center, scale, shift);
   });
 }
 

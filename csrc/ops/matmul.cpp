@@ -175,13 +175,11 @@ class Product {
           }
         }
       }
-      const T* bias = p_.bias ? p_.bias + block.column : nullptr;
-      if (direct || p_.finish.map) {
-        finish(result, ldc, block, bias);
-        bias = nullptr;
-      }
+      const bool finished = direct || p_.finish.changes();
+      if (finished) finish(result, ldc, block);
       if (!direct)
-        store_run<S>(transpose_, result, ldc, block.rows, block.columns, bias, p_.c.at(block.row, block.column),
+        store_run<S>(transpose_, result, ldc, block.rows, block.columns,
+                     p_.bias && !finished ? p_.bias + block.column : nullptr, p_.c.at(block.row, block.column),
                      p_.c.row, p_.c.column);
     });
   }
@@ -210,13 +208,9 @@ class Product {
     }
   }
 
-  // The bias and the map, on a block of results.
-  void finish(T* result, std::int64_t ldc, const Block& block, const T* bias) const {
-    for (std::int64_t m = 0; m < block.rows; ++m) {
-      T* row = result + m * ldc;
-      for (std::int64_t n = 0; bias && n < block.columns; ++n) row[n] += bias[n];
-      if (p_.finish.map) p_.finish.map(row, nullptr, row, block.columns, p_.finish.parameter);
-    }
+  // The bias and what follows it, on a block of results.
+  void finish(T* result, std::int64_t ldc, const Block& block) const {
+    p_.finish.rows(result, ldc, block.rows, block.column, block.columns, p_.bias);
   }
 
   void run_streamed() {
@@ -258,7 +252,7 @@ class Product {
             for (std::int64_t n = 0; k0 > 0 && n < block.columns; ++n) c[m * p_.c.row + n] += sums[m * ld + n];
           }
         }
-        finish(c, p_.c.row, block, p_.bias ? p_.bias + block.column : nullptr);
+        finish(c, p_.c.row, block);
       });
     }
   }
@@ -287,7 +281,7 @@ class Product {
                                       k0 > 0};
             run(&args);
           }
-        finish(result, ldc, block, p_.bias ? p_.bias + block.column : nullptr);
+        finish(result, ldc, block);
         store_run<S>(transpose_, result, ldc, block.rows, block.columns, nullptr, p_.c.at(block.row, block.column),
                      p_.c.row, p_.c.column);
       });

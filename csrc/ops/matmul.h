@@ -2,15 +2,9 @@
 #pragma once
 
 #include "core/array_view.h"
-#include "cpu/eltwise/kernels.h"
+#include "ops/finish.h"
 
 namespace fastconv {
-
-// What happens to a result before it is stored: an elementwise map of cpu/eltwise, or nothing.
-struct Finish {
-  MapFunction map = nullptr;
-  double parameter = 0;
-};
 
 // A matrix by the steps between its rows and between its columns.
 template <class T>
@@ -29,7 +23,7 @@ struct MatrixProduct {
   Matrix<const S> a, b;
   Matrix<S> c;
   const Compute<S>* bias = nullptr;
-  Finish finish;
+  Finish<Compute<S>> finish;
 };
 
 template <class S>

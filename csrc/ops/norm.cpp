@@ -341,20 +341,16 @@ void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, doub
   });
 }
 
-void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope, const double* mean,
-               const double* scale, const double* shift) {
+void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope,
+               const std::vector<double>& mean, const std::vector<double>& scale, const std::vector<double>& shift) {
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   dispatch_storage(x.dtype, [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
     const ChannelImage<S> image(x.as<S>());
-    // What the mean loses by rounding to the data's dtype goes into the shift.
-    std::vector<double> shifts(shift, shift + entries(x, scope));
-    for (std::size_t i = 0; i < shifts.size(); ++i) {
-      const double lost = mean[i] - static_cast<double>(static_cast<T>(mean[i]));
-      if (std::isfinite(lost) && lost != 0) shifts[i] -= lost * scale[i];
-    }
-    transform<S, 1>({&image}, static_cast<S*>(y.data), layout, scope, {mean, scale, shifts.data(), nullptr}, x.dtype,
+    const std::vector<double> shifts = compensated_shift<T>(mean, scale, shift);
+    const Maps maps{mean.data(), scale.data(), shifts.data(), nullptr};
+    transform<S, 1>({&image}, static_cast<S*>(y.data), layout, scope, maps, x.dtype,
                     [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
                         const NormCoefficients& coefficients) {
                       const auto function = layout == ChannelLayout::planes ? kernel.plane_forward : kernel.row_forward;

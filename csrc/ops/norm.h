@@ -3,6 +3,9 @@
 // shows.
 #pragma once
 
+#include <cmath>
+#include <vector>
+
 #include "core/array_view.h"
 
 namespace fastconv {
@@ -18,8 +21,19 @@ enum class Scope { batch, sample };
 void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, double* mean, double* squares);
 
 // y = (x - mean) * scale + shift; y is dense in `layout`.
-void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope, const double* mean,
-               const double* scale, const double* shift);
+void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope,
+               const std::vector<double>& mean, const std::vector<double>& scale, const std::vector<double>& shift);
+
+// What the mean loses by being rounded to T, put into the shift.
+template <class T>
+std::vector<double> compensated_shift(const std::vector<double>& mean, const std::vector<double>& scale,
+                                      std::vector<double> shift) {
+  for (std::size_t i = 0; i < shift.size(); ++i) {
+    const double lost = mean[i] - static_cast<double>(static_cast<T>(mean[i]));
+    if (std::isfinite(lost) && lost != 0) shift[i] -= lost * scale[i];
+  }
+  return shift;
+}
 
 // The sums of grad_output and of grad_output * (x - mean).
 void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, Scope scope,

@@ -38,6 +38,7 @@ def available_isas() -> list[str]: ...
 ALIGNED_RESULT: int
 KEPT_RESULT: int
 
+def release_memory() -> int: ...
 def empty(shape: tuple[int, ...], dtype: Any) -> Any: ...
 def are_plain(named: dict[str, Any], optional: set[str]) -> bool: ...
 def kernel_table() -> list[_KernelRow]: ...
@@ -69,6 +70,23 @@ def conv_forward(
     activation: str | None,
     parameter: float,
     precision: str | None,
+    /,
+) -> _Array: ...
+def conv_norm_forward(
+    input: _Array,
+    weight: _Array,
+    bias: _Array | None,
+    stride: Sequence[int],
+    padding: _Pads,
+    dilation: Sequence[int],
+    groups: int,
+    padding_mode: str,
+    channels_last: bool,
+    out: _Array | None,
+    activation: str | None,
+    parameter: float,
+    precision: str | None,
+    norm: tuple[_Array, _Array, _Array | None, _Array | None] | tuple[()],
     /,
 ) -> _Array: ...
 def conv_backward_input(

@@ -57,6 +57,20 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(min(integer(n, "n", 1), 4096))
 
 
+def release_memory() -> int:
+    """Give the memory that the engine keeps for its next results back to the system.
+
+    Freed results of 1 MB and more are kept, as every page of fresh memory costs a fault: with those in use at most
+    twice what was once in use together (or 256 MB), and never more than an eighth of the machine's memory.
+
+    Returns
+    -------
+    int
+        Bytes given back.
+    """
+    return int(_core.release_memory())
+
+
 PRECISIONS = ("highest", "high", "medium")
 _precision = "highest"
 

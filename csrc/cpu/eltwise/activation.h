@@ -86,6 +86,19 @@ struct ScaledDifference {
   }
 };
 
+struct Sum {
+  template <class V>
+  static FASTCONV_INLINE V of(V a, V b, V) {
+    return a + b;
+  }
+};
+struct ReluOfSum {
+  template <class V>
+  static FASTCONV_INLINE V of(V a, V b, V p) {
+    return Relu::of(a + b, b, p);
+  }
+};
+
 template <class F, class T, bool two_inputs>
 void run_map(const void* a_, const void* b_, void* y_, int64_t count, double parameter) {
   using V = Reg<T>;
@@ -181,7 +194,8 @@ constexpr ActivationKernel activation_row(const char* name, Isa isa) {
           {run_map<Relu, T, false>, run_map<LeakyRelu, T, false>, run_map<Elu, T, false>, run_map<Sigmoid, T, false>,
            run_map<Tanh, T, false>, run_map<Step, T, false>, run_map<ReluBackward, T, true>,
            run_map<LeakyReluBackward, T, true>, run_map<EluBackward, T, true>, run_map<SigmoidBackward, T, true>,
-           run_map<TanhBackward, T, true>, run_map<SquaredDifference, T, true>, run_map<ScaledDifference, T, true>},
+           run_map<TanhBackward, T, true>, run_map<SquaredDifference, T, true>, run_map<ScaledDifference, T, true>,
+           run_map<Sum, T, true>, run_map<ReluOfSum, T, true>},
           run_squared_error<T>,
           run_binary_cross_entropy<T, false>,
           run_binary_cross_entropy<T, true>,

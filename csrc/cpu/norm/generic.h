@@ -230,6 +230,49 @@ void row_backward(const void* g_, int64_t g_stride, const void* x_, int64_t x_st
   }
 }
 
+// The steps of a FinishCoefficients on one register. In place, so no value may be taken twice: `cover` would.
+template <class T>
+struct FinishSteps {
+  using V = Reg<T>;
+  bool biased, normed, rectified;
+  V bias;
+  Coefficients<V> forward;
+
+  FASTCONV_INLINE void run(T* x, int lanes) const {
+    V value = load_lanes<V>(x, lanes);
+    if (biased) value = value + bias;
+    if (normed) value = forward.forward(value);
+    if (rectified) value = V{value.v <= V::zero().v ? V::zero().v : value.v};
+    store_lanes(value, x, lanes);
+  }
+};
+
+template <class T>
+void plane_finish(void* x_, int64_t stride, int64_t planes, int64_t length, const FinishCoefficients& k) {
+  using V = Reg<T>;
+  for (int64_t c = 0; c < planes; ++c) {
+    T* x = static_cast<T*>(x_) + c * stride;
+    FinishSteps<T> steps{k.bias != nullptr, k.forward.scale != nullptr, k.rectify, V::zero(), {}};
+    if (steps.biased) steps.bias = V::broadcast(static_cast<const T*>(k.bias)[c]);
+    if (steps.normed) steps.forward = splat<T, V>(k.forward, c, false);
+    for (int64_t i = 0; i < length; i += V::width)
+      steps.run(x + i, length - i < V::width ? static_cast<int>(length - i) : V::width);
+  }
+}
+
+template <class T>
+void row_finish(void* x_, int64_t stride, int64_t rows, int64_t columns, const FinishCoefficients& k) {
+  using V = Reg<T>;
+  for (int64_t c = 0; c < columns; c += V::width) {
+    const int lanes = columns - c < V::width ? static_cast<int>(columns - c) : V::width;
+    FinishSteps<T> steps{k.bias != nullptr, k.forward.scale != nullptr, k.rectify, V::zero(), {}};
+    if (steps.biased) steps.bias = load_lanes<V>(static_cast<const T*>(k.bias) + c, lanes);
+    if (steps.normed) steps.forward = load_coefficients<T, V>(k.forward, c, lanes, false);
+    T* x = static_cast<T*>(x_) + c;
+    for (int64_t r = 0; r < rows; ++r, x += stride) steps.run(x, lanes);
+  }
+}
+
 template <class T>
 constexpr BatchNormKernel batch_norm_row(const char* name, Isa isa) {
   return {{"batch_norm", name, isa, DtypeOf<T>::value, kUnroll, Reg<T>::width},
@@ -241,7 +284,9 @@ constexpr BatchNormKernel batch_norm_row(const char* name, Isa isa) {
           row_moments<T>,
           row_products<T>,
           row_forward<T>,
-          row_backward<T>};
+          row_backward<T>,
+          plane_finish<T>,
+          row_finish<T>};
 }
 
 }  // namespace

@@ -19,6 +19,13 @@ struct NormCoefficients {
   const void* slope;
 };
 
+// What ends a convolution: y = max(forward(x + bias), 0), of which each step may be absent.
+struct FinishCoefficients {
+  const void* bias;          // null: none
+  NormCoefficients forward;  // a null scale: none
+  bool rectify;
+};
+
 struct BatchNormKernel : KernelInfo {
   // One channel: `planes` runs of `length` values. The sum of x and the sum of squares around the mean.
   void (*plane_moments)(const void* x, std::int64_t stride, std::int64_t planes, std::int64_t length, double* sum,
@@ -45,6 +52,11 @@ struct BatchNormKernel : KernelInfo {
   void (*row_backward)(const void* grad_output, std::int64_t g_stride, const void* x, std::int64_t x_stride,
                        void* grad_input, std::int64_t stride, std::int64_t rows, std::int64_t columns,
                        const NormCoefficients& coefficients);
+  // In place, over planes and over rows.
+  void (*plane_finish)(void* x, std::int64_t stride, std::int64_t planes, std::int64_t length,
+                       const FinishCoefficients& coefficients);
+  void (*row_finish)(void* x, std::int64_t stride, std::int64_t rows, std::int64_t columns,
+                     const FinishCoefficients& coefficients);
 };
 
 constexpr int kLayerRows = 16;

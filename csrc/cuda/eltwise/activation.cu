@@ -36,6 +36,10 @@ FASTCONV_DEVICE T mapped(Map map, T a, T b, T parameter) {
       return a * ((T(1) - b) * (T(1) + b));
     case Map::squared_difference:
       return (a - b) * (a - b);
+    case Map::sum:
+      return a + b;
+    case Map::relu_of_sum:
+      return relu(a + b);
     default:
       return parameter * (a - b);
   }

@@ -24,8 +24,42 @@ from fastconv.functional._conv_arguments import (
     restore_gradients,
 )
 
+Norm = tuple[Array, Array, Array | None, Array | None]
+"""Mean, inverse deviation, weight and bias of the channels of a result."""
+
 __all__ = ["ConvGradients", "conv1d", "conv2d", "conv3d"]
 __all__ += ["conv1d_backward", "conv2d_backward", "conv3d_backward"]
+
+
+def convolve(
+    n: int,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    window: tuple[Any, Any, Any, int, str, str],
+    activation: str | None,
+    precision: str | None,
+    out: Any = None,
+    norm: Norm | None = None,
+) -> Any:
+    """The convolution in `n` dimensions; with a norm, that of its result, with the same bits as one after the other.
+
+    The window: stride, padding, dilation, groups, data format and padding mode.
+    """
+    given = out
+    _check.present(weight=weight)
+    x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
+    x, unbatched = batched(x, n, "x")
+    level = level_of(precision)
+    g, _, size = conv_geometry(n, x.shape, weight.shape, *window)
+    target = checked_out(out, image_shape(x.shape[0], weight.shape[0], size, g.last), unbatched, x, weight, bias)
+    arguments = (
+        *(x, weight, checked_bias(bias, weight.shape[0])),
+        *(*g.window, target, *checked_activation(activation), level),
+    )
+    y = _engine.conv_forward(*arguments) if norm is None else _engine.conv_norm_forward(*arguments, norm)
+    y = finish(y, unbatched, out)
+    return given if given is not None else restore(y)
 
 
 def make_conv(n: int) -> Callable[..., Any]:
@@ -44,20 +78,8 @@ def make_conv(n: int) -> Callable[..., Any]:
         precision: str | None = None,
         out: Any = None,
     ) -> Any:
-        given = out
-        _check.present(weight=weight)
-        x, weight, bias, out, restore = _check.as_arrays(x=x, weight=weight, bias=bias, out=out)
-        x, unbatched = batched(x, n, "x")
-        level = level_of(precision)
-        g, _, size = conv_geometry(
-            n, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
-        )
-        target = checked_out(out, image_shape(x.shape[0], weight.shape[0], size, g.last), unbatched, x, weight, bias)
-        y = _engine.conv_forward(
-            x, weight, checked_bias(bias, weight.shape[0]), *g.window, target, *checked_activation(activation), level
-        )
-        y = finish(y, unbatched, out)
-        return given if given is not None else restore(y)
+        window = (stride, padding, dilation, groups, data_format, padding_mode)
+        return convolve(n, x, weight, bias, window, activation, precision, out)
 
     conv.__doc__ = f"""{n}-dimensional convolution (cross-correlation, as in every deep-learning library).
 

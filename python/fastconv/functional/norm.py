@@ -113,6 +113,15 @@ def _batch(x: Array) -> Array:
     return x
 
 
+def running_norm(mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any, Any]:
+    """What `batch_norm` computes with in evaluation: mean, inverse deviation, weight and bias of the channels."""
+    eps = number(eps, "eps")
+    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    mean, var, weight, bias, _ = as_arrays(running_mean=mean, running_var=var, weight=weight, bias=bias)
+    check_channels(mean.size, running_mean=mean, running_var=var, weight=weight, bias=bias)
+    return in_steps(mean), _engine.inverse_deviation(var.astype(np.float64), eps), weight, bias
+
+
 def batch_norm(
     x: Any,
     running_mean: Any,

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv import _check
 from fastconv.functional._conv_arguments import named
-from fastconv.functional.conv import make_conv, make_conv_backward
+from fastconv.functional.conv import Norm, convolve, make_conv, make_conv_backward
 
 __all__ = ["SeparableConvGradients", "separable_conv1d", "separable_conv2d", "separable_conv3d"]
 __all__ += ["separable_conv1d_backward", "separable_conv2d_backward", "separable_conv3d_backward"]
@@ -58,9 +58,33 @@ def _wide(**named: Any) -> tuple[Any, ...]:
     return *wide, lambda result: restore(_check.as_ndarray(result, "y").astype(dtype))
 
 
-def _separable_forward(n: int) -> Callable[..., Any]:
-    conv = make_conv(n)
+def separable_convolve(
+    n: int,
+    x: Any,
+    depthwise_weight: Any,
+    pointwise_weight: Any,
+    bias: Any,
+    window: tuple[Any, Any, Any, str],
+    data_format: str,
+    precision: str | None,
+    activation: str | None = None,
+    norm: Norm | None = None,
+) -> Any:
+    """The separable convolution; norm and activation are applied in the pointwise step, as `convolve` does.
 
+    The window: stride, padding, dilation and padding mode.
+    """
+    groups = _separable_shapes(n, x, depthwise_weight, pointwise_weight, data_format)
+    x, depthwise_weight, pointwise_weight, bias, narrow = _wide(
+        x=x, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight, bias=bias
+    )
+    *places, padding_mode = window
+    middle = convolve(n, x, depthwise_weight, None, (*places, groups, data_format, padding_mode), None, precision)
+    point = (1, 0, 1, 1, data_format, "zeros")
+    return narrow(convolve(n, middle, pointwise_weight, bias, point, activation, precision, norm=norm))
+
+
+def _separable_forward(n: int) -> Callable[..., Any]:
     def separable_conv(
         x: Any,
         depthwise_weight: Any,
@@ -74,14 +98,8 @@ def _separable_forward(n: int) -> Callable[..., Any]:
         data_format: str = "channels_first",
         precision: str | None = None,
     ) -> Any:
-        groups = _separable_shapes(n, x, depthwise_weight, pointwise_weight, data_format)
-        x, depthwise_weight, pointwise_weight, bias, narrow = _wide(
-            x=x, depthwise_weight=depthwise_weight, pointwise_weight=pointwise_weight, bias=bias
-        )
-        keywords: Any = {"data_format": data_format, "precision": precision}
-        depthwise: Any = {"padding_mode": padding_mode, **keywords}
-        middle = conv(x, depthwise_weight, None, stride, padding, dilation, groups, **depthwise)
-        return narrow(conv(middle, pointwise_weight, bias, **keywords))
+        window = (stride, padding, dilation, padding_mode)
+        return separable_convolve(n, x, depthwise_weight, pointwise_weight, bias, window, data_format, precision)
 
     separable_conv.__doc__ = f"""{n}-dimensional separable convolution: a filter for each channel, then a mix of them.
 

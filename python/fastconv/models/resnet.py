@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import nn
+from ..nn._fusion import rectified_sum
 from ._options import Options
 
 __all__ = ["resnet18", "resnet50"]
@@ -38,7 +39,7 @@ class _Block(nn.Module):
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Add the branch's output to the shortcut's, and keep what is positive."""
-        return self._relu(self._sum(x))
+        return rectified_sum(*self._sum.terms(x), self._relu)
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the sum of both ways' gradients."""

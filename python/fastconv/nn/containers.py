@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..functional._sums import add
+from ._fusion import apply_in_order
 from ._layout import channel_axis, check_data_format
 from .module import Module
 
@@ -79,10 +81,11 @@ class Sequential(_Container):
         return self
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Apply the layers in order."""
-        for layer in self:
-            x = layer(x)
-        return x
+        """Apply the layers in order.
+
+        In evaluation a convolution takes the batch norm and the activation behind it along, with the same bits.
+        """
+        return apply_in_order(list(self), x)
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Apply their backwards in reverse order."""
@@ -128,19 +131,29 @@ class Residual(_Container):
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Add the branch's output to the shortcut's."""
+        return add(*self.terms(x))
+
+    def terms(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the outputs of branch and shortcut, which `forward` adds.
+
+        Raises
+        ------
+        ValueError
+            If their shapes differ.
+        """
         y = self.branch(x)
         rest = x if self.shortcut is None else self.shortcut(x)
         if y.shape != rest.shape:
             raise ValueError(
                 f"x: for shape {x.shape} the branch gives {y.shape} and the shortcut {rest.shape}; they must be equal"
             )
-        return y + rest  # type: ignore[no-any-return]
+        return y, rest
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the sum of both ways' gradients."""
         grad = self.branch.backward(grad_output)
         rest = grad_output if self.shortcut is None else self.shortcut.backward(grad_output)
-        return grad + rest  # type: ignore[no-any-return]
+        return add(grad, rest)
 
 
 class Concat(_Container):
@@ -180,5 +193,5 @@ class Concat(_Container):
         parts = np.split(grad_output, np.cumsum(sizes)[:-1], channel_axis(self.data_format))
         first, *others = [branch.backward(part) for branch, part in zip(self, parts, strict=True)]
         for other in others:
-            first = first + other
+            first = add(first, other)
         return first

@@ -12,6 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from .. import functional as F
 from .._check import integer, tuple_of_ints
 from ..functional._conv_arguments import PADDING_MODES
+from ..functional.conv import Norm, convolve
+from ..functional.separable_conv import separable_convolve
 from . import init
 from ._layout import Layer, check_dtype
 from .parameter import Parameter
@@ -155,7 +157,6 @@ class _Conv(_ConvBase):
         ``(out_channels,)``.
     """
 
-    _forward: ClassVar[Callable[..., NDArray[Any]]]
     _backward: ClassVar[Callable[..., Any]]
 
     def __init__(
@@ -203,10 +204,18 @@ class _Conv(_ConvBase):
         """Convolve ``(N, C, *spatial)``, or one unbatched ``(C, *spatial)``."""
         two_steps = self.remembers and self.activation in _GRADIENT_FROM_INPUT
         fused = None if two_steps else self.activation
-        y = type(self)._forward(x, self.weight.data, self._bias_data(), activation=fused, **self._keywords())
+        y = self._convolve(x, fused)
         self._remember(x, y if self.activation else None)
         if two_steps and self.activation is not None:
             y = _GRADIENT_FROM_INPUT[self.activation][0](y)
+        return y
+
+    def _convolve(self, x: NDArray[Any], activation: str | None, norm: Norm | None = None) -> NDArray[Any]:
+        """Convolve, normalise by known statistics and apply an activation, in one pass."""
+        window = (self.stride, self.padding, self.dilation, self.groups, self.data_format, self.padding_mode)
+        y: NDArray[Any] = convolve(
+            self._ndim, x, self.weight.data, self._bias_data(), window, activation, None, norm=norm
+        )
         return y
 
     def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
@@ -230,21 +239,18 @@ class _Conv(_ConvBase):
 class Conv1d(_Conv):
     __doc__ = _Conv.__doc__
     _ndim = 1
-    _forward = F.conv1d
     _backward = F.conv1d_backward
 
 
 class Conv2d(_Conv):
     __doc__ = _Conv.__doc__
     _ndim = 2
-    _forward = F.conv2d
     _backward = F.conv2d_backward
 
 
 class Conv3d(_Conv):
     __doc__ = _Conv.__doc__
     _ndim = 3
-    _forward = F.conv3d
     _backward = F.conv3d_backward
 
 
@@ -393,7 +399,6 @@ class _SeparableConv(_ConvBase):
         ``(out_channels,)``.
     """
 
-    _forward: ClassVar[Callable[..., NDArray[Any]]]
     _backward: ClassVar[Callable[..., Any]]
 
     def __init__(
@@ -431,9 +436,16 @@ class _SeparableConv(_ConvBase):
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Apply to ``(N, C, *spatial)``, or one unbatched ``(C, *spatial)``."""
         self._remember(x)
-        return type(self)._forward(
-            x, self.depthwise_weight.data, self.pointwise_weight.data, self._bias_data(), **self._keywords()
+        return self._convolve(x, None)
+
+    def _convolve(self, x: NDArray[Any], activation: str | None, norm: Norm | None = None) -> NDArray[Any]:
+        """Convolve, normalise by known statistics and apply an activation in the pointwise step."""
+        weights = self.depthwise_weight.data, self.pointwise_weight.data, self._bias_data()
+        window = (self.stride, self.padding, self.dilation, "zeros")
+        y: NDArray[Any] = separable_convolve(
+            self._ndim, x, *weights, window, self.data_format, None, activation=activation, norm=norm
         )
+        return y
 
     def _propagate(self, grad_output: NDArray[Any], input_too: bool) -> NDArray[Any] | None:
         # The gradient between the two steps is needed in any case, and the depthwise one's own is cheap.
@@ -457,19 +469,16 @@ class _SeparableConv(_ConvBase):
 class SeparableConv1d(_SeparableConv):
     __doc__ = _SeparableConv.__doc__
     _ndim = 1
-    _forward = F.separable_conv1d
     _backward = F.separable_conv1d_backward
 
 
 class SeparableConv2d(_SeparableConv):
     __doc__ = _SeparableConv.__doc__
     _ndim = 2
-    _forward = F.separable_conv2d
     _backward = F.separable_conv2d_backward
 
 
 class SeparableConv3d(_SeparableConv):
     __doc__ = _SeparableConv.__doc__
     _ndim = 3
-    _forward = F.separable_conv3d
     _backward = F.separable_conv3d_backward

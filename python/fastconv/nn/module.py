@@ -96,8 +96,7 @@ class Module:
         self.backward(grad_output)
 
     def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
-        for name in self._derived_names:
-            getattr(self, name).refresh(self)
+        self._refresh()
         observer = active_observer()
         if observer is None:
             return self.forward(x)
@@ -105,6 +104,11 @@ class Module:
         y = self.forward(x)
         observer.leave(self, x, y)
         return y
+
+    def _refresh(self) -> None:
+        """Compute what is to be computed before a forward."""
+        for name in self._derived_names:
+            getattr(self, name).refresh(self)
 
     # ---- what backward needs -------------------------------------------------------------------------------------
 
