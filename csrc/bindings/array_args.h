@@ -51,5 +51,6 @@ void bind_pool(py::module_& module);
 void bind_pool_adaptive(py::module_& module);
 void bind_norm(py::module_& module);
 void bind_eltwise(py::module_& module);
+void bind_update(py::module_& module);
 
 }  // namespace fastconv

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, module) {
   fastconv::bind_pool_adaptive(module);
   fastconv::bind_norm(module);
   fastconv::bind_eltwise(module);
+  fastconv::bind_update(module);
 }

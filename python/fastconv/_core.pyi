@@ -295,3 +295,32 @@ def cross_entropy_backward(
 ) -> _Array: ...
 def dropout_mask(shape: Sequence[int], p: float, seed: int) -> npt.NDArray[np.bool_]: ...
 def dropout_apply(x: _Array, mask: npt.NDArray[np.bool_], y: _Array, scale: float) -> None: ...
+
+# bind_update.cpp
+def sgd(
+    data: _Array,
+    grad: _Array,
+    velocity: _Array | None,
+    first: bool,
+    rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    l1: float,
+    /,
+) -> None: ...
+def adam(
+    data: _Array,
+    grad: _Array,
+    mean: _Array,
+    square: _Array,
+    largest: _Array | None,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    correction: float,
+    eps: float,
+    weight_decay: float,
+    shrink: float,
+    /,
+) -> None: ...

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..nn.parameter import Parameter
 from .optimizer import Optimizer, State, buffer, not_negative, pair
 
@@ -58,21 +58,21 @@ class Adam(Optimizer):
         self.weight_decay = not_negative("weight_decay", weight_decay)
         self.amsgrad = amsgrad
 
+    def _penalised(self, data: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        return grad  # the update adds the penalty's gradient on its way
+
     def _update(self, data: NDArray[Any], grad: NDArray[Any], state: State) -> None:
-        beta1, beta2 = self.betas
         mean, square = buffer(state, "exp_avg", data), buffer(state, "exp_avg_sq", data)
-        mean += (grad - mean) * (1.0 - beta1)
-        square *= beta2
-        square += (1.0 - beta2) * grad * grad
-        if self.amsgrad:
-            largest = buffer(state, "max_exp_avg_sq", data)
-            square = np.maximum(largest, square, out=largest)
-        denominator = np.sqrt(square, out=np.empty_like(square))
-        denominator /= math.sqrt(1.0 - beta2 ** state["step"])
-        denominator += self.eps
-        np.divide(mean, denominator, out=denominator)
-        denominator *= self.lr / (1.0 - beta1 ** state["step"])
-        data -= denominator
+        largest = buffer(state, "max_exp_avg_sq", data) if self.amsgrad else None
+        beta1, beta2 = self.betas
+        rate = self.lr / (1.0 - beta1 ** state["step"])
+        correction = math.sqrt(1.0 - beta2 ** state["step"])
+        decay, shrink = self._decay()
+        _core.adam(data, grad, mean, square, largest, rate, beta1, beta2, correction, self.eps, decay, shrink)
+
+    def _decay(self) -> tuple[float, float]:
+        """Return the decay that is part of the gradient, and what the weights are multiplied with before the step."""
+        return self.weight_decay, 1.0
 
 
 class AdamW(Adam):
@@ -102,9 +102,5 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
 
-    def _penalised(self, data: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        return grad
-
-    def _update(self, data: NDArray[Any], grad: NDArray[Any], state: State) -> None:
-        data *= 1.0 - self.lr * self.weight_decay
-        super()._update(data, grad, state)
+    def _decay(self) -> tuple[float, float]:
+        return 0.0, 1.0 - self.lr * self.weight_decay

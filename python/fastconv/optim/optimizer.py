@@ -67,8 +67,8 @@ class Optimizer:
                 if self._counts_steps:
                     state["step"] = state.get("step", 0) + 1
                 # 16-bit parameters are worked on, and what is remembered kept, in float32: squares underflow in 16.
-                data = parameter.data.astype(_wide(parameter), copy=False)
-                grad = parameter.grad.astype(data.dtype, copy=False)
+                data = np.asarray(parameter.data, _wide(parameter), order="C")
+                grad = np.asarray(parameter.grad, data.dtype, order="C")
                 self._update(data, self._penalised(data, grad), state)
                 if data is not parameter.data:
                     parameter.data[...] = data
@@ -165,7 +165,7 @@ class Optimizer:
                     array = as_array(value)
                     if array.shape != parameter.shape:
                         problems.append(f"{name} of state {i} has shape {array.shape}, expected {parameter.shape}")
-                    result[i][name] = np.array(array, _wide(parameter))
+                    result[i][name] = np.array(array, _wide(parameter), order="C")
             if self._counts_steps and kept and "step" not in kept:
                 problems.append(f"state {i} lacks 'step'")
         return result
@@ -179,7 +179,7 @@ def _wide(parameter: Parameter) -> np.dtype[Any]:
 def buffer(state: State, name: str, like: NDArray[Any]) -> NDArray[Any]:
     """Return a parameter's array of this name; zeros at first."""
     if name not in state:
-        state[name] = np.zeros_like(like)
+        state[name] = np.zeros(like.shape, like.dtype)
     array: NDArray[Any] = state[name]
     return array
 

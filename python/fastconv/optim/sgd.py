@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..nn.parameter import Parameter
 from .optimizer import Optimizer, State, not_negative
 
@@ -57,16 +58,12 @@ class SGD(Optimizer):
         self.l1 = not_negative("l1", l1)
 
     def _penalised(self, data: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        grad = super()._penalised(data, grad)
-        return grad + self.l1 * np.sign(data) if self.l1 else grad
+        return grad  # the update adds the penalties' gradients on its way
 
     def _update(self, data: NDArray[Any], grad: NDArray[Any], state: State) -> None:
-        if self.momentum:
-            if "momentum_buffer" in state:
-                velocity = state["momentum_buffer"]
-                velocity *= self.momentum
-                velocity += grad
-            else:
-                velocity = state["momentum_buffer"] = np.array(grad)
-            grad = grad + self.momentum * velocity if self.nesterov else velocity
-        data -= self.lr * grad
+        first = "momentum_buffer" not in state
+        if self.momentum and first:
+            state["momentum_buffer"] = np.empty_like(data)
+        velocity = state["momentum_buffer"] if self.momentum else None
+        penalties = self.weight_decay, self.l1
+        _core.sgd(data, grad, velocity, first, self.lr, self.momentum, self.nesterov, *penalties)
