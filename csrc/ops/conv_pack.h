@@ -245,14 +245,6 @@ void store_run(const TransposeKernel& transpose, const Compute<S>* block, std::i
   }
 }
 
-// The largest magnitude, NaNs aside.
-template <class T>
-T largest_magnitude(const T* values, std::int64_t count) {
-  T largest = 0;
-  for (std::int64_t i = 0; i < count; ++i) largest = std::abs(values[i]) > largest ? std::abs(values[i]) : largest;
-  return largest;
-}
-
 // Whether every value is finite, for packed weights: a zero times an infinite weight must not reach a result.
 template <class T>
 bool all_finite(const T* values, std::int64_t count) {

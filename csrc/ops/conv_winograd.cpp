@@ -29,6 +29,7 @@ constexpr std::int64_t kSpan = 256;     // outputs of an item
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
 constexpr double kFewestLanes = 16;
+constexpr std::int64_t kAloneTiles = 64, kAloneBytes = std::int64_t{2} << 20;
 constexpr double kFewProducts = 512;  // a plain sum of fewer errs less
 constexpr double kWeightTiles = 4;    // as long as preparing the weights takes, for each of four samples
 constexpr double kLeastGain3x3 = 1, kLeastGainOfOthers = 1.1;
@@ -77,8 +78,12 @@ class WinogradDriver {
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
     const std::int64_t panel_size = kWinogradPoints * products_.weight_step();
     const std::int64_t total = p_.groups * panels_, at_once = std::min(panels_at_once(), total);
-    Workspace<Weight> packed(at_once * panel_size);
     not_finite_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(images_));
+    if (image_blocks() == 1) {
+      compute(0, total, nullptr, panel_size);
+      return compute_again();
+    }
+    Workspace<Weight> packed(at_once * panel_size);
     for (std::int64_t first = 0; first < total; first += at_once) {
       const std::int64_t count = std::min(at_once, total - first);
       // Neighbouring panels of some channels one after the other: where the weights of a channel lie far from those of
@@ -105,13 +110,16 @@ class WinogradDriver {
     const std::int64_t bytes = kWinogradPoints * products_.row_bytes() * planes / block_[0];
     const std::int64_t tiles =
         std::clamp<std::int64_t>(Products::kInputBytes / bytes, Products::kFewTiles, Products::kManyTiles);
+    // One image reads the weights once: in one block, if it has room, their transforms need not be kept.
+    const std::int64_t most_together =
+        images_ == 1 && bytes * extent[1] * extent[2] <= kAloneBytes ? std::max(tiles, kAloneTiles) : tiles;
     // Of all ways to cut a plane into equal blocks, the one with the least to do: products of whole tiles of the
     // kernel, reading the weights, packing the inputs with the two more on each side.
     double least = 0;
     for (std::int64_t across = 1; across <= extent[2]; across = next_cut(extent[2], across))
       for (std::int64_t down = 1; down <= extent[1]; down = next_cut(extent[1], down)) {
         const std::int64_t h = ceil_div(extent[1], down), w = ceil_div(extent[2], across), rows = h * w * block_[0];
-        if (rows > tiles && h * w > 1) continue;
+        if (rows > (down * across == 1 ? most_together : tiles) && h * w > 1) continue;
         const std::int64_t samples = down * across == 1 ? std::max<std::int64_t>(1, tiles / rows) : 1;
         const double work = (static_cast<double>(rounded_up(samples * rows, Products::kRows)) + Products::kWeightRows) /
                                 static_cast<double>(samples) +
@@ -142,6 +150,8 @@ class WinogradDriver {
   }
 
   std::int64_t panels_of_item() const { return std::max<std::int64_t>(1, kSpan / cols_); }
+  // Blocks of all images, each of which needs all of the weights.
+  std::int64_t image_blocks() const { return ceil_div(images_, together_) * blocks_[0] * blocks_[1] * blocks_[2]; }
   // In whole items, if that many have room: for the panels that are packed next all inputs are transformed again.
   std::int64_t panels_at_once() const {
     const std::int64_t panels = kMostElements<Weight> / (kWinogradPoints * products_.weight_step()),
@@ -161,23 +171,20 @@ class WinogradDriver {
     Workspace<T> turned(channels * taps * cols_);
     weights.copy(*transpose_, base, channels, live, cols_, turned);
     const auto place_of = [&](std::int64_t tap) { return weights.place(tap) * cols_; };
-    // The transform halves weights twice; of some near the end of the range nothing would be left.
     T largest = 0;
-    for (std::int64_t t = 0; t < listed; ++t)
-      for (std::int64_t c = 0; c < channels; ++c)
-        largest = std::max(largest, largest_magnitude(turned + c * taps * cols_ + place_of(t), cols_));
-    if (largest > T(0) && largest < kWinogradSmallest<T>) too_small_.store(true, std::memory_order_relaxed);
     const auto width = static_cast<std::int64_t>(phase_[2]->taps.size()), plane = listed / depth_taps_;
     for (std::int64_t d = 0; d < depth_taps_; ++d)
       for (std::int64_t run = 0; run < runs_; ++run) {
         const WinogradAxis::Run &down = run_of_rows(run), &across = run_of_columns(run);
-        WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0};
+        WinogradWeightArgs<T> args{turned, {}, taps * cols_, channels, cols_, nullptr, 0, &largest};
         for (int i = 0; i < down.taps; ++i)
           for (int j = 0; j < across.taps; ++j)
             args.offset[i * across.taps + j] = place_of(d * plane + static_cast<std::int64_t>(down.place[i]) * width +
                                                         static_cast<std::int64_t>(across.place[j]));
         products_.pack(args, d, run, c0, dst);
       }
+    // The transform halves weights twice; of some near the end of the range nothing would be left.
+    if (largest > T(0) && largest < kWinogradSmallest<T>) too_small_.store(true, std::memory_order_relaxed);
   }
 
   std::vector<WinogradRun> taps_of_runs() const {
@@ -193,9 +200,9 @@ class WinogradDriver {
     return columns_.runs[static_cast<std::size_t>(run) % columns_.runs.size()];
   }
 
+  // `packed` may be null: then each item packs the panels that it needs.
   void compute(std::int64_t first_panel, std::int64_t panel_count, const Weight* packed, std::int64_t panel_size) {
-    const std::int64_t sets = ceil_div(images_, together_);
-    const std::int64_t blocks = sets * blocks_[0] * blocks_[1] * blocks_[2];
+    const std::int64_t blocks = image_blocks();
     // More items where blocks alone would leave threads idle, though each transforms its inputs anew.
     std::int64_t span = panels_of_item();
     const std::int64_t threads = get_num_threads();
@@ -211,8 +218,8 @@ class WinogradDriver {
                    const std::int64_t set = locate_block(item % blocks, blocks_, block_, j0);
                    j0[1] *= kTile;
                    j0[2] *= kTile;
-                   run_block(set * together_, job.group, job.panel, job.count, packed + job.slot * panel_size,
-                             panel_size, j0);
+                   run_block(set * together_, job.group, job.panel, job.count,
+                             packed ? packed + job.slot * panel_size : nullptr, panel_size, j0);
                  });
   }
 
@@ -252,16 +259,19 @@ class WinogradDriver {
     typename Products::Block block(products_, rows);
     transform_inputs(rows, group * p_.x_channels, j0, count, tiles, depth, block);
 
-    const std::int64_t chunk = std::min(panel_count, std::max<std::int64_t>(1, kColumns / cols_));
+    const std::int64_t chunk = packed ? std::min(panel_count, std::max<std::int64_t>(1, kColumns / cols_)) : 1;
+    Workspace<Weight> own_panel(packed ? 0 : panel_size);
     const std::int64_t product_row = chunk * cols_ + kWinogradPad;
     const std::int64_t product_step = Products::whole_rows(rows.outputs()) * product_row + kWinogradPad;
     Workspace<T> products(kWinogradPoints * product_step);
     Workspace<T> result(area * kTile * kTile * chunk * cols_);
     for (std::int64_t begin = 0; begin < panel_count; begin += chunk) {
       const std::int64_t some = std::min(chunk, panel_count - begin);
+      for (std::int64_t c0 = 0; !packed && c0 < p_.x_channels; c0 += kChannels)
+        pack_panel(group * panels_ + panel + begin, c0, own_panel);
+      const Weight* const weights = packed ? packed + begin * panel_size : own_panel.data();
       for (std::int64_t point = 0; point < kWinogradPoints; ++point)
-        block.multiply(point, packed + begin * panel_size, panel_size, some, products + point * product_step,
-                       product_row);
+        block.multiply(point, weights, panel_size, some, products + point * product_step, product_row);
       const std::int64_t y0 = (panel + begin) * cols_, ldc = some * cols_;
       for (std::int64_t s = 0; s < images; ++s) {
         const Image own = image(first + s, j0, count);

@@ -179,6 +179,7 @@ struct WinogradWeightArgs {
   std::int64_t channel_step, channels, cols;
   T* u;
   std::int64_t point_step;
+  T* largest;  // becomes the largest magnitude of the taps, NaNs aside, where that is larger
 };
 
 // B' d B of rows x columns tiles, the channels of a position side by side, in whole registers.

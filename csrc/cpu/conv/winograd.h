@@ -31,6 +31,7 @@ template <class T, int Down, int Across>
 void winograd_weight(const void* erased) {
   using V = Reg<T>;
   const WinogradWeightArgs<T>& args = *static_cast<const WinogradWeightArgs<T>*>(erased);
+  V largest = V::zero();
   for (int64_t c = 0; c < args.channels; ++c)
     for (int64_t n = 0; n < args.cols; n += V::width) {
       const T* taps = args.taps + c * args.channel_step + n;
@@ -39,7 +40,11 @@ void winograd_weight(const void* erased) {
       for (int j = 0; j < Across; ++j) {
         V tap[Down];
 #pragma GCC unroll 3
-        for (int i = 0; i < Down; ++i) tap[i] = V::load(taps + args.offset[i * Across + j]);
+        for (int i = 0; i < Down; ++i) {
+          tap[i] = V::load(taps + args.offset[i * Across + j]);
+          const V size = V::magnitude(tap[i]);
+          largest = V::select(size > largest, size, largest);
+        }
         winograd_weight_line<Down>(tap, t[j]);
       }
       T* u = args.u + c * args.cols + n;
@@ -55,6 +60,9 @@ void winograd_weight(const void* erased) {
           if (winograd_has(Across, j)) line[j].store(u + (i * kWinogradSide + j) * args.point_step);
       }
     }
+  T lanes[V::width];
+  largest.store(lanes);
+  for (const T lane : lanes) *args.largest = lane > *args.largest ? lane : *args.largest;
 }
 
 // One point of B' d, d(i) the inputs of a run of taps.

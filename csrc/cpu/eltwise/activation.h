@@ -156,7 +156,7 @@ void run_binary_cross_entropy(const void* x_, const void* t_, const void* w_, co
     const int lanes = count - i < V::width ? static_cast<int>(count - i) : V::width;
     const V logit = load_lanes<V>(x + i, lanes), target = load_lanes<V>(t + i, lanes);
     const V positive = p ? load_lanes<V>(p + i, lanes) : one;
-    const V e = exp(V::zero() - magnitude(logit));
+    const V e = exp(V::zero() - V::magnitude(logit));
     const V both = V::fma(positive - one, target, one);  // (1 - t) + p * t
     const auto below = logit < V::zero();
     const V side = V::select(below, V::zero() - positive * target, one - target);

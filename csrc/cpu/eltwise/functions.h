@@ -92,12 +92,6 @@ FASTCONV_INLINE V expm1(V x) {
 }
 
 template <class V>
-FASTCONV_INLINE V magnitude(V x) {
-  using I = typename Reduced<V>::integer;
-  return V{(typename V::raw)((I)x.v & ~(I)V::broadcast(typename V::element(-0.0)).v)};
-}
-
-template <class V>
 FASTCONV_INLINE V copy_sign(V value, V sign) {
   using I = typename Reduced<V>::integer;
   const I bit = (I)V::broadcast(typename V::element(-0.0)).v;
@@ -107,7 +101,7 @@ FASTCONV_INLINE V copy_sign(V value, V sign) {
 template <class V>
 FASTCONV_INLINE V tanh(V x) {
   using E = Exponent<typename V::element>;
-  const V a = clamp(magnitude(x), 0, E::saturated);
+  const V a = clamp(V::magnitude(x), 0, E::saturated);
   const V e = expm1(a + a);
   const V y = e / (e + V::broadcast(2));
   return copy_sign(y, x);
@@ -116,7 +110,7 @@ FASTCONV_INLINE V tanh(V x) {
 template <class V>
 FASTCONV_INLINE V sigmoid(V x) {
   const V one = V::broadcast(1);
-  const V e = exp(V::zero() - magnitude(x));  // at most 1: neither tail overflows
+  const V e = exp(V::zero() - V::magnitude(x));  // at most 1: neither tail overflows
   return V::select(x < V::zero(), e, one) / (one + e);
 }
 

@@ -85,6 +85,7 @@ struct Vec {
     return Vec{a.v * b.v + c.v};
 #endif
   }
+  static FASTCONV_INLINE Vec magnitude(Vec a) { return Vec{(raw)((mask)a.v & ~(mask)broadcast(T(-0.0)).v)}; }
   static FASTCONV_INLINE Vec sqrt(Vec a) {
     Vec r;
     for (int i = 0; i < W; ++i) r.v[i] = sizeof(T) == 4 ? T(__builtin_sqrtf(a.v[i])) : T(__builtin_sqrt(a.v[i]));
