@@ -32,8 +32,10 @@ TASKS = {"lenet5": ("step",), "resnet50": ("forward", "step"), "xception": ("for
 
 PEERS = ("torch", "onnxruntime")
 
-ALLOWED = {"forward": 1e-4, "step": 1e-3}
-"""Relative differences from PyTorch's outputs, and from its first losses: float32 through fifty layers."""
+ALLOWED = {"forward": (1e-4,), "step": (1e-5, 2e-2)}
+"""Relative differences from PyTorch's outputs; from its first loss, and from the one after an update. The second has what
+float32 does to a gradient through fifty layers: of ResNet-50 with 32 images it lies 0.5 to 0.7 % from that of float64 in
+both libraries and both layouts, where the update changes it by 9 %."""
 
 STEPS = 2
 """Training steps whose losses are compared."""
@@ -71,6 +73,13 @@ def request_of(network: str, task: str, batch: int, folder: pathlib.Path, thread
     )
 
 
+def errors_of(task: str, answer: Array, reference: Array) -> list[float]:
+    """Return the relative difference of the outputs, or the losses' over the first loss."""
+    if task == "forward":
+        return [relative_error(answer, reference)]
+    return [abs(own - other) / abs(reference[0]) for own, other in zip(answer, reference, strict=True)]
+
+
 def measure(
     network: str, task: str, batch: int, workers: dict[str, Worker], folder: pathlib.Path, options: argparse.Namespace
 ) -> Row:
@@ -88,8 +97,12 @@ def measure(
             calls.append((library, data_format))
     reference = "torch/channels_first" if "torch" in workers else "fastconv/channels_first"
     row: Row = {"network": network, "task": task, "batch": batch}
-    row["errors"] = {call: relative_error(answer, answers[reference]) for call, answer in answers.items()}
-    wrong = {call: error for call, error in row["errors"].items() if not error <= ALLOWED[task]}
+    row["errors"] = {call: errors_of(task, answer, answers[reference]) for call, answer in answers.items()}
+    wrong = {
+        call: errors
+        for call, errors in row["errors"].items()
+        if not all(error <= allowed for error, allowed in zip(errors, ALLOWED[task], strict=True))
+    }
     if wrong:
         raise RuntimeError(f"answers differ from {reference}'s: {wrong}")
     samples = time_calls(calls, workers, options.rounds, options.seconds)
