@@ -33,9 +33,9 @@ TASKS = {"lenet5": ("step",), "resnet50": ("forward", "step"), "xception": ("for
 PEERS = ("torch", "onnxruntime")
 
 ALLOWED = {"forward": (1e-4,), "step": (1e-5, 2e-2)}
-"""Relative differences from PyTorch's outputs; from its first loss, and from the one after an update. The second has what
-float32 does to a gradient through fifty layers: of ResNet-50 with 32 images it lies 0.5 to 0.7 % from that of float64 in
-both libraries and both layouts, where the update changes it by 9 %."""
+"""Relative differences from PyTorch's outputs; from its first loss, and from the one after an update. The second has
+what float32 does to a gradient through fifty layers: of ResNet-50 with 32 images it lies 0.5 to 0.7 % from that of
+float64 in both libraries and both layouts, where the update changes it by 9 %."""
 
 STEPS = 2
 """Training steps whose losses are compared."""

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from fastconv import nn, optim
+from fastconv import _core, nn, optim
 
 RULES = {
     "sgd": ("SGD", {"lr": 0.1}),
@@ -283,3 +283,45 @@ def test_the_base_has_no_rule():
     parameter.grad = np.ones(2)
     with pytest.raises(TypeError, match="Optimizer does not define its rule"):
         optim.Optimizer([parameter], 0.1).step()
+
+
+@pytest.mark.parametrize(("name", "keywords"), RULES.values(), ids=RULES)
+def test_any_order_in_memory(name, keywords):
+    """Parameters and gradients of any strides move as contiguous ones do, in place."""
+    rng = np.random.default_rng(1)
+    start, grads = rng.standard_normal((7, 50)), rng.standard_normal((3, 7, 50))
+    plain = nn.Parameter(start.copy())
+    strided = nn.Parameter(np.zeros((7, 100))[:, ::2])
+    strided.data[:] = start
+    rules = [getattr(optim, name)([parameter], **keywords) for parameter in (plain, strided)]
+    for grad in grads:
+        plain.grad, strided.grad = grad, np.asfortranarray(grad)
+        for rule in rules:
+            rule.step()
+    np.testing.assert_array_equal(strided.data, plain.data)
+    rules[1].load_state_dict(rules[0].state_dict())
+    plain.grad, strided.grad = grads[0], grads[0]
+    for rule in rules:
+        rule.step()
+    np.testing.assert_array_equal(strided.data, plain.data)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_engine_updates_refuse_what_does_not_fit(dtype):
+    """The engine's own checks: dense arrays of one dtype and size, those that change writeable."""
+    data, other = np.ones(40, dtype), np.ones(40, dtype)
+    sgd = (False, 0.1, 0.9, False, 0.0, 0.0)
+    adam = (0.1, 0.9, 0.99, 1.0, 1e-8, 0.0, 1.0)
+    frozen = other.copy()
+    frozen.flags.writeable = False
+    for wrong in (np.ones(39, dtype), np.ones(80, dtype)[::2], np.ones(40, np.float16), np.ones(40, int)):
+        with pytest.raises((TypeError, ValueError), match="grad: "):
+            _core.sgd(data, wrong, other, *sgd)
+        with pytest.raises((TypeError, ValueError), match="velocity: "):
+            _core.sgd(data, other, wrong, *sgd)
+        with pytest.raises((TypeError, ValueError), match="largest: "):
+            _core.adam(data, other, other.copy(), other.copy(), wrong, *adam)
+    for arrays in ((frozen, other, other), (data, other, frozen)):
+        with pytest.raises(ValueError, match=r"read-only|writ"):
+            _core.sgd(*arrays, *sgd)
+    assert (data == 1).all()

@@ -18,50 +18,98 @@ void for_pieces(std::int64_t count, double nanoseconds, Body&& body) {
                [&](std::int64_t item) { body(item * kItem, std::min(count, (item + 1) * kItem)); });
 }
 
+// A rule's numbers in the dtype of the data. The loops below have no choices inside, so that the compiler makes them
+// vectors; the arrays are of different parameters or states.
+template <class T>
+struct Sgd {
+  T rate, momentum, decay, l1;
+
+  template <bool penalised>
+  T gradient(T grad, T value) const {
+    if constexpr (!penalised) return grad;
+    return grad + decay * value + l1 * static_cast<T>((value > 0) - (value < 0));
+  }
+
+  template <bool penalised>
+  void plain(std::int64_t count, T* __restrict data, const T* __restrict grad) const {
+    for (std::int64_t i = 0; i < count; ++i) data[i] -= rate * gradient<penalised>(grad[i], data[i]);
+  }
+
+  template <bool penalised, bool nesterov>
+  void moving(std::int64_t count, T* __restrict data, const T* __restrict grad, T* __restrict velocity,
+              bool first) const {
+    const T kept = first ? T(0) : momentum;
+    if (first) std::fill_n(velocity, count, T(0));
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T g = gradient<penalised>(grad[i], data[i]), v = velocity[i] * kept + g;
+      velocity[i] = v;
+      data[i] -= rate * (nesterov ? g + momentum * v : v);
+    }
+  }
+
+  template <bool penalised>
+  void update(std::int64_t count, T* data, const T* grad, T* velocity, bool first, bool nesterov) const {
+    if (!velocity)
+      plain<penalised>(count, data, grad);
+    else if (nesterov)
+      moving<penalised, true>(count, data, grad, velocity, first);
+    else
+      moving<penalised, false>(count, data, grad, velocity, first);
+  }
+};
+
+template <class T>
+struct Adam {
+  T rate, fresh, beta2, fresh_square, correction, eps, decay, shrink;
+
+  template <bool keeps_largest>
+  void update(std::int64_t count, T* __restrict data, const T* __restrict grad, T* __restrict mean,
+              T* __restrict square, T* __restrict largest) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T value = data[i] * shrink, g = grad[i] + decay * value;
+      const T m = mean[i] + (g - mean[i]) * fresh;
+      T s = square[i] * beta2 + fresh_square * g * g;
+      mean[i] = m;
+      square[i] = s;
+      if constexpr (keeps_largest) {
+        s = s < largest[i] ? largest[i] : s;  // a NaN stays
+        largest[i] = s;
+      }
+      data[i] = value - rate * (m / (std::sqrt(s) / correction + eps));
+    }
+  }
+};
+
 }  // namespace
 
-void sgd_update(Dtype dtype, std::int64_t count, void* data_, const void* grad_, void* velocity_, bool first,
+void sgd_update(Dtype dtype, std::int64_t count, void* data, const void* grad, void* velocity, bool first,
                 const SgdRule& rule) {
   dispatch_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    T *data = static_cast<T*>(data_), *velocity = static_cast<T*>(velocity_);
-    const T* grad = static_cast<const T*>(grad_);
-    const T rate = static_cast<T>(rule.rate), momentum = static_cast<T>(rule.momentum);
-    const T decay = static_cast<T>(rule.weight_decay), l1 = static_cast<T>(rule.l1);
-    for_pieces(count, 1.0, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        T g = grad[i];
-        if (decay != 0) g += decay * data[i];
-        if (l1 != 0) g += data[i] == 0 ? T(0) : std::copysign(l1, data[i]);
-        if (velocity) {
-          const T v = velocity[i] = first ? g : velocity[i] * momentum + g;
-          g = rule.nesterov ? g + momentum * v : v;
-        }
-        data[i] -= rate * g;
-      }
+    const Sgd<T> sgd{static_cast<T>(rule.rate), static_cast<T>(rule.momentum), static_cast<T>(rule.weight_decay),
+                     static_cast<T>(rule.l1)};
+    const bool penalised = rule.weight_decay != 0 || rule.l1 != 0;
+    for_pieces(count, 0.4, [&](std::int64_t begin, std::int64_t end) {
+      T* const own = velocity ? static_cast<T*>(velocity) + begin : nullptr;
+      const auto update = penalised ? &Sgd<T>::template update<true> : &Sgd<T>::template update<false>;
+      (sgd.*update)(end - begin, static_cast<T*>(data) + begin, static_cast<const T*>(grad) + begin, own, first,
+                    rule.nesterov);
     });
   });
 }
 
-void adam_update(Dtype dtype, std::int64_t count, void* data_, const void* grad_, void* mean_, void* square_,
-                 void* largest_, const AdamRule& rule) {
+void adam_update(Dtype dtype, std::int64_t count, void* data, const void* grad, void* mean, void* square, void* largest,
+                 const AdamRule& rule) {
   dispatch_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    T *data = static_cast<T*>(data_), *mean = static_cast<T*>(mean_), *square = static_cast<T*>(square_);
-    T* largest = static_cast<T*>(largest_);
-    const T* grad = static_cast<const T*>(grad_);
-    const T rate = static_cast<T>(rule.rate), eps = static_cast<T>(rule.eps);
-    const T beta2 = static_cast<T>(rule.beta2), fresh = static_cast<T>(1 - rule.beta1);
-    const T fresh_square = static_cast<T>(1 - rule.beta2), correction = static_cast<T>(rule.correction);
-    const T decay = static_cast<T>(rule.weight_decay), shrink = static_cast<T>(rule.shrink);
-    for_pieces(count, 2.0, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const T value = data[i] * shrink, g = decay != 0 ? grad[i] + decay * value : grad[i];
-        const T m = mean[i] += (g - mean[i]) * fresh;
-        T s = square[i] = square[i] * beta2 + fresh_square * g * g;
-        if (largest) s = largest[i] = s > largest[i] || s != s ? s : largest[i];  // a NaN stays
-        data[i] = value - rate * (m / (std::sqrt(s) / correction + eps));
-      }
+    const Adam<T> adam{static_cast<T>(rule.rate),         static_cast<T>(1 - rule.beta1),  static_cast<T>(rule.beta2),
+                       static_cast<T>(1 - rule.beta2),    static_cast<T>(rule.correction), static_cast<T>(rule.eps),
+                       static_cast<T>(rule.weight_decay), static_cast<T>(rule.shrink)};
+    const auto update = largest ? &Adam<T>::template update<true> : &Adam<T>::template update<false>;
+    for_pieces(count, 1.5, [&](std::int64_t begin, std::int64_t end) {
+      (adam.*update)(end - begin, static_cast<T*>(data) + begin, static_cast<const T*>(grad) + begin,
+                     static_cast<T*>(mean) + begin, static_cast<T*>(square) + begin,
+                     largest ? static_cast<T*>(largest) + begin : nullptr);
     });
   });
 }

@@ -32,12 +32,15 @@ _ACTIVATIONS: dict[type, str] = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 def apply_in_order(layers: Sequence[Module], x: NDArray[Any]) -> NDArray[Any]:
     """Apply layers one after another, those that can be one pass as one."""
     observed = active_observer() is not None
-    at = 0
-    while at < len(layers):
-        layer = layers[at]
-        followers = [] if observed else _followers(layer, layers[at + 1 : at + 3], x)
+    done = 0  # layers before this one were applied
+    for at, layer in enumerate(layers):
+        if at < done:
+            continue
+        followers: list[Any] = []
+        if type(layer) in _CONVOLUTIONS and not (observed or layer.remembers):
+            followers = _followers(layer, layers[at + 1 : at + 3], x)
         x = _fused(layer, followers, x) if followers else layer(x)
-        at += 1 + len(followers)
+        done = at + 1 + len(followers)
     return x
 
 
@@ -51,11 +54,9 @@ def rectified_sum(a: NDArray[Any], b: NDArray[Any], relu: ReLU) -> NDArray[Any]:
 
 
 def _followers(layer: Any, after: Sequence[Any], x: NDArray[Any]) -> list[Any]:
-    """Return the norm and the activation, or one of them or none, that a layer can apply to its sums."""
+    """Return the norm and the activation, or one of them or none, that a convolution can apply to its sums."""
     if (
-        type(layer) not in _CONVOLUTIONS
-        or layer.remembers
-        or getattr(layer, "activation", None) is not None
+        getattr(layer, "activation", None) is not None
         or not isinstance(x, np.ndarray)
         or x.dtype not in _sums.REAL
         or x.ndim != layer._ndim + 2

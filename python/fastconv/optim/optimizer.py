@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -67,7 +68,7 @@ class Optimizer:
                 if self._counts_steps:
                     state["step"] = state.get("step", 0) + 1
                 # 16-bit parameters are worked on, and what is remembered kept, in float32: squares underflow in 16.
-                data = np.asarray(parameter.data, _wide(parameter), order="C")
+                data = np.asarray(parameter.data, _wide(parameter.dtype), order="C")
                 grad = np.asarray(parameter.grad, data.dtype, order="C")
                 self._update(data, self._penalised(data, grad), state)
                 if data is not parameter.data:
@@ -165,15 +166,16 @@ class Optimizer:
                     array = as_array(value)
                     if array.shape != parameter.shape:
                         problems.append(f"{name} of state {i} has shape {array.shape}, expected {parameter.shape}")
-                    result[i][name] = np.array(array, _wide(parameter), order="C")
+                    result[i][name] = np.array(array, _wide(parameter.dtype), order="C")
             if self._counts_steps and kept and "step" not in kept:
                 problems.append(f"state {i} lacks 'step'")
         return result
 
 
-def _wide(parameter: Parameter) -> np.dtype[Any]:
-    """Return the dtype in which a parameter is changed."""
-    return np.result_type(parameter.dtype, np.float32)
+@functools.cache
+def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which a parameter of ``dtype`` is changed."""
+    return np.result_type(dtype, np.float32)
 
 
 def buffer(state: State, name: str, like: NDArray[Any]) -> NDArray[Any]:
