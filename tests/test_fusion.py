@@ -4,6 +4,7 @@ import fastconv
 import numpy as np
 import pytest
 from fastconv import _core, nn
+from fastconv.nn._fusion import rectified_sum
 from fastconv.nn._trace import observe
 
 FORMATS = ("channels_first", "channels_last")
@@ -177,12 +178,59 @@ def test_residual_sums(isa, shape, dtype):
         np.testing.assert_array_equal(block(given), branch + given)
         g = rng.standard_normal(shape).astype(dtype)
         np.testing.assert_array_equal(block.backward(g), np.where(given > 0, g, g * dtype(0.5)) + g)
-    from fastconv.nn._fusion import rectified_sum
-
-    relu = nn.ReLU()
-    y = rectified_sum(x, x.copy()[::-1], relu)
-    np.testing.assert_array_equal(y, np.where(x + x[::-1] <= 0, 0, x + x[::-1]))
+    block, relu = nn.Residual(nn.LeakyReLU(0.5)), nn.ReLU()
+    y = rectified_sum(block, relu, x)
+    total = np.where(x > 0, x, x * dtype(0.5)) + x
+    np.testing.assert_array_equal(y, np.where(total <= 0, 0, total))
     np.testing.assert_array_equal(relu.backward(np.ones_like(x)), ~(y <= 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (2, 33, 6, 5), (4, 300, 3, 2), (2, 3, 70, 71), (40, 12)])
+def test_norm_and_relu_in_training(isa, shape, data_format, dtype):
+    """The bits of one after the other, forward and backward, whatever the gradient's order in memory."""
+    if len(shape) == 4 and data_format == "channels_last":
+        shape = (shape[0], *shape[2:], shape[1])
+    channels = shape[-1 if data_format == "channels_last" else 1]
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    rng = np.random.default_rng(5)
+    x, g = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    nets = []
+    for _ in range(2):
+        norm = kind(channels, data_format=data_format, dtype=dtype)
+        norm.weight.data[:], norm.bias.data[:] = np.linspace(-2, 2, channels), np.linspace(1, -1, channels)
+        nets.append(nn.Sequential(norm, nn.ReLU()))
+    fused, apart = nets
+    np.testing.assert_array_equal(fused(x), one_by_one(apart, x))
+    np.testing.assert_array_equal(fused[0].running_var, apart[0].running_var)
+    for given in (g, np.asfortranarray(g), np.repeat(g, 2, 0)[::2]):
+        for net in nets:
+            net.zero_grad()
+        expected = apart[0].backward(apart[1].backward(given))
+        np.testing.assert_array_equal(fused.backward(given), expected)
+        for ours, theirs in zip(fused.parameters(), apart.parameters(), strict=True):
+            np.testing.assert_array_equal(ours.grad, theirs.grad)
+    # One after the other, and frozen statistics.
+    np.testing.assert_array_equal(fused[0].backward(fused[1].backward(g)), apart[0].backward(apart[1].backward(g)))
+    for net in nets:
+        net.eval(keep_for_backward=True)
+    np.testing.assert_array_equal(fused(x), one_by_one(apart, x))
+    np.testing.assert_array_equal(fused.backward(g), apart[0].backward(apart[1].backward(g)))
+    with pytest.raises(ValueError, match="grad_output"):
+        fused.backward(g[1:])
+
+
+def test_norms_engine_refuses_what_does_not_fit():
+    """The result of a ReLU: of the input's shape, dense, of a float type."""
+    x, one = np.ones((2, 4, 3, 3), np.float32), np.ones(4, np.float32)
+    args = False, False, one, one, None, True, True
+    for wrong in (x[:, :, :2], np.ones((2, 4, 3, 6), np.float32)[..., ::2]):
+        with pytest.raises(ValueError, match="rectified"):
+            _core.batch_norm_backward(x, x, x.copy(), *args, wrong)
+    half = x.astype(np.float16)
+    with pytest.raises(TypeError, match="rectified"):
+        _core.batch_norm_backward(half, half, half.copy(), *args, half)
 
 
 def test_a_residual_of_the_identity_changes_no_input():

@@ -84,7 +84,7 @@ ChannelLayout layout_of(bool rows) { return rows ? ChannelLayout::rows : Channel
 
 // The arrays of a backward pass, checked; `grad_input` may be None.
 struct BackwardArrays {
-  ArrayView x, grad_output, grad_input;
+  ArrayView x, grad_output, grad_input, rectified;
 
   BackwardArrays(const py::array& g, const py::array& array, const py::object& result, bool channels_last,
                  ChannelLayout layout)
@@ -95,6 +95,15 @@ struct BackwardArrays {
     require_same_shape(grad_input, x, "grad_input");
     require_dense(grad_input, layout, "grad_input");
   }
+
+  // The result of the ReLU behind the norm.
+  void rectify(const py::array& result, bool channels_last, ChannelLayout layout) {
+    rectified = batch_view(result, "rectified", channels_last);
+    require_same_shape(rectified, x, "rectified");
+    require_dense(rectified, layout, "rectified");
+    if (compute_dtype(x.dtype) != x.dtype) throw py::type_error("rectified: expected float32 or float64");
+  }
+  NormGradient gradient() const { return {grad_output, rectified}; }
 };
 
 // Mean and biased variance of each channel, (C,), or of each channel of a sample, (N, C).
@@ -114,7 +123,7 @@ py::tuple batch_statistics(const py::array& x, bool channels_last, bool rows, bo
 }
 
 void batch_norm_forward(const py::array& x, const py::array& y, bool channels_last, bool rows, const py::array& mean,
-                        const py::array& invstd, const py::object& weight, const py::object& bias) {
+                        const py::array& invstd, const py::object& weight, const py::object& bias, bool rectify) {
   const ArrayView view = batch_view(x, "x", channels_last), result = batch_view(y, "y", channels_last, true);
   require_same_shape(result, view, "y");
   require_dense(result, layout_of(rows), "y");
@@ -128,15 +137,16 @@ void batch_norm_forward(const py::array& x, const py::array& y, bool channels_la
     shift[i] = offset[i % factor.size()];
   }
   const py::gil_scoped_release release;
-  normalise(view, result, layout_of(rows), scope, center, scale, shift);
+  normalise(view, result, layout_of(rows), scope, center, scale, shift, rectify);
 }
 
 // (grad_weight, grad_bias); writes grad_input unless it is None.
 py::tuple batch_norm_backward(const py::array& grad_output, const py::array& x, const py::object& grad_input,
                               bool channels_last, bool rows, const py::array& mean, const py::array& invstd,
-                              const py::object& weight, bool training, bool sums) {
+                              const py::object& weight, bool training, bool sums, const py::object& rectified) {
   const ChannelLayout layout = layout_of(rows);
-  const BackwardArrays arrays(grad_output, x, grad_input, channels_last, layout);
+  BackwardArrays arrays(grad_output, x, grad_input, channels_last, layout);
+  if (!rectified.is_none()) arrays.rectify(py::cast<py::array>(rectified), channels_last, layout);
   const ArrayView& view = arrays.x;
   const std::vector<double> center = statistics_of(mean, "mean", view, Scope::batch),
                             inverse = statistics_of(invstd, "invstd", view, Scope::batch);
@@ -147,7 +157,7 @@ py::tuple batch_norm_backward(const py::array& grad_output, const py::array& x, 
   {
     const py::gil_scoped_release release;
     if (sums || training)
-      channel_products(arrays.grad_output, view, layout, Scope::batch, center.data(), sum.data(), dot.data());
+      channel_products(arrays.gradient(), view, layout, Scope::batch, center.data(), sum.data(), dot.data());
     for (std::size_t c = 0; c < channels; ++c) {
       scale[c] *= inverse[c];
       slope[c] = -scale[c] * dot[c] * inverse[c] * inverse[c] / count;
@@ -155,7 +165,7 @@ py::tuple batch_norm_backward(const py::array& grad_output, const py::array& x, 
       dot[c] *= inverse[c];
     }
     if (arrays.grad_input)
-      normalise_backward(arrays.grad_output, view, arrays.grad_input, layout, Scope::batch, center.data(), scale.data(),
+      normalise_backward(arrays.gradient(), view, arrays.grad_input, layout, Scope::batch, center.data(), scale.data(),
                          training ? slope.data() : nullptr, shift.data());
   }
   return py::make_tuple(channel_array(view.dtype, dot), channel_array(view.dtype, sum));
@@ -169,7 +179,7 @@ py::tuple sample_products(const py::array& grad_output, const py::array& x, bool
   std::vector<double> sum(center.size()), dot(center.size());
   {
     const py::gil_scoped_release release;
-    channel_products(arrays.grad_output, arrays.x, layout_of(rows), Scope::sample, center.data(), sum.data(),
+    channel_products(arrays.gradient(), arrays.x, layout_of(rows), Scope::sample, center.data(), sum.data(),
                      dot.data());
   }
   const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(arrays.x.shape[0]),
@@ -189,7 +199,7 @@ void sample_backward(const py::array& grad_output, const py::array& x, const py:
   const std::vector<double> center = coefficients(mean, "mean"), factor = coefficients(scale, "scale"),
                             slopes = coefficients(slope, "slope"), shifts = coefficients(shift, "shift");
   const py::gil_scoped_release release;
-  normalise_backward(arrays.grad_output, arrays.x, arrays.grad_input, layout, Scope::sample, center.data(),
+  normalise_backward(arrays.gradient(), arrays.x, arrays.grad_input, layout, Scope::sample, center.data(),
                      factor.data(), slopes.data(), shifts.data());
 }
 
@@ -321,10 +331,12 @@ void bind_norm(py::module_& module) {
   module.def("update_running", &update_running, py::arg("old"), py::arg("batch"), py::arg("momentum"));
   module.def("inverse_deviation", &inverse_deviation, py::arg("variance"), py::arg("eps"));
   module.def("batch_norm", &batch_norm_forward, py::arg("x"), py::arg("y"), py::arg("channels_last"), py::arg("rows"),
-             py::arg("mean"), py::arg("invstd"), py::arg("weight").none(true), py::arg("bias").none(true));
+             py::arg("mean"), py::arg("invstd"), py::arg("weight").none(true), py::arg("bias").none(true),
+             py::arg("rectify") = false);
   module.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
              py::arg("grad_input").none(true), py::arg("channels_last"), py::arg("rows"), py::arg("mean"),
-             py::arg("invstd"), py::arg("weight").none(true), py::arg("training"), py::arg("sums"));
+             py::arg("invstd"), py::arg("weight").none(true), py::arg("training"), py::arg("sums"),
+             py::arg("rectified") = py::none());
   module.def("sample_products", &sample_products, py::arg("grad_output"), py::arg("x"), py::arg("channels_last"),
              py::arg("rows"), py::arg("mean"));
   module.def("sample_backward", &sample_backward, py::arg("grad_output"), py::arg("x"), py::arg("grad_input"),

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/array_view.h"
+#include "cpu/eltwise/kernels.h"
 
 namespace fastconv {
 
@@ -43,40 +44,76 @@ class ChannelImage {
     samples_follow_ = positions_ == 1 || shape[0] == 1 || stride[0] == positions_ * step_;
   }
 
+  // Of what is read, only values are left where `y`, an image of the same shape that is read in place, is positive:
+  // the gradient of a ReLU whose result it is. `map`: Map::relu_backward.
+  void rectify_by(const ChannelImage& y, MapFunction map) {
+    rectified_ = &y;
+    relu_backward_ = map;
+  }
+
   std::int64_t samples() const { return view_.shape[0]; }
   std::int64_t channels() const { return view_.shape[1]; }
   std::int64_t positions() const { return positions_; }
   std::int64_t rows() const { return samples() * positions_; }
-  bool planes_in_place() const { return planes_in_place_; }
+  bool planes_in_place() const { return planes_in_place_ && !rectified_; }
   // Whether rows can be read where they are; `packed` asks that nothing lies between them, `samples` that they are of
   // more than one sample.
   bool rows_in_place(bool packed, bool samples) const {
-    return is_wide<S> && dense_rows_ && (!packed || row_step_ == channels()) && (!samples || samples_follow_);
+    return dense_rows(packed, samples) && !rectified_;
   }
 
   // The positions [begin, begin + length) of channel c of `count` samples from n on.
   Run sample_planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length,
                     T* buffer) const {
-    if constexpr (is_wide<S>)
-      if (planes_in_place_) return {plane(n, c) + begin, view_.stride[0]};
-    for (std::int64_t i = 0; i < count; ++i) gather(n + i, c, begin, length, buffer + i * length, 1);
-    return {buffer, length};
+    const Run run = plain_planes(n, count, c, begin, length, buffer, 1, 0);
+    if (!rectified_) return run;
+    return rectified(run, rectified_->plain_planes(n, count, c, begin, length, nullptr, 1, 0), count, length, buffer);
   }
 
   // The positions [begin, begin + length) of `count` channels of sample n from c on.
   Run channel_planes(std::int64_t n, std::int64_t c, std::int64_t count, std::int64_t begin, std::int64_t length,
                      T* buffer) const {
-    if constexpr (is_wide<S>)
-      if (planes_in_place_) return {plane(n, c) + begin, view_.stride[1]};
-    for (std::int64_t i = 0; i < count; ++i) gather(n, c + i, begin, length, buffer + i * length, 1);
-    return {buffer, length};
+    const Run run = plain_planes(n, count, c, begin, length, buffer, 0, 1);
+    if (!rectified_) return run;
+    return rectified(run, rectified_->plain_planes(n, count, c, begin, length, nullptr, 0, 1), count, length, buffer);
   }
 
   // The channels [c, c + columns) of `count` rows from `row` on; a row is a position of a sample.
   Run row_block(std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns, bool packed,
                 T* buffer) const {
+    const Run run = plain_rows(row, count, c, columns, packed, buffer);
+    if (!rectified_) return run;
+    return rectified(run, rectified_->plain_rows(row, count, c, columns, false, nullptr), count, columns, buffer);
+  }
+
+ private:
+  bool dense_rows(bool packed, bool samples) const {
+    return is_wide<S> && dense_rows_ && (!packed || row_step_ == channels()) && (!samples || samples_follow_);
+  }
+
+  Run rectified(const Run& run, const Run& y, std::int64_t count, std::int64_t length, T* buffer) const {
+    const bool joined = run.stride == length && y.stride == length;
+    const std::int64_t pieces = joined ? 1 : count, piece = joined ? count * length : length;
+    for (std::int64_t i = 0; i < pieces; ++i)
+      relu_backward_(run.data + i * run.stride, y.data + i * y.stride, buffer + i * length, piece, 0);
+    return {buffer, length};
+  }
+
+  // `count` planes: of samples from n on, or of channels from c on.
+  Run plain_planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length,
+                   T* buffer, std::int64_t next_sample, std::int64_t next_channel) const {
     if constexpr (is_wide<S>)
-      if (rows_in_place(packed, row / positions_ != (row + count - 1) / positions_))
+      if (planes_in_place_)
+        return {plane(n, c) + begin, next_sample * view_.stride[0] + next_channel * view_.stride[1]};
+    for (std::int64_t i = 0; i < count; ++i)
+      gather(n + i * next_sample, c + i * next_channel, begin, length, buffer + i * length, 1);
+    return {buffer, length};
+  }
+
+  Run plain_rows(std::int64_t row, std::int64_t count, std::int64_t c, std::int64_t columns, bool packed,
+                 T* buffer) const {
+    if constexpr (is_wide<S>)
+      if (dense_rows(packed, row / positions_ != (row + count - 1) / positions_))
         return {row_at(row / positions_, c, row % positions_), row_step_};
     for (std::int64_t done = 0; done < count;) {
       const std::int64_t n = (row + done) / positions_, begin = (row + done) % positions_;
@@ -92,7 +129,6 @@ class ChannelImage {
     return {buffer, columns};
   }
 
- private:
   const S* plane(std::int64_t n, std::int64_t c) const {
     return view_.data + n * view_.stride[0] + c * view_.stride[1];
   }
@@ -130,6 +166,8 @@ class ChannelImage {
   }
 
   View<S> view_;
+  const ChannelImage* rectified_ = nullptr;
+  MapFunction relu_backward_ = nullptr;
   std::int64_t positions_, step_, row_step_;
   bool uniform_, planes_in_place_, dense_rows_, samples_follow_;
 };

@@ -267,7 +267,7 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
     for_groups(count, groups, members, [&](std::int64_t group, std::size_t at, std::int64_t) {
       std::fill_n(center.begin() + static_cast<std::ptrdiff_t>(at), members, mean[first * groups + group]);
     });
-    channel_products(g, own, layout, Scope::sample, center.data(), sum.data(), dot.data());
+    channel_products({g}, own, layout, Scope::sample, center.data(), sum.data(), dot.data());
     for_groups(count, groups, members, [&](std::int64_t group, std::size_t begin, std::int64_t c) {
       const double inverse = invstd[first * groups + group];
       double all_sum = 0, all_dot = 0;
@@ -287,7 +287,7 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
       }
     });
     if (grad_input)
-      normalise_backward(g, own, grad_input.samples(first, count), layout, Scope::sample, center.data(), scale.data(),
+      normalise_backward({g}, own, grad_input.samples(first, count), layout, Scope::sample, center.data(), scale.data(),
                          slope.data(), shift.data());
   });
 }

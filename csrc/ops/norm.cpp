@@ -317,6 +317,17 @@ void transform(const ChannelImage<S>* const (&inputs)[K], S* result, ChannelLayo
                });
 }
 
+// `result`: the image of what the ReLU gave, if there is one.
+template <class S>
+ChannelImage<S> gradient_image(const NormGradient& from, const ChannelImage<S>& result) {
+  ChannelImage<S> gradient(from.grad.as<S>());
+  if (!from.rectified) return gradient;
+  require(is_wide<S>, "rectified: expected float32 or float64");
+  const ActivationKernel& kernel = choose_activation(compute_dtype(from.grad.dtype), active_isa_mask());
+  gradient.rectify_by(result, kernel.maps[static_cast<int>(Map::relu_backward)]);
+  return gradient;
+}
+
 std::int64_t entries(const ArrayView& x, Scope scope) { return (scope == Scope::sample ? x.shape[0] : 1) * x.shape[1]; }
 
 }  // namespace
@@ -342,7 +353,8 @@ void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, doub
 }
 
 void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope,
-               const std::vector<double>& mean, const std::vector<double>& scale, const std::vector<double>& shift) {
+               const std::vector<double>& mean, const std::vector<double>& scale, const std::vector<double>& shift,
+               bool rectify) {
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   dispatch_storage(x.dtype, [&](auto zero) {
     using S = decltype(zero);
@@ -353,18 +365,23 @@ void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Sco
     transform<S, 1>({&image}, static_cast<S*>(y.data), layout, scope, maps, x.dtype,
                     [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,
                         const NormCoefficients& coefficients) {
-                      const auto function = layout == ChannelLayout::planes ? kernel.plane_forward : kernel.row_forward;
+                      const bool planes = layout == ChannelLayout::planes;
+                      const auto function = planes ? kernel.plane_forward : kernel.row_forward;
                       function(runs[0].data, runs[0].stride, out, stride, count, length, coefficients);
+                      if (rectify)  // while it is in the cache
+                        (planes ? kernel.plane_finish : kernel.row_finish)(out, stride, count, length,
+                                                                           {nullptr, {}, true});
                     });
   });
 }
 
-void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, Scope scope,
+void channel_products(const NormGradient& from, const ArrayView& x, ChannelLayout layout, Scope scope,
                       const double* mean, double* sum, double* dot) {
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   dispatch_storage(x.dtype, [&](auto zero) {
     using S = decltype(zero);
-    const ChannelImage<S> image(x.as<S>()), gradient(grad_output.as<S>());
+    const ChannelImage<S> image(x.as<S>()), result(from.rectified.as<S>());
+    const ChannelImage<S> gradient = gradient_image(from, result);
     const std::vector<double> means =
         repeated<double>(layout == ChannelLayout::rows ? mean : nullptr, sets_of(image, scope), image.channels(),
                          rows_at_once(image.channels()));
@@ -372,14 +389,15 @@ void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelL
   });
 }
 
-void normalise_backward(const ArrayView& grad_output, const ArrayView& x, const ArrayView& grad_input,
+void normalise_backward(const NormGradient& from, const ArrayView& x, const ArrayView& grad_input,
                         ChannelLayout layout, Scope scope, const double* mean, const double* scale, const double* slope,
                         const double* shift) {
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   dispatch_storage(x.dtype, [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
-    const ChannelImage<S> image(x.as<S>()), gradient(grad_output.as<S>());
+    const ChannelImage<S> image(x.as<S>()), result(from.rectified.as<S>());
+    const ChannelImage<S> gradient = gradient_image(from, result);
     transform<S, 2>(
         {&gradient, &image}, static_cast<S*>(grad_input.data), layout, scope, {mean, scale, shift, slope}, x.dtype,
         [&](const auto& runs, T* out, std::int64_t stride, std::int64_t count, std::int64_t length,

@@ -20,9 +20,10 @@ enum class Scope { batch, sample };
 // Mean and sum of squares around it.
 void channel_moments(const ArrayView& x, ChannelLayout layout, Scope scope, double* mean, double* squares);
 
-// y = (x - mean) * scale + shift; y is dense in `layout`.
+// y = (x - mean) * scale + shift, or 0 where `rectify` and it is less; y is dense in `layout`.
 void normalise(const ArrayView& x, const ArrayView& y, ChannelLayout layout, Scope scope,
-               const std::vector<double>& mean, const std::vector<double>& scale, const std::vector<double>& shift);
+               const std::vector<double>& mean, const std::vector<double>& scale, const std::vector<double>& shift,
+               bool rectify = false);
 
 // What the mean loses by being rounded to T, put into the shift.
 template <class T>
@@ -35,12 +36,18 @@ std::vector<double> compensated_shift(const std::vector<double>& mean, const std
   return shift;
 }
 
-// The sums of grad_output and of grad_output * (x - mean).
-void channel_products(const ArrayView& grad_output, const ArrayView& x, ChannelLayout layout, Scope scope,
+// The gradient of a norm's result. Where `rectified`, the result of a ReLU behind the norm, is there, it is that of the
+// ReLU's, and what the ReLU lets through of it is meant; `rectified` has a float type and is dense in the norm's layout.
+struct NormGradient {
+  ArrayView grad, rectified = {};
+};
+
+// The sums of the gradient and of the gradient times x - mean.
+void channel_products(const NormGradient& gradient, const ArrayView& x, ChannelLayout layout, Scope scope,
                       const double* mean, double* sum, double* dot);
 
-// grad_input = grad_output * scale + (x - mean) * slope + shift; with a null slope it is grad_output * scale.
-void normalise_backward(const ArrayView& grad_output, const ArrayView& x, const ArrayView& grad_input,
+// grad_input = gradient * scale + (x - mean) * slope + shift; with a null slope it is gradient * scale.
+void normalise_backward(const NormGradient& gradient, const ArrayView& x, const ArrayView& grad_input,
                         ChannelLayout layout, Scope scope, const double* mean, const double* scale, const double* slope,
                         const double* shift);
 

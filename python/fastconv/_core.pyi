@@ -197,6 +197,7 @@ def batch_norm(
     invstd: _Array,
     weight: _Array | None,
     bias: _Array | None,
+    rectify: bool = False,
 ) -> None: ...
 def batch_norm_backward(
     grad_output: _Array,
@@ -209,6 +210,7 @@ def batch_norm_backward(
     weight: _Array | None,
     training: bool,
     sums: bool,
+    rectified: _Array | None = None,
 ) -> tuple[_Array, _Array]: ...
 def sample_products(
     grad_output: _Array, x: _Array, channels_last: bool, rows: bool, mean: _Array

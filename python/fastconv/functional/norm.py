@@ -122,6 +122,51 @@ def running_norm(mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> tup
     return in_steps(mean), _engine.inverse_deviation(var.astype(np.float64), eps), weight, bias
 
 
+def normalised(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    data_format: str,
+    rectify: bool = False,
+) -> tuple[Any, Any, Any]:
+    """`batch_norm` with its statistics; with `rectify` ``max(y, 0)``, of float32 or float64 in the host's memory."""
+    last = channels_last(data_format)
+    training = flag(training, "training")
+    momentum, eps = number(momentum, "momentum"), number(eps, "eps")
+    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    require(eps > 0 or not training, lambda: f"eps: got {eps}, expected more than 0 when training")
+    array, mean, var, scale, shift, restore = as_arrays(
+        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    shape = array.shape
+    array = _batch(array)
+    count = channels(array, last)
+    check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
+    check_running(mean, var, None if training else "not training", training)
+    y, rows = result_like(array, last)
+    if training:
+        values = array.size // count if count else 0
+        require(
+            values != 1 or count == 0,
+            lambda: f"x: expected more than 1 value per channel when training, got shape {array.shape}",
+        )
+        batch_mean, batch_var = _engine.batch_statistics(array, last, rows, False)
+        if mean is not None and values > 1:
+            update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
+    else:
+        batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
+    invstd = _engine.inverse_deviation(batch_var, eps)
+    rectifying = (True,) if rectify else ()  # which the engine of devices does not know
+    _engine.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift, *rectifying)
+    y = y.reshape(shape)
+    return (restore(y), *map(restore, statistics(array.dtype, batch_mean, invstd)))
+
+
 def batch_norm(
     x: Any,
     running_mean: Any,
@@ -179,37 +224,49 @@ def batch_norm(
     S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
     shift", ICML 2015.
     """
+    result = normalised(x, running_mean, running_var, weight, bias, training, momentum, eps, data_format)
+    return result if flag(return_stats, "return_stats") else result[0]
+
+
+def normalised_backward(
+    grad_output: Any,
+    x: Any,
+    mean: Any,
+    invstd: Any,
+    weight: Any,
+    training: bool,
+    output_mask: tuple[bool, bool, bool],
+    data_format: str,
+    rectified: Array | None = None,
+) -> NormGradients:
+    """`batch_norm_backward`; with `rectified`, what `normalised` gave with `rectify`, of the gradient of that."""
     last = channels_last(data_format)
     training = flag(training, "training")
-    momentum, eps = number(momentum, "momentum"), number(eps, "eps")
-    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
-    require(eps > 0 or not training, lambda: f"eps: got {eps}, expected more than 0 when training")
-    array, mean, var, scale, shift, restore = as_arrays(
-        x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    wanted = mask(output_mask)
+    array, gradient, center, scale, factor, restore = as_arrays(
+        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
     )
+    same_shape(gradient, array.shape, "grad_output")
     shape = array.shape
-    array = _batch(array)
+    array, gradient = _batch(array), _batch(gradient)
     count = channels(array, last)
-    check_channels(count, running_mean=mean, running_var=var, weight=scale, bias=shift)
-    check_running(mean, var, None if training else "not training", training)
-    y, rows = result_like(array, last)
-    if training:
-        values = array.size // count if count else 0
-        require(
-            values != 1 or count == 0,
-            lambda: f"x: expected more than 1 value per channel when training, got shape {array.shape}",
-        )
-        batch_mean, batch_var = _engine.batch_statistics(array, last, rows, False)
-        if mean is not None and values > 1:
-            update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
-    else:
-        batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
-    invstd = _engine.inverse_deviation(batch_var, eps)
-    _engine.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift)
-    y = y.reshape(shape)
-    if not flag(return_stats, "return_stats"):
-        return restore(y)
-    return (restore(y), *map(restore, statistics(array.dtype, batch_mean, invstd)))
+    check_channels(count, mean=center, invstd=scale, weight=factor)
+    result, rows = result_like(array, last)
+    grad_weight, grad_bias = _engine.batch_norm_backward(
+        gradient,
+        array,
+        result if wanted[0] else None,
+        last,
+        rows,
+        center,
+        scale,
+        factor,
+        training and wanted[0],
+        wanted[1] or wanted[2],
+        *(() if rectified is None else (_batch(rectified),)),
+    )
+    gradients = (result.reshape(shape), grad_weight, grad_bias)
+    return NormGradients(*(restore(g) if w else None for g, w in zip(gradients, wanted, strict=True)))
 
 
 def batch_norm_backward(
@@ -258,29 +315,4 @@ def batch_norm_backward(
     ValueError
         A shape that does not fit.
     """
-    last = channels_last(data_format)
-    training = flag(training, "training")
-    wanted = mask(output_mask)
-    array, gradient, center, scale, factor, restore = as_arrays(
-        x=x, grad_output=grad_output, mean=mean, invstd=invstd, weight=weight
-    )
-    same_shape(gradient, array.shape, "grad_output")
-    shape = array.shape
-    array, gradient = _batch(array), _batch(gradient)
-    count = channels(array, last)
-    check_channels(count, mean=center, invstd=scale, weight=factor)
-    result, rows = result_like(array, last)
-    grad_weight, grad_bias = _engine.batch_norm_backward(
-        gradient,
-        array,
-        result if wanted[0] else None,
-        last,
-        rows,
-        center,
-        scale,
-        factor,
-        training and wanted[0],
-        wanted[1] or wanted[2],
-    )
-    gradients = (result.reshape(shape), grad_weight, grad_bias)
-    return NormGradients(*(restore(g) if w else None for g, w in zip(gradients, wanted, strict=True)))
+    return normalised_backward(grad_output, x, mean, invstd, weight, training, output_mask, data_format)

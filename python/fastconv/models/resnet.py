@@ -39,7 +39,7 @@ class _Block(nn.Module):
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Add the branch's output to the shortcut's, and keep what is positive."""
-        return rectified_sum(*self._sum.terms(x), self._relu)
+        return rectified_sum(self._sum, self._relu, x)
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the sum of both ways' gradients."""

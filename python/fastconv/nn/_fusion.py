@@ -1,7 +1,8 @@
 """Layers that are one pass over memory where they follow each other.
 
 In evaluation a convolution applies the batch norm and the activation behind it to its sums before it stores them, and
-gives the bits of the three one after the other. Nothing is kept between calls, so no result can be stale.
+gives the bits of the three one after the other; everywhere a batch norm applies the ReLU behind it, and takes the
+ReLU's gradient back with its own. Nothing is kept between calls, so no result can be stale.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .conv import Conv1d, Conv2d, Conv3d, SeparableConv1d, SeparableConv2d, Sepa
 from .module import Module
 from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
-__all__ = ["apply_in_order", "rectified_sum"]
+__all__ = ["apply_in_order", "backward_in_order", "rectified_sum"]
 
 # Exact types: a subclass may do something else.
 _CONVOLUTIONS = {Conv1d, Conv2d, Conv3d, SeparableConv1d, SeparableConv2d, SeparableConv3d}
@@ -39,15 +40,35 @@ def apply_in_order(layers: Sequence[Module], x: NDArray[Any]) -> NDArray[Any]:
         followers: list[Any] = []
         if type(layer) in _CONVOLUTIONS and not (observed or layer.remembers):
             followers = _followers(layer, layers[at + 1 : at + 3], x)
+        elif type(layer) in _NORMS and not observed:
+            followers = _rectifier(layers[at + 1 : at + 2], x)
         x = _fused(layer, followers, x) if followers else layer(x)
         done = at + 1 + len(followers)
     return x
 
 
-def rectified_sum(a: NDArray[Any], b: NDArray[Any], relu: ReLU) -> NDArray[Any]:
-    """Return what ``relu`` gives for ``a + b``."""
-    if active_observer() is not None or type(relu) is not ReLU or not _sums.fits(a, b):
-        return relu(_sums.add(a, b))
+def backward_in_order(layers: Sequence[Any], grad_output: NDArray[Any]) -> NDArray[Any]:
+    """Propagate a gradient through layers from the last to the first, through a norm and its ReLU in one pass."""
+    at = len(layers) - 1
+    while at >= 0:
+        layer = layers[at]
+        if at > 0 and _were_one_pass(layers[at - 1], layer):
+            (y,) = layer._recall()
+            at -= 1
+            grad_output = layers[at]._propagate(grad_output, y)
+        else:
+            grad_output = layer.backward(grad_output)
+        at -= 1
+    return grad_output
+
+
+def rectified_sum(block: Any, relu: ReLU, x: NDArray[Any]) -> NDArray[Any]:
+    """Return what ``relu`` gives for a `Residual`'s sum."""
+    if active_observer() is not None:
+        return relu(block(x))
+    a, b = block.terms(x)
+    if not _sums.fits(a, b):
+        return relu(a + b)
     y = _sums.relu_of_sum(a, b)
     relu._remember(y)
     return y
@@ -70,6 +91,20 @@ def _followers(layer: Any, after: Sequence[Any], x: NDArray[Any]) -> list[Any]:
     return chosen
 
 
+def _rectifier(after: Sequence[Any], x: NDArray[Any]) -> list[Any]:
+    """Return the ReLU behind a norm, if the norm can apply it."""
+    fits = isinstance(x, np.ndarray) and x.dtype in _sums.REAL
+    return [each for each in after if fits and type(each) is ReLU]
+
+
+def _were_one_pass(norm: Any, relu: Any) -> bool:
+    """Whether they are a norm and a ReLU that both remember the result that the norm rectified."""
+    if type(norm) not in _NORMS or type(relu) is not ReLU:
+        return False
+    kept, y = norm._remembered, relu._remembered
+    return kept is not None and y is not None and kept[-1] is y[0]
+
+
 def _norm_fits(layer: Any, norm: Any, x: NDArray[Any]) -> bool:
     """Whether the norm is one of known statistics and of the convolution's output."""
     if type(norm) not in _NORMS or norm.remembers or norm.running_mean is None:
@@ -84,6 +119,10 @@ def _norm_fits(layer: Any, norm: Any, x: NDArray[Any]) -> bool:
 
 
 def _fused(layer: Any, followers: Sequence[Any], x: NDArray[Any]) -> NDArray[Any]:
+    if type(layer) in _NORMS:
+        rectified: NDArray[Any] = layer._normalise(x, True)
+        followers[0]._remember(rectified)
+        return rectified
     norm: Norm | None = None
     activation: str | None = None
     for each in (layer, *followers):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..functional._sums import add
-from ._fusion import apply_in_order
+from ._fusion import apply_in_order, backward_in_order
 from ._layout import channel_axis, check_data_format
 from .module import Module
 
@@ -89,17 +89,13 @@ class Sequential(_Container):
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Apply their backwards in reverse order."""
-        for layer in reversed(list(self)):
-            grad_output = layer.backward(grad_output)
-        return grad_output
+        return backward_in_order(list(self), grad_output)
 
     def backward_parameters(self, grad_output: NDArray[Any]) -> None:
         """Do the same but for the gradient of the first layer's input."""
-        for i, layer in reversed(list(enumerate(self))):
-            if i == 0:
-                layer.backward_parameters(grad_output)
-            else:
-                grad_output = layer.backward(grad_output)
+        if len(self):
+            first, *others = self
+            first.backward_parameters(backward_in_order(others, grad_output))
 
 
 class Residual(_Container):

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import functional as F
 from .._check import integer
+from ..functional.norm import normalised, normalised_backward
 from ._layout import Layer, channel_axis, check_dtype
 from .parameter import Parameter
 
@@ -161,30 +162,31 @@ class _BatchNorm(_ChannelNorm):
 
     def forward(self, x: NDArray[Any]) -> NDArray[Any]:
         """Normalise."""
+        return self._normalise(x, False)
+
+    def _normalise(self, x: NDArray[Any], rectify: bool) -> NDArray[Any]:
+        """Normalise, and leave what is positive of it."""
         self._check(x)
         batch_statistics = self.training or self.running_mean is None
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
-        y, mean, invstd = F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self._scale,
-            self._shift,
-            training=batch_statistics,
-            momentum=self._factor(),
-            eps=self.eps,
-            return_stats=True,
-            data_format=self.data_format,
+        y, mean, invstd = normalised(
+            *(x, self.running_mean, self.running_var, self._scale, self._shift),
+            *(batch_statistics, self._factor(), self.eps, self.data_format, rectify),
         )
-        self._remember(x, mean, invstd, batch_statistics)
+        self._remember(x, mean, invstd, batch_statistics, y if rectify else None)
         return y  # type: ignore[no-any-return]
 
     def backward(self, grad_output: NDArray[Any]) -> NDArray[Any]:
         """Return the input's gradient; add to those of weight and bias."""
-        x, mean, invstd, batch_statistics = self._recall()
-        keywords: dict[str, Any] = {"output_mask": self._mask(), "data_format": self.data_format}
-        gradients = F.batch_norm_backward(grad_output, x, mean, invstd, self._scale, batch_statistics, **keywords)
+        return self._propagate(grad_output, None)
+
+    def _propagate(self, grad_output: NDArray[Any], rectified: NDArray[Any] | None) -> NDArray[Any]:
+        """Do so; with the output of the ReLU behind the norm, for the gradient of that."""
+        x, mean, invstd, batch_statistics, _ = self._recall()
+        gradients = normalised_backward(
+            *(grad_output, x, mean, invstd, self._scale, batch_statistics, self._mask(), self.data_format, rectified)
+        )
         return self._accumulate(gradients)
 
 
