@@ -238,3 +238,32 @@ def test_a_residual_of_the_identity_changes_no_input():
     y = nn.Residual(nn.Dropout(0.5)).eval()(x)
     assert (x == 1).all()
     assert (y == 2).all()
+
+
+def test_what_is_derived_is_computed_before_a_fused_forward():
+    """A norm's weight under spectral norm follows its source, in training and in evaluation."""
+    x = np.random.default_rng(0).standard_normal((2, 6, 5, 5)).astype(np.float32)
+    nets = [nn.Sequential(nn.utils.spectral_norm(nn.BatchNorm2d(6), n_power_iterations=1), nn.ReLU()) for _ in "ab"]
+    nets[1].load_state_dict(nets[0].state_dict())
+    for mode in (True, False):
+        for net in nets:
+            net.train(mode)
+            net[0].weight_orig.data[:] = np.linspace(-3, 2, 6)
+        np.testing.assert_array_equal(nets[0](x), one_by_one(nets[1], x))
+
+
+def test_what_an_instance_defines_itself_is_called():
+    net, x = made("direct", "channels_first", np.float32)
+    for i in range(3):
+        own = nn.Sequential(*net).eval()
+        own[i].forward = lambda x: np.full((1, 31, 2, 2), 7, np.float32)
+        np.testing.assert_array_equal(own(x), one_by_one(own, x))
+        del own[i].forward
+
+
+def test_misaligned_arrays_are_added():
+    memory = np.zeros(4 * 9 + 1, np.uint8)
+    x = memory[1:].view(np.float32).reshape(1, 1, 3, 3)
+    x[:] = 1
+    assert not x.flags.aligned
+    np.testing.assert_array_equal(nn.Residual(nn.ReLU())(x), np.full((1, 1, 3, 3), 2))

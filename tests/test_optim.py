@@ -325,3 +325,35 @@ def test_engine_updates_refuse_what_does_not_fit(dtype):
         with pytest.raises(ValueError, match=r"read-only|writ"):
             _core.sgd(*arrays, *sgd)
     assert (data == 1).all()
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adam", "AdamW", "RMSprop", "Rprop"])
+def test_a_gradient_of_another_shape(rule):
+    """It is refused by name, and the failed step leaves nothing behind."""
+    parameter = nn.Parameter(np.ones((2, 3), np.float32))
+    optimizer = getattr(optim, rule)([parameter], lr=0.1, **({"momentum": 0.9} if rule == "SGD" else {}))
+    for shape in ((3, 2), (1, 3), (6,)):
+        parameter.grad = np.ones(shape, np.float32)
+        with pytest.raises(ValueError, match=r"grad: got shape .* for a parameter of shape \(2, 3\)"):
+            optimizer.step()
+    assert (parameter.data == 1).all()
+    assert all(set(kept) <= {"step"} for kept in optimizer.state_dict()["state"].values())
+
+
+def test_infinite_parameters_stay_infinite():
+    """A penalty that is not there does not make NaNs of them, nor does its l1."""
+    for rule in (optim.AdamW, optim.Adam, optim.SGD, lambda p, **o: optim.SGD(p, l1=0.1, **o)):
+        keywords = {"weight_decay": 0} if rule in (optim.AdamW, optim.Adam) else {}
+        parameter = nn.Parameter(np.array([np.inf, -np.inf, 1]))
+        parameter.grad = np.ones(3)
+        rule([parameter], lr=0.1, **keywords).step()
+        np.testing.assert_array_equal(parameter.data[:2], [np.inf, -np.inf])
+        assert parameter.data[2] < 1
+
+
+def test_misaligned_parameters_move():
+    memory = np.zeros(8 * 5 + 1, np.uint8)
+    parameter = nn.Parameter(memory[1:].view(np.float64))
+    parameter.grad = np.ones(5)
+    optim.SGD([parameter], lr=0.5).step()
+    np.testing.assert_array_equal(parameter.data, np.full(5, -0.5))

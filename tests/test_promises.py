@@ -168,6 +168,25 @@ def test_inputs_are_not_written(isa, problem, data_format):
     tolerance.assert_same_bits(gradient, kept, "grad_output")
 
 
+@pytest.mark.parametrize(
+    "shape", [(4, 24, 5, 2, 2, 32, 4), (16, 16, 5, 2, 1, 32, 3), (8, 12, 3, 2, 1, 32, 6), (128, 130, 3, 1, 1, 9, 8)]
+)
+def test_signs_of_zeros_are_bits_too(isa, shape, threads):
+    """Of sums that underflow: neither the batch nor the threads decide which zeros of the padding are added."""
+    inputs, outputs, kernel, dilation, stride, samples, size = shape
+    rng = np.random.default_rng(0)
+    options = {"padding": dilation * (kernel // 2), "stride": stride, "dilation": dilation}
+    for scale in (1, 0.05, 0.0005):
+        x = (1e-20 * rng.standard_normal((samples, inputs, size, size))).astype(np.float32)
+        w = (1e-19 * scale * rng.standard_normal((outputs, inputs, kernel, kernel))).astype(np.float32)
+        threads(1)
+        batch = F.conv2d(x, w, **options)
+        single = np.concatenate([F.conv2d(x[i : i + 1], w, **options) for i in range(samples)])
+        threads(8)
+        assert batch.tobytes() == single.tobytes()
+        assert batch.tobytes() == F.conv2d(x, w, **options).tobytes()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["x", "weight", "bias", "grad_output"])
 @pytest.mark.parametrize("name", [p.name for p in PROBLEMS if p.op in expected.PRODUCT_OPS and p.name != "conv_large"])

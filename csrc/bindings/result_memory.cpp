@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <mutex>
 
@@ -51,14 +52,16 @@ Block allocate(std::size_t bytes) {
   return {data, data ? size : 0};
 }
 
-// An eighth of the machine's memory.
+// An eighth of the memory of the machine or of the container.
 std::size_t most_kept() {
+  std::size_t memory = 0;
 #ifdef __linux__
   const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  if (pages > 0 && page > 0)
-    return std::max(kAlwaysKept, static_cast<std::size_t>(pages) / 8 * static_cast<std::size_t>(page));
+  if (pages > 0 && page > 0) memory = static_cast<std::size_t>(pages) * static_cast<std::size_t>(page);
+  std::ifstream limit("/sys/fs/cgroup/memory.max");
+  if (std::size_t bytes = 0; limit >> bytes) memory = std::min(memory, bytes);  // "max": not a number
 #endif
-  return kAlwaysKept;
+  return std::max(kAlwaysKept, memory / 8);
 }
 
 // Freed blocks for the next results. With those in use they are at most twice what was once in use together,
@@ -73,18 +76,17 @@ class FreedBlocks {
     const Block block = find(bytes);
     in_use_ += block.bytes;
     most_in_use_ = std::max(most_in_use_, in_use_);
+    trim();
     return block;
   }
 
   void give(const Block& block) {
     const std::lock_guard<std::mutex> lock(mutex_);
     in_use_ -= block.bytes;
-    const std::size_t others = 2 * most_in_use_ - in_use_;
-    const std::size_t bound = std::min(std::max(others, kAlwaysKept), most_kept_);
-    if (block.bytes > bound) return std::free(block.data);
+    if (block.bytes > bound()) return std::free(block.data);
     blocks_.push_back(block);
     kept_ += block.bytes;
-    while (kept_ > bound || blocks_.size() > kMostBlocks) std::free(remove(0).data);
+    trim();
   }
 
   std::size_t release() {
@@ -96,6 +98,13 @@ class FreedBlocks {
   }
 
  private:
+  std::size_t bound() const { return std::min(std::max(2 * most_in_use_ - in_use_, kAlwaysKept), most_kept_); }
+
+  // The longest freed go first.
+  void trim() {
+    while (kept_ > bound() || blocks_.size() > kMostBlocks) std::free(remove(0).data);
+  }
+
   Block find(std::size_t bytes) {
     std::size_t best = blocks_.size();
     const std::size_t most = std::max(whole_units(bytes), bytes + bytes / 4);
@@ -145,6 +154,7 @@ class Lease {
     // By whole lines: what is not kept shall not become as large as what is.
     kept_ = bytes > kKeptResult - kLineBytes;
     block_ = kept_ ? freed_blocks().take(bytes) : allocate(bytes);
+    kept_ = kept_ && block_.data;
     return block_.data;
   }
   Lease(const Lease&) = delete;

@@ -17,7 +17,7 @@ constexpr std::int64_t kBlockColumns = 256;
 constexpr std::int64_t kLeastChannels = 8;                    // channels are packed in multiples of these
 constexpr std::int64_t kFewPanels = 4;                        // more than these share a packed input
 constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;  // elements of samples that an item takes together
-constexpr std::int64_t kTrimmed = 32;                         // channels times panels and samples
+constexpr std::int64_t kTrimmed = 16;                         // channels times panels
 constexpr std::int64_t kManyChannels = 128 * 128;             // of x times of y
 constexpr double kWorthParting = 0.85;                        // products left over
 
@@ -219,8 +219,8 @@ class PhaseDriver {
     // Taps in the padding are left out where a tile's work is worth a list of its own, and where their weights, which
     // may be infinite, must not meet zeros.
     const bool padded = !all_taps_live(block), exact = padded && !finite_;
-    const std::int64_t uses = of.count * panel_count * std::min(channel_block_, p_.x_channels);
-    const bool trimmed = exact || (padded && uses >= kTrimmed);
+    // By the shape alone: a padding's zero that is added or not shows in the sign of a zero.
+    const bool trimmed = exact || (padded && panels_ * std::min(channel_block_, p_.x_channels) >= kTrimmed);
     const std::int64_t tile = exact ? 1 : kernel_.tile_rows;
     segments.resize(static_cast<std::size_t>(trimmed ? ceil_div(positions, tile) : 1));
 

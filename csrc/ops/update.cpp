@@ -24,37 +24,39 @@ template <class T>
 struct Sgd {
   T rate, momentum, decay, l1;
 
-  template <bool penalised>
+  // A penalty that is not there is not added: zero times an infinite value would be a NaN.
+  template <bool decays, bool shrinks>
   T gradient(T grad, T value) const {
-    if constexpr (!penalised) return grad;
-    return grad + decay * value + l1 * static_cast<T>((value > 0) - (value < 0));
+    if constexpr (decays) grad += decay * value;
+    if constexpr (shrinks) grad += l1 * static_cast<T>((value > 0) - (value < 0));
+    return grad;
   }
 
-  template <bool penalised>
+  template <bool decays, bool shrinks>
   void plain(std::int64_t count, T* __restrict data, const T* __restrict grad) const {
-    for (std::int64_t i = 0; i < count; ++i) data[i] -= rate * gradient<penalised>(grad[i], data[i]);
+    for (std::int64_t i = 0; i < count; ++i) data[i] -= rate * gradient<decays, shrinks>(grad[i], data[i]);
   }
 
-  template <bool penalised, bool nesterov>
+  template <bool decays, bool shrinks, bool nesterov>
   void moving(std::int64_t count, T* __restrict data, const T* __restrict grad, T* __restrict velocity,
               bool first) const {
     const T kept = first ? T(0) : momentum;
     if (first) std::fill_n(velocity, count, T(0));
     for (std::int64_t i = 0; i < count; ++i) {
-      const T g = gradient<penalised>(grad[i], data[i]), v = velocity[i] * kept + g;
+      const T g = gradient<decays, shrinks>(grad[i], data[i]), v = velocity[i] * kept + g;
       velocity[i] = v;
       data[i] -= rate * (nesterov ? g + momentum * v : v);
     }
   }
 
-  template <bool penalised>
+  template <bool decays, bool shrinks>
   void update(std::int64_t count, T* data, const T* grad, T* velocity, bool first, bool nesterov) const {
     if (!velocity)
-      plain<penalised>(count, data, grad);
+      plain<decays, shrinks>(count, data, grad);
     else if (nesterov)
-      moving<penalised, true>(count, data, grad, velocity, first);
+      moving<decays, shrinks, true>(count, data, grad, velocity, first);
     else
-      moving<penalised, false>(count, data, grad, velocity, first);
+      moving<decays, shrinks, false>(count, data, grad, velocity, first);
   }
 };
 
@@ -62,11 +64,11 @@ template <class T>
 struct Adam {
   T rate, fresh, beta2, fresh_square, correction, eps, decay, shrink;
 
-  template <bool keeps_largest>
+  template <bool decays, bool keeps_largest>
   void update(std::int64_t count, T* __restrict data, const T* __restrict grad, T* __restrict mean,
               T* __restrict square, T* __restrict largest) const {
     for (std::int64_t i = 0; i < count; ++i) {
-      const T value = data[i] * shrink, g = grad[i] + decay * value;
+      const T value = data[i] * shrink, g = decays ? grad[i] + decay * value : grad[i];
       const T m = mean[i] + (g - mean[i]) * fresh;
       T s = square[i] * beta2 + fresh_square * g * g;
       mean[i] = m;
@@ -88,10 +90,12 @@ void sgd_update(Dtype dtype, std::int64_t count, void* data, const void* grad, v
     using T = decltype(zero);
     const Sgd<T> sgd{static_cast<T>(rule.rate), static_cast<T>(rule.momentum), static_cast<T>(rule.weight_decay),
                      static_cast<T>(rule.l1)};
-    const bool penalised = rule.weight_decay != 0 || rule.l1 != 0;
+    const bool decays = rule.weight_decay != 0, shrinks = rule.l1 != 0;
+    const auto update = decays ? shrinks ? &Sgd<T>::template update<true, true> : &Sgd<T>::template update<true, false>
+                        : shrinks ? &Sgd<T>::template update<false, true>
+                                  : &Sgd<T>::template update<false, false>;
     for_pieces(count, 0.4, [&](std::int64_t begin, std::int64_t end) {
       T* const own = velocity ? static_cast<T*>(velocity) + begin : nullptr;
-      const auto update = penalised ? &Sgd<T>::template update<true> : &Sgd<T>::template update<false>;
       (sgd.*update)(end - begin, static_cast<T*>(data) + begin, static_cast<const T*>(grad) + begin, own, first,
                     rule.nesterov);
     });
@@ -105,7 +109,10 @@ void adam_update(Dtype dtype, std::int64_t count, void* data, const void* grad, 
     const Adam<T> adam{static_cast<T>(rule.rate),         static_cast<T>(1 - rule.beta1),  static_cast<T>(rule.beta2),
                        static_cast<T>(1 - rule.beta2),    static_cast<T>(rule.correction), static_cast<T>(rule.eps),
                        static_cast<T>(rule.weight_decay), static_cast<T>(rule.shrink)};
-    const auto update = largest ? &Adam<T>::template update<true> : &Adam<T>::template update<false>;
+    const auto update = rule.weight_decay != 0
+                            ? largest ? &Adam<T>::template update<true, true> : &Adam<T>::template update<true, false>
+                        : largest ? &Adam<T>::template update<false, true>
+                                  : &Adam<T>::template update<false, false>;
     for_pieces(count, 1.5, [&](std::int64_t begin, std::int64_t end) {
       (adam.*update)(end - begin, static_cast<T*>(data) + begin, static_cast<const T*>(grad) + begin,
                      static_cast<T*>(mean) + begin, static_cast<T*>(square) + begin,

@@ -13,7 +13,7 @@ struct SgdRule {
   bool nesterov;
 };
 
-// `velocity` may be null, and is only written where `first`.
+// `velocity` may be null, and where `first` it is not read.
 void sgd_update(Dtype dtype, std::int64_t count, void* data, const void* grad, void* velocity, bool first,
                 const SgdRule& rule);
 

@@ -76,7 +76,8 @@ const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   Isa best_isa = Isa::baseline;
   for (const ConvKernel* row : conv_rows())
     if (row->dtype == dtype && (mask & isa_bit(row->isa)) && row->isa > best_isa) best_isa = row->isa;
-  // Where half a register of AVX-512 would be idle: no machine takes longer for one of AVX2, and some take half as long.
+  // Where half a register of AVX-512 would be idle: no machine takes longer for one of AVX2, and some take half as
+  // long.
   if (best_isa == Isa::avx512 && cols <= static_cast<std::int64_t>(32 / dtype_size(dtype))) best_isa = Isa::avx2;
   int widest = 0;
   for (const ConvKernel* row : conv_rows())
@@ -87,8 +88,9 @@ const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   std::int64_t least = INT64_MAX;
   for (const ConvKernel* row : conv_rows())
     if (row->dtype == dtype && row->isa == best_isa) least = std::min(least, cost(*row));
-  return find_kernel(conv_rows(), dtype, mask,
-                     [&](const ConvKernel& row) { return row.isa < best_isa || (row.isa == best_isa && cost(row) == least); });
+  return find_kernel(conv_rows(), dtype, mask, [&](const ConvKernel& row) {
+    return row.isa < best_isa || (row.isa == best_isa && cost(row) == least);
+  });
 }
 
 const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {

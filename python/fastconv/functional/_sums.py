@@ -11,13 +11,15 @@ REAL = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def fits(a: object, b: object) -> bool:
-    """Whether the engine adds the two: arrays of one shape and of float32 or float64 in the host's memory."""
+    """Whether the engine adds the two: aligned arrays of one shape and of float32 or float64 in the host's memory."""
     return (
         isinstance(a, np.ndarray)
         and isinstance(b, np.ndarray)
         and a.shape == b.shape
         and a.dtype == b.dtype
         and a.dtype in REAL
+        and a.flags.aligned
+        and b.flags.aligned
     )
 
 

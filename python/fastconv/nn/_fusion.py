@@ -2,12 +2,12 @@
 
 In evaluation a convolution applies the batch norm and the activation behind it to its sums before it stores them, and
 gives the bits of the three one after the other; everywhere a batch norm applies the ReLU behind it, and takes the
-ReLU's gradient back with its own. Nothing is kept between calls, so no result can be stale.
+ReLU's gradient back with its own. No weight is kept from one call to the next, so none can be stale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,11 @@ def apply_in_order(layers: Sequence[Module], x: NDArray[Any]) -> NDArray[Any]:
         if at < done:
             continue
         followers: list[Any] = []
-        if type(layer) in _CONVOLUTIONS and not (observed or layer.remembers):
+        if observed:
+            pass
+        elif _is_one_of(_CONVOLUTIONS, layer) and not layer.remembers:
             followers = _followers(layer, layers[at + 1 : at + 3], x)
-        elif type(layer) in _NORMS and not observed:
+        elif _is_one_of(_NORMS, layer):
             followers = _rectifier(layers[at + 1 : at + 2], x)
         x = _fused(layer, followers, x) if followers else layer(x)
         done = at + 1 + len(followers)
@@ -64,7 +66,7 @@ def backward_in_order(layers: Sequence[Any], grad_output: NDArray[Any]) -> NDArr
 
 def rectified_sum(block: Any, relu: ReLU, x: NDArray[Any]) -> NDArray[Any]:
     """Return what ``relu`` gives for a `Residual`'s sum."""
-    if active_observer() is not None:
+    if active_observer() is not None or not _is_one_of({ReLU}, relu):
         return relu(block(x))
     a, b = block.terms(x)
     if not _sums.fits(a, b):
@@ -86,7 +88,7 @@ def _followers(layer: Any, after: Sequence[Any], x: NDArray[Any]) -> list[Any]:
     chosen, rest = [], list(after)
     if rest and _norm_fits(layer, rest[0], x):
         chosen.append(rest.pop(0))
-    if rest and type(rest[0]) in _ACTIVATIONS and not rest[0].remembers:
+    if rest and _is_one_of(_ACTIVATIONS, rest[0]) and not rest[0].remembers:
         chosen.append(rest[0])
     return chosen
 
@@ -94,20 +96,29 @@ def _followers(layer: Any, after: Sequence[Any], x: NDArray[Any]) -> list[Any]:
 def _rectifier(after: Sequence[Any], x: NDArray[Any]) -> list[Any]:
     """Return the ReLU behind a norm, if the norm can apply it."""
     fits = isinstance(x, np.ndarray) and x.dtype in _sums.REAL
-    return [each for each in after if fits and type(each) is ReLU]
+    return [each for each in after if fits and _is_one_of({ReLU}, each)]
+
+
+def _is_one_of(types: Container[type], layer: Module) -> bool:
+    """Whether a layer is of one of the types and does what they do."""
+    own = vars(layer)
+    return type(layer) in types and "forward" not in own and "backward" not in own
 
 
 def _were_one_pass(norm: Any, relu: Any) -> bool:
     """Whether they are a norm and a ReLU that both remember the result that the norm rectified."""
-    if type(norm) not in _NORMS or type(relu) is not ReLU:
+    if not (_is_one_of(_NORMS, norm) and _is_one_of({ReLU}, relu)):
         return False
-    kept, y = norm._remembered, relu._remembered
-    return kept is not None and y is not None and kept[-1] is y[0]
+    if norm._remembered is None or relu._remembered is None:
+        return False
+    *_, rectified = norm._remembered
+    (y,) = relu._remembered
+    return rectified is y
 
 
 def _norm_fits(layer: Any, norm: Any, x: NDArray[Any]) -> bool:
     """Whether the norm is one of known statistics and of the convolution's output."""
-    if type(norm) not in _NORMS or norm.remembers or norm.running_mean is None:
+    if not _is_one_of(_NORMS, norm) or norm.remembers or norm.running_mean is None or norm.running_var is None:
         return False
     arrays = [norm.running_mean, norm.running_var, *(p.data for p in (norm.weight, norm.bias) if p is not None)]
     return (
@@ -119,18 +130,20 @@ def _norm_fits(layer: Any, norm: Any, x: NDArray[Any]) -> bool:
 
 
 def _fused(layer: Any, followers: Sequence[Any], x: NDArray[Any]) -> NDArray[Any]:
+    for each in (layer, *followers):
+        each._refresh()
     if type(layer) in _NORMS:
         rectified: NDArray[Any] = layer._normalise(x, True)
         followers[0]._remember(rectified)
         return rectified
     norm: Norm | None = None
     activation: str | None = None
-    for each in (layer, *followers):
-        each._refresh()
+    for each in followers:
         if type(each) in _NORMS:
             norm = running_norm(each.running_mean, each.running_var, each._scale, each._shift, each.eps)
-        elif type(each) in _ACTIVATIONS:
+        else:
             activation = _ACTIVATIONS[type(each)]
-        each._remember()  # which in evaluation forgets
     y: NDArray[Any] = layer._convolve(x, activation, norm)
+    for each in (layer, *followers):
+        each._remember()  # which in evaluation forgets
     return y

@@ -38,6 +38,7 @@ class Adam(Optimizer):
     """
 
     _hyper: ClassVar[tuple[str, ...]] = ("lr", "betas", "eps", "weight_decay", "amsgrad")
+    _update_penalises: ClassVar[bool] = True
     _buffers: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     _fixed: ClassVar[dict[str, Any]] = {"decoupled_weight_decay": False}
 
@@ -57,9 +58,6 @@ class Adam(Optimizer):
         self.eps = not_negative("eps", eps)
         self.weight_decay = not_negative("weight_decay", weight_decay)
         self.amsgrad = amsgrad
-
-    def _penalised(self, data: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        return grad  # the update adds the penalty's gradient on its way
 
     def _update(self, data: NDArray[Any], grad: NDArray[Any], state: State) -> None:
         mean, square = buffer(state, "exp_avg", data), buffer(state, "exp_avg_sq", data)

@@ -40,6 +40,8 @@ class Optimizer:
     """Names of the arrays kept for each parameter, PyTorch's."""
     _counts_steps: ClassVar[bool] = True
     """Whether the number of a parameter's updates is part of the state."""
+    _update_penalises: ClassVar[bool] = False
+    """Whether ``_update`` adds the gradient of the penalties on its way."""
     _fixed: ClassVar[dict[str, Any]] = {}
     """What PyTorch's options that are none of ours must be; all others must be off."""
 
@@ -68,9 +70,11 @@ class Optimizer:
                 if self._counts_steps:
                     state["step"] = state.get("step", 0) + 1
                 # 16-bit parameters are worked on, and what is remembered kept, in float32: squares underflow in 16.
-                data = np.asarray(parameter.data, _wide(parameter.dtype), order="C")
-                grad = np.asarray(parameter.grad, data.dtype, order="C")
-                self._update(data, self._penalised(data, grad), state)
+                data = _dense(parameter.data, _wide(parameter.dtype))
+                grad = _dense(parameter.grad, data.dtype)
+                if grad.shape != data.shape:
+                    raise ValueError(f"grad: got shape {grad.shape} for a parameter of shape {data.shape}")
+                self._update(data, grad if self._update_penalises else self._penalised(data, grad), state)
                 if data is not parameter.data:
                     parameter.data[...] = data
 
@@ -176,6 +180,12 @@ class Optimizer:
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which a parameter of ``dtype`` is changed."""
     return np.result_type(dtype, np.float32)
+
+
+def _dense(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the array itself, or a copy if it is not C-contiguous, aligned and of the dtype."""
+    dense = np.asarray(array, dtype, order="C")
+    return dense if dense.flags.aligned else dense.copy()
 
 
 def buffer(state: State, name: str, like: NDArray[Any]) -> NDArray[Any]:

@@ -39,6 +39,7 @@ class SGD(Optimizer):
     _hyper: ClassVar[tuple[str, ...]] = ("lr", "momentum", "nesterov", "weight_decay", "l1")
     _buffers: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     _counts_steps: ClassVar[bool] = False
+    _update_penalises: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -57,13 +58,12 @@ class SGD(Optimizer):
         self.weight_decay = not_negative("weight_decay", weight_decay)
         self.l1 = not_negative("l1", l1)
 
-    def _penalised(self, data: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
-        return grad  # the update adds the penalties' gradients on its way
-
     def _update(self, data: NDArray[Any], grad: NDArray[Any], state: State) -> None:
-        first = "momentum_buffer" not in state
+        velocity = state.get("momentum_buffer") if self.momentum else None
+        first = velocity is None
         if self.momentum and first:
-            state["momentum_buffer"] = np.empty_like(data)
-        velocity = state["momentum_buffer"] if self.momentum else None
+            velocity = np.empty_like(data)
         penalties = self.weight_decay, self.l1
         _core.sgd(data, grad, velocity, first, self.lr, self.momentum, self.nesterov, *penalties)
+        if velocity is not None:
+            state["momentum_buffer"] = velocity
