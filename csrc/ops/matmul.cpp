@@ -135,7 +135,7 @@ class Product {
       // of two apart, where caches have no room for them to come back to.
       const bool crowded = p_.a.row != 0 && p_.a.row * static_cast<std::int64_t>(sizeof(T)) % kPageBytes == 0 &&
                            panels >= kCrowdedPanels;
-      const bool in_place = in_rows_ && !crowded;
+      const bool in_place = in_rows_ && !crowded, finishes = p_.bias || p_.finish.changes();
       const bool direct = is_wide<S> && p_.c.column == 1 && block.columns % cols == 0, parts = p_.depth > depth_block_;
       const std::int64_t scratch_step = panels * cols, line = kLineBytes / static_cast<std::int64_t>(sizeof(T));
       Workspace<T> scratch(direct && !parts ? 0 : block.rows * scratch_step);
@@ -173,10 +173,13 @@ class Product {
             const GemmArgs<T> args{rows.data() + m, b, &all, 1, c, ldc, sums, scratch_step};
             kernel.gemm[height - 1](&args);
           }
+          // While they are in the first-level cache.
+          if (direct && last && finishes)
+            p_.finish.rows(result + i * cols, ldc, block.rows, block.column + i * cols, cols, p_.bias);
         }
       }
-      const bool finished = direct || p_.finish.changes();
-      if (finished) finish(result, ldc, block);
+      const bool finished = direct || finishes;
+      if (!direct && finishes) finish(result, ldc, block);
       if (!direct)
         store_run<S>(transpose_, result, ldc, block.rows, block.columns,
                      p_.bias && !finished ? p_.bias + block.column : nullptr, p_.c.at(block.row, block.column),
