@@ -58,9 +58,7 @@ class ChannelImage {
   bool planes_in_place() const { return planes_in_place_ && !rectified_; }
   // Whether rows can be read where they are; `packed` asks that nothing lies between them, `samples` that they are of
   // more than one sample.
-  bool rows_in_place(bool packed, bool samples) const {
-    return dense_rows(packed, samples) && !rectified_;
-  }
+  bool rows_in_place(bool packed, bool samples) const { return dense_rows(packed, samples) && !rectified_; }
 
   // The positions [begin, begin + length) of channel c of `count` samples from n on.
   Run sample_planes(std::int64_t n, std::int64_t count, std::int64_t c, std::int64_t begin, std::int64_t length,

@@ -389,8 +389,8 @@ void channel_products(const NormGradient& from, const ArrayView& x, ChannelLayou
   });
 }
 
-void normalise_backward(const NormGradient& from, const ArrayView& x, const ArrayView& grad_input,
-                        ChannelLayout layout, Scope scope, const double* mean, const double* scale, const double* slope,
+void normalise_backward(const NormGradient& from, const ArrayView& x, const ArrayView& grad_input, ChannelLayout layout,
+                        Scope scope, const double* mean, const double* scale, const double* slope,
                         const double* shift) {
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   dispatch_storage(x.dtype, [&](auto zero) {

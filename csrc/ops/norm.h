@@ -37,7 +37,8 @@ std::vector<double> compensated_shift(const std::vector<double>& mean, const std
 }
 
 // The gradient of a norm's result. Where `rectified`, the result of a ReLU behind the norm, is there, it is that of the
-// ReLU's, and what the ReLU lets through of it is meant; `rectified` has a float type and is dense in the norm's layout.
+// ReLU's, and what the ReLU lets through of it is meant; `rectified` has a float type and is dense in the norm's
+// layout.
 struct NormGradient {
   ArrayView grad, rectified = {};
 };
