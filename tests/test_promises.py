@@ -25,12 +25,16 @@ conv_small_map: n=5 c=70 k=40 in=5x6 kernel=3x3 pad=1
 conv_stride: n=4 c=6 k=10 in=12x15 kernel=5x3 stride=2x3 pad=2:1x0:1 dilation=1x2
 conv_groups: n=4 c=12 k=18 in=10x10 kernel=3x3 pad=1 groups=3
 conv_stem: n=3 c=3 k=16 in=32x32 kernel=7x7 stride=2 pad=3
+conv_whole_window: n=5 c=6 k=20 in=5x4 kernel=5x4
+conv_whole_window_3d: n=3 c=33 k=7 in=2x3x2 kernel=2x3x2
 depthwise: n=4 c=21 k=21 in=14x17 kernel=3x3 pad=1 groups=21
 depthwise_stride: n=4 c=16 k=32 in=14x17 kernel=5x5 stride=2 pad=2 groups=16
 conv_1d: n=5 c=8 k=12 in=101 kernel=7 pad=3
 conv_3d: n=3 c=5 k=9 in=7x6x8 kernel=3x3x3 pad=1
 transposed: op=conv_transpose n=4 c=10 k=7 in=7x8 kernel=4x4 stride=2 pad=1
 transposed_groups: op=conv_transpose n=4 c=8 k=8 in=5x6 kernel=3x3 stride=2 pad=1 groups=4 output_padding=1
+transposed_point: op=conv_transpose n=5 c=10 k=7 in=1x1 kernel=4x4
+transposed_point_stride: op=conv_transpose n=5 c=9 k=18 in=1x1 kernel=3x2 stride=2
 separable: op=separable_conv n=3 c=9 k=14 in=11x11 kernel=3x3 pad=1 multiplier=2
 max_pool: op=max_pool n=5 c=9 in=15x14 kernel=3x3 stride=2 pad=1
 max_pool_1d: op=max_pool n=5 c=9 in=150 kernel=3 stride=3

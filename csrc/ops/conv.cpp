@@ -234,6 +234,15 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
                   const ArrayView& output, const Epilogue& epilogue) {
   check_conv(shape, input, weight, output);
   if (output.size() == 0) return;  // an empty batch may have positions beyond counting
+  if (std::int64_t together; as_matrices_of_planes(shape, input, weight, output, together)) {
+    Planes planes(input, together);
+    for (std::int64_t first = 0; first < input.shape[0]; first += together) {
+      const std::int64_t count = std::min(together, input.shape[0] - first);
+      planes.read(input.samples(first, count));
+      conv_forward(shape, planes.of(count), weight, bias, output.samples(first, count), epilogue);
+    }
+    return;
+  }
   ConvMatrices matrices;
   const bool is_product = as_matrices(shape, input, weight, output, false, matrices);
   if (!is_product || tiles_may_serve(shape)) {
@@ -255,6 +264,15 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
                          const ArrayView& bias, const ArrayView& grad_input) {
   check_conv(shape, grad_input, weight, grad_output);
   if (grad_input.size() == 0) return;
+  if (std::int64_t together; !bias && as_matrices_of_planes(shape, grad_input, weight, grad_output, together)) {
+    Planes planes(grad_input, together);
+    for (std::int64_t first = 0; first < grad_input.shape[0]; first += together) {
+      const std::int64_t count = std::min(together, grad_input.shape[0] - first);
+      conv_backward_input(shape, grad_output.samples(first, count), weight, {}, planes.of(count));
+      planes.write(grad_input.samples(first, count));
+    }
+    return;
+  }
   ConvMatrices matrices;
   const bool is_product = as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices);
   if (!is_product || tiles_may_serve(shape)) {

@@ -336,6 +336,12 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
     dispatch_storage(input.dtype, [&](auto zero) { clear(grad_weight.as<decltype(zero)>()); });
     return;
   }
+  if (std::int64_t together;
+      as_matrices_of_planes(shape, input, grad_weight, grad_output, together) && together == input.shape[0]) {
+    Planes planes(input, together);
+    planes.read(input);
+    return conv_backward_weight(shape, grad_output, planes.of(together), grad_weight);
+  }
   ConvMatrices matrices;
   if (as_matrices(shape, input, grad_weight, grad_output, false, matrices) && matrices.rows <= kProductDepth) {
     dispatch_storage(input.dtype, [&](auto zero) {

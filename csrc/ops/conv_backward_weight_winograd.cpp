@@ -53,7 +53,7 @@ class WinogradWeightGradient {
         dw_(grad_weight),
         items_(shape.groups, input.shape[1] / shape.groups, grad_output.shape[1] / shape.groups),
         winograd_(kernel),
-        gemm_(find_conv(DtypeOf<T>::value, items_.k, active_isa_mask())),
+        gemm_(find_conv(DtypeOf<T>::value, winograd_columns<T>(kernel, items_.k), active_isa_mask())),
         cols_(gemm_.tile_cols) {
     for (int axis = 0; axis < kSpatial; ++axis) {
       const AxisPhase phase = forward_phases(shape.window[axis], gy_.extent(axis))[0];

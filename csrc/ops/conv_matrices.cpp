@@ -1,5 +1,10 @@
 #include "ops/conv_matrices.h"
 
+#include <algorithm>
+
+#include "core/arithmetic.h"
+#include "cpu/parallel.h"
+
 namespace fastconv {
 namespace {
 
@@ -75,6 +80,65 @@ bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView
   m.input_row = input.stride[0];
   m.output_row = output.stride[0];
   return one_line(input, kChannelsAndTaps, m.input_step) && one_line(weight, kChannelsAndTaps, m.weight_input);
+}
+
+bool as_matrices_of_planes(const ConvShape& shape, const ArrayView& input, const ArrayView& weight,
+                           const ArrayView& output, std::int64_t& samples) {
+  std::int64_t step = 0;
+  if (shape.groups != 1 || input.size() == 0 || weight.size() == 0 || !window_is_input(shape, input, output) ||
+      one_line(input, kChannelsAndTaps, step) || !one_line(weight, kChannelsAndTaps, step))
+    return false;
+  const std::int64_t sample = input.size() / input.shape[0];
+  samples = std::min(input.shape[0], kMostElements<float> / sample);
+  return samples > 0;
+}
+
+namespace {
+
+// body(sample's first element in planes, its view) of every sample, of the type of the elements.
+template <class Body>
+void for_samples(const ArrayView& planes, const ArrayView& image, Body&& body) {
+  const Work work{image.shape[0], static_cast<double>(image.size())};
+  dispatch_storage(image.dtype, [&](auto zero) {
+    using S = decltype(zero);
+    const View<S> from = image.as<S>();
+    parallel_for(work, Subnormals::keep, [&](std::int64_t n) {
+      S* plane = static_cast<S*>(planes.data) + n * planes.stride[0];
+      const std::int64_t positions = planes.stride[1];
+      std::int64_t p = 0;
+      for (std::int64_t d = 0; d < from.extent(0); ++d)
+        for (std::int64_t h = 0; h < from.extent(1); ++h)
+          for (std::int64_t w = 0; w < from.extent(2); ++w, ++p) {
+            S* const at = from.data + n * from.stride[0] + d * from.step(0) + h * from.step(1) + w * from.step(2);
+            for (std::int64_t c = 0; c < from.shape[1]; ++c) body(plane[c * positions + p], at[c * from.stride[1]]);
+          }
+    });
+  });
+}
+
+}  // namespace
+
+Planes::Planes(const ArrayView& image, std::int64_t samples)
+    : memory_(ceil_div(samples * (image.size() / image.shape[0]) * static_cast<std::int64_t>(dtype_size(image.dtype)),
+                       static_cast<std::int64_t>(sizeof(double)))),
+      dense_(image) {
+  dense_.data = memory_.data();
+  dense_.shape[0] = samples;
+  std::int64_t step = 1;
+  for (int axis = kRank - 1; axis >= 0; --axis) {
+    dense_.stride[axis] = step;
+    step *= dense_.shape[axis];
+  }
+}
+
+ArrayView Planes::of(std::int64_t samples) const { return dense_.samples(0, samples); }
+
+void Planes::read(const ArrayView& image) {
+  for_samples(dense_, image, [](auto& plane, const auto& element) { plane = element; });
+}
+
+void Planes::write(const ArrayView& image) const {
+  for_samples(dense_, image, [](const auto& plane, auto& element) { element = plane; });
 }
 
 }  // namespace fastconv

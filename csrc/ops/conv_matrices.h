@@ -2,6 +2,7 @@
 // taps join the channels, or windows of one element over positions that lie in one line, as in a fully connected layer.
 #pragma once
 
+#include "cpu/workspace.h"
 #include "ops/conv.h"
 #include "ops/matmul.h"
 
@@ -58,5 +59,24 @@ void join_positions(const ConvShape& shape, ArrayView& input, ArrayView& output)
 // for.
 bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
                  bool biased, ConvMatrices& matrices);
+
+// Whether it would be one if the taps lay together in each of the input's channels, as they do in the weight: with a
+// window as large as the input, whose planes are worth a copy. `samples`: how many are copied at a time.
+bool as_matrices_of_planes(const ConvShape& shape, const ArrayView& input, const ArrayView& weight,
+                           const ArrayView& output, std::int64_t& samples);
+
+// Some samples' planes, dense: those of `image`, or of a result that goes there.
+class Planes {
+ public:
+  Planes(const ArrayView& image, std::int64_t samples);
+
+  ArrayView of(std::int64_t samples) const;
+  void read(const ArrayView& image);
+  void write(const ArrayView& image) const;
+
+ private:
+  Workspace<double> memory_;  // of any dtype
+  ArrayView dense_;
+};
 
 }  // namespace fastconv

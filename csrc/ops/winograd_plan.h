@@ -13,6 +13,13 @@
 
 namespace fastconv {
 
+// For how many outputs the kernel of the products is chosen: its tiles must be whole registers of the transforms, which
+// those for few outputs are not on AVX-512.
+template <class T>
+std::int64_t winograd_columns(const WinogradKernel& kernel, std::int64_t outputs) {
+  return kernel.isa == Isa::avx512 ? std::max(outputs, 64 / static_cast<std::int64_t>(sizeof(T))) : outputs;
+}
+
 // Taps of a run along rows and columns.
 struct WinogradRun {
   int down, across;

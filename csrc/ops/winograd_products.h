@@ -52,7 +52,7 @@ class VectorProducts {
 
   VectorProducts(const WinogradKernel& kernel, const WinogradSums& sums, std::int64_t /*images*/)
       : winograd_(kernel),
-        gemm_(find_conv(DtypeOf<T>::value, sums.outputs, active_isa_mask())),
+        gemm_(find_conv(DtypeOf<T>::value, winograd_columns<T>(kernel, sums.outputs), active_isa_mask())),
         sums_(sums),
         run_(rounded_up(sums.channels, kChannelRun)),
         row_(sums.run_count() * run_ + kWinogradPad) {
