@@ -166,6 +166,13 @@ def _transposed_backward(n: int) -> Callable[..., Any]:
             n, x.shape, weight.shape, stride, padding, output_padding, dilation, groups, data_format
         )
         _check.same_shape(grad_output, image_shape(x.shape[0], weight.shape[1] * g.groups, size, g.last), "grad_output")
+        if x.size == 0:  # the output has positions all the same, where the kernel reaches beyond one
+            empty = ConvGradients(
+                np.zeros(x.shape, x.dtype, like=x) if wanted[0] else None,
+                np.zeros(weight.shape, weight.dtype, like=weight) if wanted[1] else None,
+                _engine.conv_backward_bias(grad_output, g.last) if wanted[2] else None,
+            )
+            return restore_gradients(empty, restore, unbatched)
         grads = ConvGradients(
             _engine.conv_forward(grad_output, weight, None, *g.window, None, None, 0.0, level) if wanted[0] else None,
             _engine.conv_backward_weight(x, grad_output, g.kernel, *g.window, level) if wanted[1] else None,
