@@ -109,3 +109,22 @@ def test_gradcheck(isa, axes, groups):
         return call.forward(), call.backward
 
     assert gradcheck(function, [call.arrays[name] for name in ("x", "weight", "bias")])
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(1, 3, 5, 2), (5, 10, 7, 4), (17, 33, 18, 3), (2, 100, 64, 4)])
+def test_one_position_with_a_bias(isa, sizes, dtype, data_format):
+    """The kernel itself, times the channels of one position: a product of matrices, whose columns share their channel's
+    bias.
+    """
+    samples, inputs, outputs, kernel = sizes
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((samples, inputs, 1, 1)).astype(dtype)
+    weight = rng.standard_normal((inputs, outputs, kernel, kernel)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    expected = np.einsum("nc,ckhw->nkhw", x[:, :, 0, 0].astype(float), weight.astype(float)) + bias[:, None, None]
+    if data_format == "channels_last":
+        x, expected = x.transpose(0, 2, 3, 1), expected.transpose(0, 2, 3, 1)
+    y = F.conv_transpose2d(np.ascontiguousarray(x), weight, bias, stride=2, data_format=data_format)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=64 * np.finfo(dtype).eps * np.abs(expected).max())

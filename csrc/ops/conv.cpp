@@ -244,7 +244,7 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
     return;
   }
   ConvMatrices matrices;
-  const bool is_product = as_matrices(shape, input, weight, output, false, matrices);
+  const bool is_product = as_matrices(shape, input, weight, output, matrices);
   if (!is_product || tiles_may_serve(shape)) {
     ArrayView x = input, y = output;
     join_positions(shape, x, y);
@@ -264,17 +264,17 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
                          const ArrayView& bias, const ArrayView& grad_input) {
   check_conv(shape, grad_input, weight, grad_output);
   if (grad_input.size() == 0) return;
-  if (std::int64_t together; !bias && as_matrices_of_planes(shape, grad_input, weight, grad_output, together)) {
+  if (std::int64_t together; as_matrices_of_planes(shape, grad_input, weight, grad_output, together)) {
     Planes planes(grad_input, together);
     for (std::int64_t first = 0; first < grad_input.shape[0]; first += together) {
       const std::int64_t count = std::min(together, grad_input.shape[0] - first);
-      conv_backward_input(shape, grad_output.samples(first, count), weight, {}, planes.of(count));
+      conv_backward_input(shape, grad_output.samples(first, count), weight, bias, planes.of(count));
       planes.write(grad_input.samples(first, count));
     }
     return;
   }
   ConvMatrices matrices;
-  const bool is_product = as_matrices(shape, grad_input, weight, grad_output, bool(bias), matrices);
+  const bool is_product = as_matrices(shape, grad_input, weight, grad_output, matrices);
   if (!is_product || tiles_may_serve(shape)) {
     ArrayView gx = grad_input, gy = grad_output;
     join_positions(shape, gx, gy);
@@ -286,6 +286,12 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
       std::vector<Compute<S>> storage;
       MatrixProduct<S> product = matrices.backward_input<S>(grad_output, weight, grad_input);
       product.bias = wide_bias<S>(bias, storage);
+      // A column is a channel, or with a window as large as the input a channel's tap.
+      std::vector<Compute<S>> of_columns;
+      const std::int64_t taps = matrices.inputs / grad_input.shape[1];
+      for (std::int64_t i = 0; product.bias && taps > 1 && i < matrices.inputs; ++i)
+        of_columns.push_back(product.bias[i / taps]);
+      if (!of_columns.empty()) product.bias = of_columns.data();
       multiply(product);
     });
     return;

@@ -343,7 +343,7 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
     return conv_backward_weight(shape, grad_output, planes.of(together), grad_weight);
   }
   ConvMatrices matrices;
-  if (as_matrices(shape, input, grad_weight, grad_output, false, matrices) && matrices.rows <= kProductDepth) {
+  if (as_matrices(shape, input, grad_weight, grad_output, matrices) && matrices.rows <= kProductDepth) {
     dispatch_storage(input.dtype, [&](auto zero) {
       multiply(matrices.backward_weight<decltype(zero)>(grad_output, input, grad_weight));
     });

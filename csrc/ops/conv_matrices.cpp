@@ -57,7 +57,7 @@ void join_positions(const ConvShape& shape, ArrayView& input, ArrayView& output)
 }
 
 bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
-                 bool biased, ConvMatrices& m) {
+                 ConvMatrices& m) {
   if (shape.groups != 1 || input.size() == 0 || weight.size() == 0) return false;
   m.outputs = weight.shape[0];
   m.weight_output = weight.stride[0];
@@ -74,7 +74,7 @@ bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView
         one_line(output, kSamplesAndPositions, m.output_row))
       return true;
   }
-  if (biased || !window_is_input(shape, input, output)) return false;
+  if (!window_is_input(shape, input, output)) return false;
   m.rows = input.shape[0];
   m.inputs = input.size() / input.shape[0];
   m.input_row = input.stride[0];

@@ -55,10 +55,9 @@ struct ConvMatrices {
 // Windows of one element see positions in any order: those of an image that lie in one line become one row.
 void join_positions(const ConvShape& shape, ArrayView& input, ArrayView& output);
 
-// Whether the convolution is such a product; a bias of the input gradient has a value a channel, which `biased` asks
-// for.
+// Whether the convolution is such a product.
 bool as_matrices(const ConvShape& shape, const ArrayView& input, const ArrayView& weight, const ArrayView& output,
-                 bool biased, ConvMatrices& matrices);
+                 ConvMatrices& matrices);
 
 // Whether it would be one if the taps lay together in each of the input's channels, as they do in the weight: with a
 // window as large as the input, whose planes are worth a copy. `samples`: how many are copied at a time.
