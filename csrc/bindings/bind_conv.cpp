@@ -14,6 +14,8 @@
 namespace fastconv {
 namespace {
 
+using namespace py::literals;
+
 using Sizes = std::vector<std::int64_t>;
 using Pads = std::vector<std::array<std::int64_t, 2>>;
 
@@ -170,15 +172,9 @@ py::array backward_bias(const py::array& grad_output, bool channels_last) {
 void bind_conv(py::module_& module) {
   module.def("most_padding",
              [](std::int64_t in, const std::string& padding_mode) { return most_padding(in, pad_mode(padding_mode)); });
-  module.def("conv_forward",
-             [](const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
-                const Sizes& stride, const Pads& padding, const Sizes& dilation, std::int64_t groups,
-                const std::string& padding_mode, bool channels_last, const std::optional<py::array>& out,
-                const std::optional<std::string>& activation, double parameter, const Level& precision) {
-               return forward(input, weight, bias, stride, padding, dilation, groups, padding_mode, channels_last, out,
-                              activation, parameter, precision, py::tuple());
-             });
-  module.def("conv_norm_forward", &forward);
+  module.def("conv_forward", &forward, "input"_a, "weight"_a, "bias"_a, "stride"_a, "padding"_a, "dilation"_a,
+             "groups"_a, "padding_mode"_a, "channels_last"_a, "out"_a, "activation"_a, "parameter"_a, "precision"_a,
+             "norm"_a = py::tuple());
   module.def("conv_backward_input", &backward_input);
   module.def("conv_backward_weight", &backward_weight);
   module.def("conv_backward_bias", &backward_bias);

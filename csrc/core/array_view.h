@@ -25,6 +25,15 @@ struct View {
   }
   std::int64_t extent(int spatial_axis) const { return shape[2 + spatial_axis]; }
   std::int64_t step(int spatial_axis) const { return stride[2 + spatial_axis]; }
+
+  // The strides of an array without gaps, in the canonical order.
+  void make_dense() {
+    std::int64_t step = 1;
+    for (int axis = kRank - 1; axis >= 0; --axis) {
+      stride[axis] = step;
+      step *= shape[axis];
+    }
+  }
 };
 
 // The same, with the element type known only at run time; `data` of an absent optional array is null.

@@ -1,10 +1,12 @@
 // Threads. This header and parallel.cpp are the only places that know OpenMP.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
 
+#include "core/arithmetic.h"
 #include "core/dtype.h"
 
 namespace fastconv {
@@ -41,6 +43,15 @@ void parallel_for(const Work& work, Subnormals mode, Body&& body) {
   parallel_for_raw(
       work, mode, [](void* context, std::int64_t item) { (*static_cast<B*>(context))(item); },
       const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+}
+
+constexpr std::int64_t kPiece = 32768;
+
+// Runs body(begin, end) over pieces of kPiece of `count` elements, which cost so much each.
+template <class Body>
+void parallel_pieces(std::int64_t count, double nanoseconds_each, Subnormals mode, Body&& body) {
+  parallel_for({ceil_div(count, kPiece), nanoseconds_each * static_cast<double>(count)}, mode,
+               [&](std::int64_t item) { body(item * kPiece, std::min(count, (item + 1) * kPiece)); });
 }
 
 }  // namespace fastconv

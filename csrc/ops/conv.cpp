@@ -200,11 +200,7 @@ void fold_padding(const ConvShape& shape, const ArrayView& grad_output, const Ar
       result.shape[0] = count;
       result.shape[1] = channels;
       for (int axis = 0; axis < kSpatial; ++axis) result.shape[2 + axis] = slab[axis].count;
-      std::int64_t step = 1;
-      for (int i = kRank - 1; i >= 0; --i) {
-        result.stride[i] = step;
-        step *= result.shape[i];
-      }
+      result.make_dense();
       backward_input_inside(part, grad_output.samples(first, count), weight, {}, result, false);
       const T* value = scratch.data();
       for (std::int64_t plane = 0; plane < count * channels; ++plane) {

@@ -124,11 +124,7 @@ Planes::Planes(const ArrayView& image, std::int64_t samples)
       dense_(image) {
   dense_.data = memory_.data();
   dense_.shape[0] = samples;
-  std::int64_t step = 1;
-  for (int axis = kRank - 1; axis >= 0; --axis) {
-    dense_.stride[axis] = step;
-    step *= dense_.shape[axis];
-  }
+  dense_.make_dense();
 }
 
 ArrayView Planes::of(std::int64_t samples) const { return dense_.samples(0, samples); }

@@ -45,14 +45,13 @@ struct WeightItems {
   template <class S>
   void store(const View<S>& dw, const std::vector<std::int64_t>& weight_of_tap, std::int64_t index,
              const Compute<S>* sums, std::int64_t step) const {
-    constexpr std::int64_t kColumns = 16;  // a few outputs at a time
     const WeightItem item = (*this)[index];
     S* const target = dw.data + (item.group * k + item.k0) * dw.stride[0] + item.c0 * dw.stride[1];
     const auto taps = static_cast<std::int64_t>(weight_of_tap.size());
     bool dense = dw.stride[1] == taps;
     for (std::int64_t t = 0; t < taps; ++t) dense = dense && weight_of_tap[static_cast<std::size_t>(t)] == t;
-    for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kColumns) {
-      const std::int64_t outputs = std::min(kColumns, item.outputs - k0);
+    for (std::int64_t k0 = 0; k0 < item.outputs; k0 += kTogether) {
+      const std::int64_t outputs = std::min(kTogether, item.outputs - k0);
       if (dense) {
         store_runs(target + k0 * dw.stride[0], dw.stride[0], outputs, item.channels, taps, sums + k0, step);
         continue;
@@ -67,13 +66,15 @@ struct WeightItems {
   }
 
  private:
+  static constexpr std::int64_t kTogether = 16;  // outputs that are stored together
+
   // The weights of an output follow each other. Those of the next may lie a power of two away, where a cache has no
   // room for a line of each: so they are turned in a buffer and written in runs.
   template <class S>
   void store_runs(S* target, std::int64_t next_output, std::int64_t outputs, std::int64_t channels, std::int64_t taps,
                   const Compute<S>* sums, std::int64_t step) const {
-    constexpr std::int64_t kOutputs = 16, kRun = 64;
-    Compute<S> turned[kOutputs][kRun];
+    constexpr std::int64_t kRun = 64;
+    Compute<S> turned[kTogether][kRun];
     std::int64_t channel = 0, tap = 0;
     for (std::int64_t first = 0; first < channels * taps; first += kRun) {
       const std::int64_t count = std::min(kRun, channels * taps - first);

@@ -10,8 +10,7 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kItem = 32768;  // elements of one work item
-constexpr std::int64_t kRun = 1024;    // elements gathered at a time where an input is not dense
+constexpr std::int64_t kRun = 1024;  // elements gathered at a time where an input is not dense
 
 // Maps that only pick, scale or add their inputs keep subnormal numbers; so does float64 everywhere.
 Subnormals mode_of(Dtype dtype, Map map) {
@@ -48,12 +47,12 @@ void into(S* y, std::int64_t count, Body&& body) {
   }
 }
 
-// body(first, count) over fixed pieces of [0, size): whole items where every input is dense, else gathered runs.
+// body(first, count) over fixed pieces of [0, size): whole ones where every input is dense, else gathered runs.
 template <class Body>
 void for_pieces(std::int64_t size, bool all_dense, Subnormals mode, Body&& body) {
-  parallel_for({ceil_div(size, kItem), static_cast<double>(size)}, mode, [&](std::int64_t item) {
-    const std::int64_t begin = item * kItem, end = std::min(size, begin + kItem), step = all_dense ? kItem : kRun;
-    for (std::int64_t at = begin; at < end; at += step) body(at, std::min(step, end - at), item);
+  parallel_pieces(size, 1, mode, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t step = all_dense ? end - begin : kRun;
+    for (std::int64_t at = begin; at < end; at += step) body(at, std::min(step, end - at));
   });
 }
 
@@ -61,13 +60,14 @@ void for_pieces(std::int64_t size, bool all_dense, Subnormals mode, Body&& body)
 // only.
 template <class Term>
 double sum_of_pieces(std::int64_t size, Subnormals mode, Term&& term) {
-  const std::int64_t items = ceil_div(size, kItem);
-  Workspace<double> sums(items);
-  for_pieces(size, false, mode, [&](std::int64_t at, std::int64_t count, std::int64_t item) {
+  const std::int64_t pieces = ceil_div(size, kPiece);
+  Workspace<double> sums(pieces);
+  for_pieces(size, false, mode, [&](std::int64_t at, std::int64_t count) {
     const double part = term(at, count);
-    sums[item] = at % kItem == 0 ? part : sums[item] + part;
+    double& sum = sums[at / kPiece];
+    sum = at % kPiece == 0 ? part : sum + part;
   });
-  return std::accumulate(sums.data(), sums.data() + items, 0.0);
+  return std::accumulate(sums.data(), sums.data() + pieces, 0.0);
 }
 
 }  // namespace
@@ -88,13 +88,12 @@ void run_eltwise(Dtype dtype, Map map, const Strided& a, const Strided* b, const
     const S* first = static_cast<const S*>(a.data);
     const S* second = b ? static_cast<const S*>(b->data) : nullptr;
     S* result = static_cast<S*>(y.data);
-    for_pieces(size, all_dense && is_wide<S>, mode_of(dtype, map),
-               [&](std::int64_t at, std::int64_t count, std::int64_t) {
-                 T buffers[2][kRun];
-                 const T* left = nest.run(0, first, at, count, buffers[0]);
-                 const T* right = second ? nest.run(1, second, at, count, buffers[1]) : nullptr;
-                 into(result + at, count, [&](T* to) { function(left, right, to, count, parameter); });
-               });
+    for_pieces(size, all_dense && is_wide<S>, mode_of(dtype, map), [&](std::int64_t at, std::int64_t count) {
+      T buffers[2][kRun];
+      const T* left = nest.run(0, first, at, count, buffers[0]);
+      const T* right = second ? nest.run(1, second, at, count, buffers[1]) : nullptr;
+      into(result + at, count, [&](T* to) { function(left, right, to, count, parameter); });
+    });
   });
 }
 
@@ -151,7 +150,7 @@ void binary_cross_entropy(const BinaryCrossEntropy& p, const Strided& y, bool de
   const auto function = derivative ? kernel.binary_cross_entropy_backward : kernel.binary_cross_entropy;
   dispatch_storage(p.dtype, [&](auto zero) {
     using S = decltype(zero);
-    for_pieces(size, false, subnormals_of(p.dtype), [&](std::int64_t at, std::int64_t count, std::int64_t) {
+    for_pieces(size, false, subnormals_of(p.dtype), [&](std::int64_t at, std::int64_t count) {
       into(static_cast<S*>(y.data) + at, count,
            [&](Compute<S>* to) { operands.template run<S>(function, at, count, to, factor); });
     });
@@ -177,9 +176,8 @@ void draw_dropout_mask(std::uint64_t seed, double p, std::int64_t count, std::ui
   require(p >= 0 && p <= 1, "p: expected a probability between 0 and 1");
   const auto threshold = static_cast<std::uint64_t>(std::llround(std::ldexp(p, 32)));
   const DropoutKernel& kernel = choose_dropout(Dtype::f32, active_isa_mask());
-  for_pieces(count, true, Subnormals::keep, [&](std::int64_t at, std::int64_t some, std::int64_t) {
-    kernel.draw(seed, at, some, threshold, keep + at);
-  });
+  for_pieces(count, true, Subnormals::keep,
+             [&](std::int64_t at, std::int64_t some) { kernel.draw(seed, at, some, threshold, keep + at); });
 }
 
 void apply_dropout(Dtype dtype, const Strided& x, const Strided& keep, const Strided& y, double scale) {
@@ -191,7 +189,7 @@ void apply_dropout(Dtype dtype, const Strided& x, const Strided& keep, const Str
   dispatch_storage(dtype, [&](auto zero) {
     using S = decltype(zero);
     for_pieces(size, dense(nest, 0) && dense(nest, 1) && is_wide<S>, Subnormals::keep,
-               [&](std::int64_t at, std::int64_t count, std::int64_t) {
+               [&](std::int64_t at, std::int64_t count) {
                  Compute<S> buffer[kRun];
                  std::uint8_t flags[kRun];
                  const Compute<S>* values = nest.run(0, static_cast<const S*>(x.data), at, count, buffer);

@@ -178,12 +178,12 @@ class Product {
             p_.finish.rows(result + i * cols, ldc, block.rows, block.column + i * cols, cols, p_.bias);
         }
       }
-      const bool finished = direct || finishes;
-      if (!direct && finishes) finish(result, ldc, block);
-      if (!direct)
-        store_run<S>(transpose_, result, ldc, block.rows, block.columns,
-                     p_.bias && !finished ? p_.bias + block.column : nullptr, p_.c.at(block.row, block.column),
-                     p_.c.row, p_.c.column);
+      if (direct) return;
+      const bool changes = p_.finish.changes();
+      if (changes) finish(result, ldc, block);
+      store_run<S>(transpose_, result, ldc, block.rows, block.columns,
+                   p_.bias && !changes ? p_.bias + block.column : nullptr, p_.c.at(block.row, block.column), p_.c.row,
+                   p_.c.column);
     });
   }
 

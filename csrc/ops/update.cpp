@@ -3,20 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/arithmetic.h"
 #include "cpu/parallel.h"
 
 namespace fastconv {
 namespace {
-
-constexpr std::int64_t kItem = 32768;  // elements of one work item
-
-// body(begin, end) over fixed pieces of [0, count).
-template <class Body>
-void for_pieces(std::int64_t count, double nanoseconds, Body&& body) {
-  parallel_for({ceil_div(count, kItem), nanoseconds * static_cast<double>(count)}, Subnormals::keep,
-               [&](std::int64_t item) { body(item * kItem, std::min(count, (item + 1) * kItem)); });
-}
 
 // A rule's numbers in the dtype of the data. The loops below have no choices inside, so that the compiler makes them
 // vectors; the arrays are of different parameters or states.
@@ -94,7 +84,7 @@ void sgd_update(Dtype dtype, std::int64_t count, void* data, const void* grad, v
     const auto update = decays ? shrinks ? &Sgd<T>::template update<true, true> : &Sgd<T>::template update<true, false>
                         : shrinks ? &Sgd<T>::template update<false, true>
                                   : &Sgd<T>::template update<false, false>;
-    for_pieces(count, 0.4, [&](std::int64_t begin, std::int64_t end) {
+    parallel_pieces(count, 0.4, Subnormals::keep, [&](std::int64_t begin, std::int64_t end) {
       T* const own = velocity ? static_cast<T*>(velocity) + begin : nullptr;
       (sgd.*update)(end - begin, static_cast<T*>(data) + begin, static_cast<const T*>(grad) + begin, own, first,
                     rule.nesterov);
@@ -113,7 +103,7 @@ void adam_update(Dtype dtype, std::int64_t count, void* data, const void* grad, 
                             ? largest ? &Adam<T>::template update<true, true> : &Adam<T>::template update<true, false>
                         : largest ? &Adam<T>::template update<false, true>
                                   : &Adam<T>::template update<false, false>;
-    for_pieces(count, 1.5, [&](std::int64_t begin, std::int64_t end) {
+    parallel_pieces(count, 1.5, Subnormals::keep, [&](std::int64_t begin, std::int64_t end) {
       (adam.*update)(end - begin, static_cast<T*>(data) + begin, static_cast<const T*>(grad) + begin,
                      static_cast<T*>(mean) + begin, static_cast<T*>(square) + begin,
                      largest ? static_cast<T*>(largest) + begin : nullptr);

@@ -70,24 +70,7 @@ def conv_forward(
     activation: str | None,
     parameter: float,
     precision: str | None,
-    /,
-) -> _Array: ...
-def conv_norm_forward(
-    input: _Array,
-    weight: _Array,
-    bias: _Array | None,
-    stride: Sequence[int],
-    padding: _Pads,
-    dilation: Sequence[int],
-    groups: int,
-    padding_mode: str,
-    channels_last: bool,
-    out: _Array | None,
-    activation: str | None,
-    parameter: float,
-    precision: str | None,
-    norm: tuple[_Array, _Array, _Array | None, _Array | None] | tuple[()],
-    /,
+    norm: tuple[_Array, _Array, _Array | None, _Array | None] | tuple[()] = (),
 ) -> _Array: ...
 def conv_backward_input(
     grad_output: _Array,

@@ -57,7 +57,6 @@ def dropout_mask(like: Any, shape: tuple[int, ...], p: float, seed: int) -> Any:
 
 
 conv_forward = _by_array("conv_forward")
-conv_norm_forward = _core.conv_norm_forward  # of the CPU alone
 conv_backward_input = _by_array("conv_backward_input")
 conv_backward_weight = _by_array("conv_backward_weight")
 conv_backward_bias = _by_array("conv_backward_bias")

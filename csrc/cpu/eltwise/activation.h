@@ -10,7 +10,7 @@ namespace {
 struct Relu {
   template <class V>
   static FASTCONV_INLINE V of(V x, V, V) {
-    return V{x.v <= V::zero().v ? V::zero().v : x.v};
+    return V::where_positive(x, x);
   }
 };
 struct LeakyRelu {
@@ -40,13 +40,13 @@ struct Tanh {
 struct Step {
   template <class V>
   static FASTCONV_INLINE V of(V x, V, V) {
-    return V::select(x > V::zero(), V::broadcast(1), V{x.v <= V::zero().v ? V::zero().v : x.v});  // a NaN stays
+    return V::select(x > V::zero(), V::broadcast(1), V::where_positive(x, x));  // a NaN stays
   }
 };
 struct ReluBackward {
   template <class V>
   static FASTCONV_INLINE V of(V g, V y, V) {
-    return V{y.v <= V::zero().v ? V::zero().v : g.v};
+    return V::where_positive(y, g);
   }
 };
 struct LeakyReluBackward {

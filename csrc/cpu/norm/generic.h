@@ -242,7 +242,7 @@ struct FinishSteps {
     V value = load_lanes<V>(x, lanes);
     if (biased) value = value + bias;
     if (normed) value = forward.forward(value);
-    if (rectified) value = V{value.v <= V::zero().v ? V::zero().v : value.v};
+    if (rectified) value = V::where_positive(value, value);
     store_lanes(value, x, lanes);
   }
 };

@@ -94,6 +94,8 @@ struct Vec {
   // The larger (smaller) one, NaN if either is NaN, as IEEE 754-2019 maximum.
   static FASTCONV_INLINE Vec max_nan(Vec a, Vec b) { return Vec{((a.v > b.v) | (a.v != a.v)) ? a.v : b.v}; }
   static FASTCONV_INLINE Vec min_nan(Vec a, Vec b) { return Vec{((a.v < b.v) | (a.v != a.v)) ? a.v : b.v}; }
+  // `a`, but zero where x is not above it; where x is NaN, `a`.
+  static FASTCONV_INLINE Vec where_positive(Vec x, Vec a) { return Vec{x.v <= raw{} ? raw{} : a.v}; }
   // Lane i gets the element of lane i ^ h, for h a power of two.
   template <int h>
   FASTCONV_INLINE Vec exchange() const {

@@ -57,8 +57,8 @@ def convolve(
         *(x, weight, checked_bias(bias, weight.shape[0])),
         *(*g.window, target, *checked_activation(activation), level),
     )
-    y = _engine.conv_forward(*arguments) if norm is None else _engine.conv_norm_forward(*arguments, norm)
-    y = finish(y, unbatched, out)
+    norms = () if norm is None else (norm,)  # which the engine of devices does not know
+    y = finish(_engine.conv_forward(*arguments, *norms), unbatched, out)
     return given if given is not None else restore(y)
 
 

@@ -113,13 +113,25 @@ def _batch(x: Array) -> Array:
     return x
 
 
+def checked_eps(value: Any) -> float:
+    """What is added to a variance, as a float."""
+    eps = number(value, "eps")
+    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    return eps
+
+
+def running_statistics(mean: Array, var: Array) -> tuple[Array, Array]:
+    """Running mean and variance as the engine takes a batch's."""
+    return in_steps(mean), var.astype(np.float64)
+
+
 def running_norm(mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any, Any]:
     """What `batch_norm` computes with in evaluation: mean, inverse deviation, weight and bias of the channels."""
-    eps = number(eps, "eps")
-    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    eps = checked_eps(eps)
     mean, var, weight, bias, _ = as_arrays(running_mean=mean, running_var=var, weight=weight, bias=bias)
     check_channels(mean.size, running_mean=mean, running_var=var, weight=weight, bias=bias)
-    return in_steps(mean), _engine.inverse_deviation(var.astype(np.float64), eps), weight, bias
+    mean, var = running_statistics(mean, var)
+    return mean, _engine.inverse_deviation(var, eps), weight, bias
 
 
 def normalised(
@@ -137,8 +149,7 @@ def normalised(
     """`batch_norm` with its statistics; with `rectify` ``max(y, 0)``, of float32 or float64 in the host's memory."""
     last = channels_last(data_format)
     training = flag(training, "training")
-    momentum, eps = number(momentum, "momentum"), number(eps, "eps")
-    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    momentum, eps = number(momentum, "momentum"), checked_eps(eps)
     require(eps > 0 or not training, lambda: f"eps: got {eps}, expected more than 0 when training")
     array, mean, var, scale, shift, restore = as_arrays(
         x=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
@@ -159,7 +170,7 @@ def normalised(
         if mean is not None and values > 1:
             update_running((mean, var), (batch_mean, batch_var * (values / (values - 1))), momentum)
     else:
-        batch_mean, batch_var = in_steps(mean), var.astype(np.float64)
+        batch_mean, batch_var = running_statistics(mean, var)
     invstd = _engine.inverse_deviation(batch_var, eps)
     rectifying = (True,) if rectify else ()  # which the engine of devices does not know
     _engine.batch_norm(array, y, last, rows, batch_mean, invstd, scale, shift, *rectifying)

@@ -12,6 +12,7 @@ from fastconv._check import Array, as_arrays, channels, channels_last, flag, num
 from fastconv.functional.norm import (
     check_channels,
     check_running,
+    checked_eps,
     plain,
     result_like,
     rounded,
@@ -153,8 +154,7 @@ def switch_norm(
     """
     last = channels_last(data_format)
     training = flag(training, "training")
-    momentum, eps = number(momentum, "momentum"), number(eps, "eps")
-    require(eps >= 0, lambda: f"eps: got {eps}, expected at least 0")
+    momentum, eps = number(momentum, "momentum"), checked_eps(eps)
     array, of_mean, of_var, scale, shift, mean, var, restore = as_arrays(
         x=x,
         mean_weight=mean_weight,
