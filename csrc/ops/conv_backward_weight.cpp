@@ -2,7 +2,7 @@
 // offset(t)]. Blocks of output rows: the input packed channel by channel, the output gradient in panels of output
 // channels. Runs of the reduction are clipped to the live outputs of each tap, so nothing is multiplied by padding.
 // Work is split over channels, and over blocks by a number that depends on the shape only; the parts are added in
-// order. Few channels: conv_backward_weight_rows.cpp; depthwise: conv_backward_weight_depthwise.cpp.
+// order. Few channels: conv_backward_weight_rows.cpp and _runs.cpp; depthwise: conv_backward_weight_depthwise.cpp.
 #include <algorithm>
 #include <vector>
 
@@ -371,6 +371,7 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
     }
     if (!few || shape.groups == 1) {
       if (backward_weight_rows(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
+      if (backward_weight_runs(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
       WeightGradient<S>(problem, gy, x, dw).run();
       return;
     }

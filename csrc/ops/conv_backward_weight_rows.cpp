@@ -194,12 +194,13 @@ template <class S>
 bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight) {
   // Rows of few registers pay for their last one, and many output channels fill a tile's columns: from 150 random
-  // problems.
+  // problems. Strides cost a row's packing, which more output channels then do without.
   const std::int64_t outputs = grad_output.shape[1] / shape.groups, width = grad_output.extent(2);
   const DepthwiseKernel& kernel = find_depthwise(DtypeOf<Compute<S>>::value, active_isa_mask());
   const std::int64_t lanes = kernel.tile_cols;
   const bool forced = forced_kernel() == kernel.name;
-  const bool faster = width >= 2 * lanes ? outputs <= 2 * lanes : 2 * width >= 3 * lanes && outputs < lanes;
+  const bool faster = width >= 2 * lanes ? outputs <= (shape.window[2].stride > 1 ? lanes : 2 * lanes)
+                                         : 2 * width >= 3 * lanes && outputs < lanes;
   std::int64_t taps = input.shape[1] / shape.groups;
   for (const Window& window : shape.window) taps *= window.kernel;
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
