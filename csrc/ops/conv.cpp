@@ -61,7 +61,8 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
 }
 
 // Whether sums along rows (conv_gather_rows.cpp) are faster than tiles whose columns are output channels. Tiles
-// move all of x and y between channels-first memory and packed blocks, and leave lanes idle where y has few channels;
+// move all of x and y between channels-first memory and packed blocks, or rows between channels-last memory and
+// theirs, and tiles leave lanes idle where y has few channels;
 // rows leave them idle where they are not whole registers. Costs of one row of y, in multiply-adds of a register,
 // fitted to 400 random problems from at most 48 channels to at most 24; see bench/LOG.md.
 template <class S>
@@ -73,22 +74,24 @@ bool rows_are_faster(const GatherProblem<S>& problem) {
   const AxisPhase& row = problem.phases[2][0];
   std::int64_t taps = problem.x_channels;
   for (int axis = 0; axis < kSpatial; ++axis) taps *= static_cast<std::int64_t>(problem.phases[axis][0].taps.size());
-  if (taps == 0 || taps > kMostTerms || problem.x.stride[1] == 1) return false;
+  if (taps == 0 || taps > kMostTerms) return false;
   const DepthwiseKernel& rows = find_depthwise(DtypeOf<T>::value, active_isa_mask());
   const ConvKernel& tiles = find_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask());
   const std::string forced = forced_kernel();
   if (forced == rows.name || forced == tiles.name) return forced == rows.name;
   const std::int64_t width = row.out_count, lanes = rows.tile_cols, outputs = problem.y_channels;
-  const bool side_by_side = row.out_step * problem.y_shape.step(2) == 1;
+  // Next to each other in memory, or turned as channels that are.
+  const bool side_by_side = problem.y_shape.stride[1] == 1 || row.out_step * problem.y_shape.step(2) == 1;
   if (width < lanes || !side_by_side) return outputs <= kFew && width >= kFew * outputs;
   if (taps * outputs > kMostWeights) return false;
   const auto sum = static_cast<double>(taps), vectors = static_cast<double>(ceil_div(width, lanes));
   const auto blocks = static_cast<double>(ceil_div(outputs, kMostWindowRows));
   const auto columns = static_cast<double>(rounded_up(outputs, tiles.tile_cols));
+  const double moved = problem.y_shape.stride[1] == 1 ? 1 : 6.5;  // tiles need not be turned
   const double by_rows =
       vectors * sum * (0.9 * static_cast<double>(outputs) + 2.3 * blocks) + blocks * (1.8 * sum + 340);
   const double by_tiles =
-      static_cast<double>(width) * (sum * (1.1 * columns / static_cast<double>(lanes) + 0.6) + 6.5 * columns) +
+      static_cast<double>(width) * (sum * (1.1 * columns / static_cast<double>(lanes) + 0.6) + moved * columns) +
       160.0 * static_cast<double>(row.taps.size());
   return by_rows < by_tiles;
 }

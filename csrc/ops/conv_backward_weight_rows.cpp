@@ -15,6 +15,7 @@
 namespace fastconv {
 namespace {
 
+constexpr std::int64_t kFewOutputs = 4;
 constexpr std::int64_t kMostTaps = 1 << 15;  // of all input channels of a group
 
 template <class S>
@@ -36,8 +37,13 @@ class RowWeightGradient {
     weight_of_tap_ = weights_of_taps(phase_, c_, dw_.stride[1], dw_.stride + 2);
     taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
     lanes_ = kernel_.tile_cols;
-    sums_ = largest_part(k_) * taps_ * lanes_;
-    const RowBlock block = row_block(phase_, c_, largest_part(k_), 2 * lanes_);
+    // Groups whose channels are turned together where they lie side by side.
+    const bool turned = x_.stride[1] == 1 || gy_.stride[1] == 1;
+    together_ = turned ? std::clamp<std::int64_t>(lanes_ / std::max(c_, k_), 1, groups_) : 1;
+    item_parts_ = turned ? 1 : channel_parts(k_);
+    const std::int64_t outputs = together_ * ceil_div(k_, item_parts_);
+    sums_ = outputs * taps_ * lanes_;
+    const RowBlock block = row_block(phase_, together_ * c_, outputs, 2 * lanes_);
     width_ = block.width;
     rows_ = ceil_div(gy_.extent(1), block.height);
     height_ = ceil_div(gy_.extent(1), rows_);
@@ -46,7 +52,7 @@ class RowWeightGradient {
   }
 
   void run() {
-    const std::int64_t items = groups_ * channel_parts(k_);
+    const std::int64_t items = ceil_div(groups_, together_) * item_parts_;
     const std::int64_t parts = parts_of_sum<T>(items, sums_, blocks_);
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
@@ -67,14 +73,16 @@ class RowWeightGradient {
   }
 
  private:
+  // Some output channels of a group, or all of each of some groups.
   struct Item {
-    std::int64_t group;
+    std::int64_t group, groups;
     ChannelPart channels;
   };
 
   Item item_of(std::int64_t index) const {
-    const std::int64_t parts = channel_parts(k_);
-    return {index / parts, channel_part(k_, index % parts)};
+    const std::int64_t group = index / item_parts_ * together_;
+    const ChannelPart channels = item_parts_ == 1 ? ChannelPart{0, k_} : channel_part(k_, index % item_parts_);
+    return {group, std::min(together_, groups_ - group), channels};
   }
 
   // Rows of the output's gradient: channel m's row r at data + m * channel + r * row.
@@ -105,21 +113,31 @@ class RowWeightGradient {
     const BlockPacker<S> packer{x_, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     // Rows shorter than a register are read as one.
     const std::int64_t plane = packer.positions(), slack = lanes_;
-    Workspace<T> input(plane * c_ + slack);
-    packer.pack(input, n, item.group * c_, c_, j0, 1, plane);
-    std::fill_n(input + plane * c_, slack, T(0));
+    const std::int64_t channels = item.groups * c_;
+    Workspace<T> input(plane * channels + slack);
+    packer.pack(input, n, item.group * c_, channels, j0, 1, plane);
+    std::fill_n(input + plane * channels, slack, T(0));
     const std::vector<std::int64_t> offsets = slots_of_taps(slots, c_, plane);
     const std::int64_t line = slots[1].step * slots[2].slots;
     const bool in_place = std::is_same_v<S, T> && gy_.step(2) == 1 && count[2] >= lanes_;
-    Workspace<T> packed(in_place ? 1 : item.channels.count * count[1] * std::max(count[2], lanes_));
-    const Gradient grad = gradient(item, n, j0, count, in_place, packed);
-    if (exact) {
-      add_output_by_output(item, input, offsets, line, grad, j0, count, sums);
-      return;
+    const std::int64_t pitch = count[1] * std::max(count[2], lanes_);
+    Workspace<T> packed(in_place ? 1 : item.groups * item.channels.count * pitch);
+    Gradient grad = gradient(item, n, j0, count, in_place, packed);
+    const T* x = input;
+    const std::int64_t parts = channel_parts(item.channels.count);
+    for (std::int64_t i = 0; i < item.groups * parts; ++i) {
+      const std::int64_t rows = channel_part(item.channels.count, i % parts).count;
+      if (exact) {
+        add_output_by_output(rows, x, offsets, line, grad, j0, count, sums);
+      } else {
+        const RowDotArgs<T> args{grad.data, grad.channel, grad.row,   x,     offsets.data(),
+                                 line,      count[1],     grad.count, taps_, sums};
+        kernel_.row_dot[rows - 1](&args);
+      }
+      if (i % parts == parts - 1) x += c_ * plane;
+      grad.data += rows * grad.channel;
+      sums += rows * taps_ * lanes_;
     }
-    const RowDotArgs<T> args{grad.data, grad.channel, grad.row,   input, offsets.data(),
-                             line,      count[1],     grad.count, taps_, sums};
-    kernel_.row_dot[item.channels.count - 1](&args);
   }
 
   // A block's gradient as it lies in memory, or packed, with zeros to fill a register.
@@ -130,22 +148,26 @@ class RowWeightGradient {
     if constexpr (std::is_same_v<S, T>) {
       if (in_place) return {source, gy_.stride[1], gy_.step(1), count[2]};
     }
-    const std::int64_t pitch = std::max(count[2], lanes_);
-    for (std::int64_t m = 0; m < item.channels.count; ++m)
-      for (std::int64_t r = 0; r < count[1]; ++r) {
-        const S* row = source + m * gy_.stride[1] + r * gy_.step(1);
-        T* to = packed + (m * count[1] + r) * pitch;
-        for (std::int64_t i = 0; i < count[2]; ++i) to[i] = widen(row[i * gy_.step(2)]);
-        std::fill(to + count[2], to + pitch, T(0));
+    const std::int64_t pitch = std::max(count[2], lanes_), channels = item.groups * item.channels.count;
+    const bool turned = gy_.stride[1] == 1;
+    for (std::int64_t r = 0; r < count[1]; ++r) {
+      T* const to = packed + r * pitch;
+      const S* const from = source + r * gy_.step(1);
+      if (turned) widen_transposed(transpose_, count[2], channels, from, gy_.step(2), to, count[1] * pitch);
+      for (std::int64_t m = 0; m < channels; ++m) {
+        T* const row = to + m * count[1] * pitch;
+        for (std::int64_t i = 0; i < count[2] && !turned; ++i)
+          row[i] = widen(from[m * gy_.stride[1] + i * gy_.step(2)]);
+        std::fill(row + count[2], row + pitch, T(0));
       }
+    }
     return {packed, count[1] * pitch, pitch, pitch};
   }
 
   // Only products of outputs whose tap is inside the input.
-  void add_output_by_output(const Item& item, const T* input, const std::vector<std::int64_t>& offsets,
+  void add_output_by_output(std::int64_t channels, const T* input, const std::vector<std::int64_t>& offsets,
                             std::int64_t line, const Gradient& grad, const std::int64_t (&j0)[kSpatial],
                             const std::int64_t (&count)[kSpatial], T* sums) const {
-    const std::int64_t channels = item.channels.count;
     std::int64_t t = 0;
     for_each_tap(phase_, c_, [&](const Tap& d, const Tap& h, std::int64_t, const Tap& w) {
       const Range in_d = live_outputs(*phase_[0], d, j0[0], 1, x_.extent(0));
@@ -164,15 +186,17 @@ class RowWeightGradient {
   }
 
   void store(const Item& item, T* sums) const {
-    const std::int64_t channels = item.channels.count;
-    S* const to = dw_.data + (item.group * k_ + item.channels.first) * dw_.stride[0];
-    for (std::int64_t t = 0; t < taps_; ++t)
-      for (std::int64_t m = 0; m < channels; ++m) {
-        T* lane = sums + (t * channels + m) * lanes_;
-        for (std::int64_t half = lanes_ / 2; half > 0; half /= 2)
-          for (std::int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-        to[m * dw_.stride[0] + weight_of_tap_[static_cast<std::size_t>(t)]] = narrow(lane[0], S{});
-      }
+    const std::int64_t parts = channel_parts(item.channels.count);
+    for (std::int64_t i = 0; i < item.groups * parts; ++i) {
+      const ChannelPart part = channel_part(item.channels.count, i % parts);
+      const std::int64_t first = (item.group + i / parts) * k_ + item.channels.first + part.first;
+      for (std::int64_t t = 0; t < taps_; ++t)
+        for (std::int64_t m = 0; m < part.count; ++m, sums += lanes_) {
+          for (std::int64_t half = lanes_ / 2; half > 0; half /= 2)
+            for (std::int64_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+          dw_.data[(first + m) * dw_.stride[0] + weight_of_tap_[static_cast<std::size_t>(t)]] = narrow(sums[0], S{});
+        }
+    }
   }
 
   const View<const S>&gy_, &x_;
@@ -180,7 +204,7 @@ class RowWeightGradient {
   std::int64_t k_, c_;
   const DepthwiseKernel& kernel_;
   const TransposeKernel& transpose_;
-  std::int64_t groups_;
+  std::int64_t groups_, together_ = 1, item_parts_ = 1;
   AxisPhase own_[kSpatial];
   const AxisPhase* const phase_[kSpatial] = {&own_[0], &own_[1], &own_[2]};
   std::vector<std::int64_t> weight_of_tap_;
@@ -203,10 +227,12 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
                                          : 2 * width >= 3 * lanes && outputs < lanes;
   std::int64_t taps = input.shape[1] / shape.groups;
   for (const Window& window : shape.window) taps *= window.kernel;
+  // Channels that lie side by side are turned, which pays for groups of few of them, or a few outputs.
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
+  const bool turns = outputs <= (shape.groups > 1 ? lanes / 2 : kFewOutputs);
   const std::int64_t channels = shape.groups * channel_parts(outputs) * largest_part(outputs);
   const bool fits = taps <= kMostTaps && channels * taps * lanes <= kMostElements<Compute<S>>;
-  if (!(forced || faster) || !along_rows || !fits) return false;
+  if (!(forced || (faster && (along_rows || turns))) || !fits) return false;
   RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();
   return true;
 }

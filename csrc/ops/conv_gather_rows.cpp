@@ -99,7 +99,7 @@ class PhaseDriver {
     S* base =
         p_.y + n * y.stride[0] + channel0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
     const bool direct = std::is_same_v<S, T> && step == 1;
-    Workspace<T> result(direct ? 1 : kMostWindowRows * count[2]);
+    Workspace<T> result(direct ? 1 : groups * p_.y_channels * count[2]);
     Workspace<T> part(taps_ > kLongestSum ? kMostWindowRows * count[2] : 0);
     const std::int64_t parts = channel_parts(p_.y_channels);
     for (std::int64_t r = 0; r < count[1]; ++r) {
@@ -108,7 +108,7 @@ class PhaseDriver {
       for (std::int64_t i = 0; i < groups * parts; ++i) {
         const ChannelPart channels = channel_part(p_.y_channels, i % parts);
         const std::int64_t group = i / parts, k = group * p_.y_channels + channels.first, rows = channels.count;
-        T* target = result;
+        T* target = result + (direct ? 0 : k * count[2]);
         if constexpr (std::is_same_v<S, T>) {
           if (direct) target = row + k * y.stride[1];
         }
@@ -126,10 +126,10 @@ class PhaseDriver {
         else
           windows_of_live_taps(args, rows, j0, r);
         p_.finish.planes(target, args.y_step, channel0 + k, rows, count[2]);
-        if (direct) continue;
-        // result is [channel][position].
-        store_run<S>(transpose_, result, count[2], rows, count[2], nullptr, row + k * y.stride[1], y.stride[1], step);
       }
+      // The result is [channel][position].
+      if (!direct)
+        store_run<S>(transpose_, result, count[2], groups * p_.y_channels, count[2], nullptr, row, y.stride[1], step);
     }
   }
 
