@@ -7,6 +7,7 @@ import problems
 import pytest
 import tolerance
 from conftest import runnable_kernels
+from fastconv._cli.calls import to_format
 from fastconv._cli.problem import Problem
 from fastconv.testing import gradcheck
 from hypothesis import given, settings
@@ -237,21 +238,45 @@ def kernel_problems(row, axes, edge):
 @pytest.mark.parametrize(
     "row", [row for row in CONV_KERNELS if "depthwise" in row["name"]], ids=lambda row: row["name"]
 )
-def test_rows_of_a_few_channels(row, force_kernel):
-    """Sums along rows for several output channels at a time: rows around whole registers, sums longer than one part."""
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_rows_of_a_few_channels(row, force_kernel, data_format):
+    """Sums along rows for several output channels at a time: rows around whole registers, sums longer than one part.
+
+    Groups, some of which are turned together where the channels lie side by side.
+    """
     rng = np.random.default_rng(12)
     lanes = max(row["tile"])
     cases = [(3, outputs, (5, lanes + 3), (3, 3)) for outputs in (1, 2, 3, 4, 5, 6, 7, 13)]
     cases += [(2, 5, (3, width), (3, 3)) for edge in (lanes, 2 * lanes, 4 * lanes) for width in around(edge)]
     cases += [(40, 4, (7, lanes + 5), (5, 5)), (2, 6, (4, 3, lanes), (3, 2, 3)), (3, 5, (2 * lanes + 1,), (4,))]
-    for inputs, outputs, length, kernel in cases:
+    cases = [(*case, 1) for case in cases]
+    cases += [(c, k, (4, 2 * lanes + 1), (3, 3), g) for c, k, g in ((20, 20, 5), (14, 7, 7), (6, 18, 3), (34, 34, 17))]
+    for inputs, outputs, length, kernel, groups in cases:
         ones = (1,) * len(length)
         for stride in (1, 2):
             pads = tuple((size - 1, size // 2) for size in kernel)
-            problem = Problem("", "conv", 2, inputs, length, outputs, kernel, (stride,) * len(length), pads, ones)
-            call = expected.make_call(problem, np.dtype(row["dtype"]), rng, "channels_first")
+            strides = (stride,) * len(length)
+            problem = Problem("", "conv", 2, inputs, length, outputs, kernel, strides, pads, ones, groups)
+            call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
             with force_kernel(row["name"]):
                 expected.check(call, rng)
+
+
+@pytest.mark.parametrize("dtype", problems.DTYPES)
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_long_rows_of_few_channels(isa, data_format, dtype):
+    """A weight gradient from windows' rows: with and without padding, strides, blocks of a long row, many outputs."""
+    rng = np.random.default_rng(13)
+    cases = [(c, k, (5, 31), (3, 3)) for c in (1, 2, 3, 4, 7) for k in (15, 16, 17, 33)]
+    cases += [(c, 20, (3, width), (1, 4)) for c in (3, 17) for width in (27, 28, 452)]
+    cases += [(3, 300, (26,), (2,)), (96, 5, (40,), (3,)), (97, 5, (40,), (3,)), (2, 33, (3, 4, 29), (2, 3, 3))]
+    for inputs, outputs, length, kernel in cases:
+        ones = (1,) * len(length)
+        for stride, padded in ((1, True), (1, False), (2, True), (4, False)):
+            pads = tuple((size - 1, size // 2) if padded else (0, 0) for size in kernel)
+            strides = (*ones[1:], min(stride, (length[-1] - kernel[-1]) // 24 or 1))
+            problem = Problem("", "conv", 2, inputs, length, outputs, kernel, strides, pads, ones)
+            expected.check(expected.make_call(problem, dtype, rng, data_format), rng)
 
 
 @pytest.mark.parametrize("data_format", problems.FORMATS)
@@ -315,12 +340,14 @@ def test_taps_wide_apart(isa, name, data_format, threads):
     assert not np.isnan(y).any()
 
 
+@pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("outputs", [1, 5, 20])
-def test_infinite_weights_do_not_meet_the_padding(isa, outputs):
+def test_infinite_weights_do_not_meet_the_padding(isa, outputs, data_format):
     """An infinite weight reaches the outputs that read an input with it, and no other, along rows and in tiles."""
     x, weight = np.ones((1, 2, 6, 20), np.float32), np.ones((outputs, 2, 3, 3), np.float32)
     weight[0, 0, 0, 0] = np.inf
-    y = F.conv2d(x, weight, padding=1)
+    y = F.conv2d(to_format(x, data_format), weight, padding=1, data_format=data_format)
+    y = y if data_format == "channels_first" else np.moveaxis(y, -1, 1)
     reads = np.zeros((6, 20), bool)
     reads[1:, 1:] = True
     np.testing.assert_array_equal(np.isposinf(y[0, 0]), reads)
@@ -346,16 +373,20 @@ def test_one_window_is_a_matrix_product(isa, sizes, op, data_format, view):
             expected.check(call, rng, view)
 
 
+@pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("width", [6, 20, 35])
+@pytest.mark.parametrize("outputs", [3, 40])
 @pytest.mark.parametrize("channels", [1, 3, 40])
-def test_infinite_gradients_do_not_meet_the_padding(isa, channels, width):
+def test_infinite_gradients_do_not_meet_the_padding(isa, channels, outputs, width, data_format):
     """An infinite gradient reaches the weights whose taps read an input there, and no other."""
-    x = np.ones((2, channels, 5, width), np.float32)
-    gradient = np.ones((2, 3, 5, width), np.float32)
+    x = to_format(np.ones((2, channels, 5, width), np.float32), data_format)
+    gradient = np.ones((2, outputs, 5, width), np.float32)
     gradient[0, 1, 0, 0] = np.inf
-    result = F.conv2d_backward(gradient, x, np.ones((3, channels, 3, 3), np.float32), padding=1).weight
+    weight = np.ones((outputs, channels, 3, 3), np.float32)
+    gradient = to_format(gradient, data_format)
+    result = F.conv2d_backward(gradient, x, weight, padding=1, data_format=data_format).weight
     reads = np.zeros((3, 3), bool)
     reads[1:, 1:] = True
     np.testing.assert_array_equal(np.isposinf(result[1]), np.broadcast_to(reads, (channels, 3, 3)))
-    assert np.isfinite(result[[0, 2]]).all()
+    assert np.isfinite(np.delete(result, 1, axis=0)).all()
     assert not np.isnan(result).any()
