@@ -68,7 +68,8 @@ template <class S>
 bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight);
 
-// The weight gradient from windows' rows that are one run in memory, for long rows of few channels; false where others are faster.
+// The weight gradient from windows' rows that are one run in memory, for long rows of few channels; false where others
+// are faster.
 template <class S>
 bool backward_weight_runs(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight);

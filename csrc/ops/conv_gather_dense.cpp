@@ -17,6 +17,7 @@ constexpr std::int64_t kBlockColumns = 256;
 constexpr std::int64_t kLeastChannels = 8;                    // channels are packed in multiples of these
 constexpr std::int64_t kFewPanels = 4;                        // more than these share a packed input
 constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;  // elements of samples that an item takes together
+constexpr std::int64_t kJoinedChannels = 64;                  // of x, of groups that an item takes together
 constexpr std::int64_t kTrimmed = 16;                         // channels times panels
 constexpr std::int64_t kManyChannels = 128 * 128;             // of x times of y
 constexpr double kWorthParting = 0.85;                        // products left over
@@ -44,6 +45,7 @@ class PhaseDriver {
     const std::int64_t read = wanted * kLeastChannels * (live_taps_ < taps_ ? 2 : 1);
     const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), read);
     channel_block_ = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), blocks);
+    joins_groups_ = p_.groups > 1 && panels_ == 1 && blocks == 1;
     choose_block();
   }
 
@@ -147,13 +149,16 @@ class PhaseDriver {
     for (const std::vector<Piece>& of_axis : pieces_) blocks *= static_cast<std::int64_t>(of_axis.size());
     // Panels of one group, and samples, that one item computes; fewer where they would leave threads idle.
     std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_), together = samples_;
+    if (joins_groups_) span = std::max<std::int64_t>(1, kJoinedChannels / std::max<std::int64_t>(p_.x_channels, 1));
     const auto idle = [&] {
       return blocks * ceil_div(samples, together) * ceil_div(panel_count, span) < 4 * get_num_threads();
     };
     while (span > kFewPanels && idle()) span = ceil_div(span, 2);
     while (together > 1 && idle()) together = ceil_div(together, 2);
     while (span > 1 && idle()) span = ceil_div(span, 2);
-    const std::vector<PanelJob> jobs = panel_jobs(first_panel, panel_count, panels_, span);
+    // Groups that are joined are the panels of one.
+    const std::int64_t panels = joins_groups_ ? p_.groups : panels_;
+    const std::vector<PanelJob> jobs = panel_jobs(first_panel, panel_count, panels, span);
     const std::int64_t job_count = static_cast<std::int64_t>(jobs.size());
     const double steps = static_cast<double>(panel_size) * static_cast<double>(panel_count);  // an output position
     const double positions = static_cast<double>(samples * phase_[0]->out_count * phase_[1]->out_count) *
@@ -210,7 +215,8 @@ class PhaseDriver {
         p_.x, {block.phase[0], block.phase[1], block.phase[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
     const std::int64_t positions = count[1] * count[2], ldc = panel_count * cols_;
     const std::int64_t image = packer.positions() * channel_block_;
-    Workspace<T> input(of.count * image);
+    const std::int64_t groups = joins_groups_ ? panel_count : 1, first_group = joins_groups_ ? panel : group;
+    Workspace<T> input(groups * of.count * image);
     Workspace<T> result(of.count * positions * ldc);
     std::vector<std::vector<Segment>> segments;  // of each tile, or of all
     std::vector<std::int64_t> slot_of(positions);
@@ -226,8 +232,9 @@ class PhaseDriver {
 
     for (std::int64_t c0 = 0; c0 == 0 || c0 < p_.x_channels; c0 += channel_block_) {
       const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
-      for (std::int64_t n = 0; n < of.count; ++n)
-        packer.pack(input + n * image, of.first + n, group * p_.x_channels + c0, channels, block.j0, channels, 1);
+      for (std::int64_t i = 0; i < groups * of.count; ++i)
+        packer.pack(input + i * image, of.first + i % of.count, (first_group + i / of.count) * p_.x_channels + c0,
+                    channels, block.j0, channels, 1);
       for (std::int64_t b = 0; b < tap_blocks; ++b) {
         const std::int64_t first = taps * b / tap_blocks, last = taps * (b + 1) / tap_blocks;
         for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
@@ -241,7 +248,8 @@ class PhaseDriver {
               const bool accumulate = c0 > 0 || b > 0;
               if (accumulate && runs.empty()) continue;
               const T* a[kMaxTileRows];
-              for (std::int64_t m = 0; m < rows; ++m) a[m] = input + n * image + slot_of[q + m] * channels;
+              const T* const from = input + ((joins_groups_ ? i : 0) * of.count + n) * image;
+              for (std::int64_t m = 0; m < rows; ++m) a[m] = from + slot_of[q + m] * channels;
               T* const c = result + (n * positions + q) * ldc + i * cols_;
               const GemmArgs<T> args{
                   a,   packed + i * panel_size,  runs.data(), static_cast<std::int64_t>(runs.size()), c,
@@ -250,10 +258,16 @@ class PhaseDriver {
             }
       }
     }
-    for (std::int64_t n = 0; n < of.count; ++n)
-      store_block<S>(p_, block.phase, transpose_, of.first + n, group * p_.y_channels + panel * cols_,
-                     std::min(ldc, p_.y_channels - panel * cols_), block.j0, count, result + n * positions * ldc, ldc,
-                     count[2]);
+    // Whole panels follow each other in y as they do here, those of joined groups as well.
+    const bool apart = joins_groups_ && p_.y_channels < cols_;
+    const std::int64_t stores = apart ? groups : 1;
+    for (std::int64_t i = 0; i < of.count * stores; ++i) {
+      const std::int64_t n = i / stores, y0 = joins_groups_ ? 0 : panel * cols_;
+      const std::int64_t live = joins_groups_ ? groups * p_.y_channels : p_.y_channels - y0;
+      store_block<S>(p_, block.phase, transpose_, of.first + n, (first_group + i % stores) * p_.y_channels + y0,
+                     apart ? p_.y_channels : std::min(ldc, live), block.j0, count,
+                     result + n * positions * ldc + i % stores * cols_, ldc, count[2]);
+    }
   }
 
   bool all_taps_live(const Block& block) const {
@@ -322,6 +336,7 @@ class PhaseDriver {
   std::vector<LivePart> parts_[kSpatial];
   std::vector<Piece> pieces_[kSpatial];
   std::int64_t samples_ = 1;  // that an item takes together
+  bool joins_groups_ = false;
   bool finite_ = true;
 };
 

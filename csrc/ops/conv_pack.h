@@ -183,10 +183,35 @@ struct BlockPacker {
       for (std::int64_t p = 0; p < positions; ++p) dst[p * position_stride + c * channel_stride] = T(0);
   }
 
+  // A few channels of each position, as many as the compiler knows: a call for each would take longer than the copy.
+  static bool copy_short(T* dst, const S* src, std::int64_t step, std::int64_t positions, std::int64_t channels,
+                         std::int64_t position_stride) {
+    const auto copy = [&](auto count) {
+      for (std::int64_t p = 0; p < positions; ++p) widen_run(src + p * step, dst + p * position_stride, count());
+    };
+    switch (channels) {
+      case 4:
+        copy(std::integral_constant<std::int64_t, 4>());
+        return true;
+      case 8:
+        copy(std::integral_constant<std::int64_t, 8>());
+        return true;
+      case 16:
+        copy(std::integral_constant<std::int64_t, 16>());
+        return true;
+      case 32:
+        copy(std::integral_constant<std::int64_t, 32>());
+        return true;
+      default:
+        return false;
+    }
+  }
+
   void copy(T* dst, const S* src, std::int64_t step, std::int64_t positions, std::int64_t channels,
             std::int64_t position_stride, std::int64_t channel_stride) const {
     const std::int64_t sc = x.stride[1];
     if (channel_stride == 1 && sc == 1) {
+      if (copy_short(dst, src, step, positions, channels, position_stride)) return;
       for (std::int64_t p = 0; p < positions; ++p) widen_run(src + p * step, dst + p * position_stride, channels);
     } else if (position_stride == 1 && step == 1) {
       for (std::int64_t c = 0; c < channels; ++c) widen_run(src + c * sc, dst + c * channel_stride, positions);
