@@ -136,22 +136,32 @@ void row_dot(const void* erased) {
   }
 }
 
-// Registers of channels that a block of eight accumulators has: a cache line, at most two.
+// Registers of channels that a block of some positions has. Where neighbouring outputs share inputs, a cache line at
+// most, so that the weights of a row have registers too; else so many that their sums hide the latency of the
+// multiply-adds.
 template <class T>
-constexpr int lanes_vectors() {
-  return Reg<T>::width * sizeof(T) >= 64 ? 1 : 2;
+constexpr int lanes_vectors(int positions, int taps) {
+  if (taps > 3) return 1;
+  const int line = Reg<T>::width * sizeof(T) >= 64 ? 1 : 2;
+  return taps > 0 || positions > 4 ? line : positions > 2 ? 2 : 4;
+}
+
+// Most positions of a block.
+template <class T>
+constexpr int lanes_positions(int taps) {
+  return taps > 0 ? 8 / lanes_vectors<T>(8, taps) : Reg<T>::width * sizeof(T) >= 64 ? 8 : 4;
 }
 
 // `Positions` neighbouring outputs of `Vectors` registers of channels. `Taps` is the number of taps along the row where
-// neighbouring outputs share inputs, 0 for any number of taps.
-template <class T, int Positions, int Vectors, int Taps>
+// neighbouring outputs, `Step` inputs apart, share inputs; 0 for any number of taps.
+template <class T, int Positions, int Vectors, int Taps, int Step>
 FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, const T* x, T* y, int64_t c) {
   using V = Reg<T>;
-  const int64_t step = args.x_step[1];
+  const int64_t step = args.x_step[1], input = args.x_tap[2];
   V acc[Positions][Vectors];
 #pragma GCC unroll 8
   for (int j = 0; j < Positions; ++j)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) acc[j][v] = V::zero();
   for (int64_t d = 0; d < args.taps[0]; ++d)
     for (int64_t h = 0; h < args.taps[1]; ++h) {
@@ -159,22 +169,23 @@ FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, const T* x, T* y, int
       const T* weights = args.weights + d * args.w_tap[0] + h * args.w_tap[1] + c;
       if constexpr (Taps > 0) {
         V weight[Taps][Vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < Taps; ++t)
 #pragma GCC unroll 2
           for (int v = 0; v < Vectors; ++v) weight[t][v] = V::load(weights + t * args.w_tap[2] + v * V::width);
-#pragma GCC unroll 12
-        for (int p = 0; p < Positions + Taps - 1; ++p)
+#pragma GCC unroll 24
+        for (int p = 0; p < (Positions - 1) * Step + Taps; ++p)
 #pragma GCC unroll 2
           for (int v = 0; v < Vectors; ++v) {
-            const V value = V::load(row + p * step + v * V::width);
-#pragma GCC unroll 4
+            const V value = V::load(row + p * input + v * V::width);
+#pragma GCC unroll 8
             for (int t = 0; t < Taps; ++t)
-              if (p >= t && p - t < Positions) acc[p - t][v] = V::fma(value, weight[t][v], acc[p - t][v]);
+              if (p >= t && (p - t) % Step == 0 && (p - t) / Step < Positions)
+                acc[(p - t) / Step][v] = V::fma(value, weight[t][v], acc[(p - t) / Step][v]);
           }
       } else {
-        for (int64_t t = 0; t < args.taps[2]; ++t, row += args.x_tap[2], weights += args.w_tap[2])
-#pragma GCC unroll 2
+        for (int64_t t = 0; t < args.taps[2]; ++t, row += input, weights += args.w_tap[2])
+#pragma GCC unroll 4
           for (int v = 0; v < Vectors; ++v) {
             const V weight = V::load(weights + v * V::width);
 #pragma GCC unroll 8
@@ -183,7 +194,7 @@ FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, const T* x, T* y, int
           }
       }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int v = 0; v < Vectors; ++v) {
     if (args.bias) {
       const V bias = V::load(args.bias + c + v * V::width);
@@ -194,55 +205,58 @@ FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, const T* x, T* y, int
   // The next row's output, and the inputs that this row has not read: a channels-last row is too far ahead, and often
   // too long, for the processor's own prefetch.
   const int64_t rows = args.x_step[0] == args.x_tap[1] || args.taps[1] < 2 ? 1 : 2;
-  const int64_t cols = step == args.x_tap[2] || args.taps[2] < 2 ? 1 : 2;
-  const T* next =
-      x + args.x_step[0] + (args.taps[1] - rows) * args.x_tap[1] + (args.taps[2] - cols) * args.x_tap[2] + c;
+  const int64_t cols = step == input || args.taps[2] < 2 ? 1 : 2;
+  const T* next = x + args.x_step[0] + (args.taps[1] - rows) * args.x_tap[1] + (args.taps[2] - cols) * input + c;
+  constexpr int line = V::width * sizeof(T) >= 64 ? 1 : 2;
   for (int64_t a = 0; a < rows; ++a, next += args.x_tap[1])
     for (int64_t b = 0; b < cols; ++b)
 #pragma GCC unroll 8
-      for (int j = 0; j < Positions; ++j) __builtin_prefetch(next + j * step + b * args.x_tap[2], 0, 2);
-#pragma GCC unroll 8
-  for (int j = 0; j < Positions; ++j) __builtin_prefetch(y + args.y_step[0] + j * args.y_step[1] + c, 1, 2);
+      for (int j = 0; j < Positions; ++j)
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; v += line) __builtin_prefetch(next + j * step + b * input + v * V::width, 0, 2);
 #pragma GCC unroll 8
   for (int j = 0; j < Positions; ++j)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v += line)
+      __builtin_prefetch(y + args.y_step[0] + j * args.y_step[1] + c + v * V::width, 1, 2);
+#pragma GCC unroll 8
+  for (int j = 0; j < Positions; ++j)
+#pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) acc[j][v].store(y + j * args.y_step[1] + c + v * V::width);
 }
 
-// All channels: a cache line at a time, so that lines far apart that share a place in the cache are not read twice. The
-// last register overlaps the one before where the channels are not whole registers: the same sums, so the same bits.
-template <class T, int Positions, int Taps>
-FASTCONV_INLINE void lanes_positions(const LanesArgs<T>& args, const T* x, T* y) {
-  constexpr int width = Reg<T>::width, vectors = lanes_vectors<T>();
+// All channels: whole cache lines one after the other, so that lines far apart that share a place in the cache are not
+// read twice. The last register overlaps the one before where the channels are not whole registers: the same sums, so
+// the same bits.
+template <class T, int Positions, int Taps, int Step>
+FASTCONV_INLINE void lanes_channels(const LanesArgs<T>& args, const T* x, T* y) {
+  constexpr int width = Reg<T>::width, vectors = lanes_vectors<T>(Positions, Taps);
   int64_t c = 0;
   for (; c + vectors * width <= args.channels; c += vectors * width)
-    lanes_block<T, Positions, vectors, Taps>(args, x, y, c);
-  if (vectors > 1 && c + width <= args.channels) {
-    lanes_block<T, Positions, 1, Taps>(args, x, y, c);
-    c += width;
-  }
-  if (c < args.channels) lanes_block<T, Positions, 1, Taps>(args, x, y, args.channels - width);
+    lanes_block<T, Positions, vectors, Taps, Step>(args, x, y, c);
+  for (; vectors > 1 && c + width <= args.channels; c += width) lanes_block<T, Positions, 1, Taps, Step>(args, x, y, c);
+  if (c < args.channels) lanes_block<T, Positions, 1, Taps, Step>(args, x, y, args.channels - width);
 }
 
-template <class T, int Taps>
+template <class T, int Taps, int Step>
 void lanes_rows(const LanesArgs<T>& args) {
-  constexpr int most = 8 / lanes_vectors<T>();
+  constexpr int most = lanes_positions<T>(Taps);
   const int64_t blocks = (args.outputs[1] + most - 1) / most;
   for (int64_t r = 0; r < args.outputs[0]; ++r) {
     const T* x = args.x + r * args.x_step[0];
     T* y = args.y + r * args.y_step[0];
     for (int64_t b = 0, left = args.outputs[1]; b < blocks; ++b) {
-      // Blocks of one row differ by one position at most.
+      // Blocks of one row differ by one position at most. One or two share too few inputs.
       const int64_t positions = left / (blocks - b);
-      if (positions == 1) lanes_positions<T, 1, Taps>(args, x, y);
-      if (positions == 2) lanes_positions<T, 2, Taps>(args, x, y);
-      if (positions == 3) lanes_positions<T, 3, Taps>(args, x, y);
-      if (positions == 4) lanes_positions<T, 4, Taps>(args, x, y);
+      if (positions == 1) lanes_channels<T, 1, 0, 1>(args, x, y);
+      if (positions == 2) lanes_channels<T, 2, 0, 1>(args, x, y);
+      if (positions == 3) lanes_channels<T, 3, Taps, Step>(args, x, y);
+      if (positions == 4) lanes_channels<T, 4, Taps, Step>(args, x, y);
       if constexpr (most == 8) {
-        if (positions == 5) lanes_positions<T, 5, Taps>(args, x, y);
-        if (positions == 6) lanes_positions<T, 6, Taps>(args, x, y);
-        if (positions == 7) lanes_positions<T, 7, Taps>(args, x, y);
-        if (positions == 8) lanes_positions<T, 8, Taps>(args, x, y);
+        if (positions == 5) lanes_channels<T, 5, Taps, Step>(args, x, y);
+        if (positions == 6) lanes_channels<T, 6, Taps, Step>(args, x, y);
+        if (positions == 7) lanes_channels<T, 7, Taps, Step>(args, x, y);
+        if (positions == 8) lanes_channels<T, 8, Taps, Step>(args, x, y);
       }
       x += positions * args.x_step[1];
       y += positions * args.y_step[1];
@@ -251,13 +265,19 @@ void lanes_rows(const LanesArgs<T>& args) {
   }
 }
 
+template <class T, int Step>
+bool lanes_shared(const LanesArgs<T>& args) {
+  if (args.x_step[1] != Step * args.x_tap[2]) return false;
+  if (args.taps[2] == 3) lanes_rows<T, 3, Step>(args);
+  if (args.taps[2] == 5) lanes_rows<T, 5, Step>(args);
+  if (args.taps[2] == 7) lanes_rows<T, 7, Step>(args);
+  return args.taps[2] == 3 || args.taps[2] == 5 || args.taps[2] == 7;
+}
+
 template <class T>
 void lanes(const void* erased) {
   const LanesArgs<T>& args = *static_cast<const LanesArgs<T>*>(erased);
-  if (args.taps[2] == 3 && args.x_tap[2] == args.x_step[1])
-    lanes_rows<T, 3>(args);
-  else
-    lanes_rows<T, 0>(args);
+  if (!lanes_shared<T, 1>(args) && !lanes_shared<T, 2>(args)) lanes_rows<T, 0, 1>(args);
 }
 
 // The sums of Rows x Cols taps of one register of channels.
