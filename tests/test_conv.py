@@ -373,6 +373,46 @@ def test_one_window_is_a_matrix_product(isa, sizes, op, data_format, view):
             expected.check(call, rng, view)
 
 
+@pytest.mark.parametrize("view", ["contiguous", "gapped", "reversed"])
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize("op", ["conv", "conv_transpose"])
+@pytest.mark.parametrize(
+    ("kernel", "out"),
+    [((4,), (9,)), ((4, 4), (5, 7)), ((1, 4), (3, 5)), ((2, 2, 2), (3, 2, 5)), ((3, 1, 4), (2, 3, 4))],
+)
+def test_windows_that_do_not_overlap(isa, kernel, out, op, data_format, view):
+    """Patches of an image, as a transformer's, and a U-Net's way up: a matrix product, in several dtypes and orders."""
+    rng = np.random.default_rng(5)
+    ones, pads = (1,) * len(kernel), ((0, 0),) * len(kernel)
+    whole = tuple(size * count for size, count in zip(kernel, out, strict=True))
+    for n, few, many in ((1, 3, 8), (2, 5, 33), (3, 8, 16), (2, 17, 9), (1, 1, 8)):
+        size, c, k = (whole, few, many) if op == "conv" else (out, many, few)
+        extra = (0,) * len(kernel) if op == "conv_transpose" else ()
+        problem = Problem("", op, n, c, size, k, kernel, kernel, pads, ones, 1, output_padding=extra)
+        for dtype in problems.DTYPES:
+            expected.check(expected.make_call(problem, dtype, rng, data_format, view, True), rng, view)
+
+
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_patches_of_a_large_image(isa, data_format):
+    """More than are laid out at a time, the same bits as in parts."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((2, 3, 360, 300), np.float32)
+    weight, bias = rng.standard_normal((8, 3, 4, 4), np.float32), rng.standard_normal(3, np.float32)
+    y = F.conv2d(to_format(x, data_format), weight, stride=4, data_format=data_format)
+    up = F.conv_transpose2d(y, weight, bias, stride=4, data_format=data_format)
+    for rows in (slice(0, 40), slice(40, 360)):
+        axis = 2 if data_format == "channels_first" else 1
+        part = y[(slice(None),) * axis + (slice(rows.start // 4, rows.stop // 4),)]
+        own = F.conv2d(to_format(x[:, :, rows], data_format), weight, stride=4, data_format=data_format)
+        np.testing.assert_array_equal(own, part)
+        own = F.conv_transpose2d(part, weight, bias, stride=4, data_format=data_format)
+        np.testing.assert_array_equal(own, up[(slice(None),) * axis + (rows,)])
+    np.testing.assert_allclose(
+        y, to_format(np.einsum("nciajb,kcab->nkij", x.reshape(2, 3, 90, 4, 75, 4), weight), data_format), atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("width", [6, 20, 35])
 @pytest.mark.parametrize("outputs", [3, 40])

@@ -8,6 +8,7 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_matrices.h"
+#include "ops/conv_patches.h"
 #include "ops/conv_tiles.h"
 
 namespace fastconv {
@@ -60,11 +61,10 @@ const Compute<S>* wide_bias(const ArrayView& bias, std::vector<Compute<S>>& stor
   return storage.data();
 }
 
-// Whether sums along rows (conv_gather_rows.cpp) are faster than tiles whose columns are output channels. Tiles
-// move all of x and y between channels-first memory and packed blocks, or rows between channels-last memory and
-// theirs, and tiles leave lanes idle where y has few channels;
-// rows leave them idle where they are not whole registers. Costs of one row of y, in multiply-adds of a register,
-// fitted to 400 random problems from at most 48 channels to at most 24; see bench/LOG.md.
+// Whether sums along rows (conv_gather_rows.cpp) are faster than tiles whose columns are output channels. Tiles move
+// all of x and y between channels-first memory and packed blocks, rows between channels-last memory and theirs. Tiles
+// leave lanes idle where y has few channels, rows where they are not whole registers. Costs of one row of y, in
+// multiply-adds of a register, fitted to 400 random problems from at most 48 channels to at most 24; see bench/LOG.md.
 template <class S>
 bool rows_are_faster(const GatherProblem<S>& problem) {
   using T = Compute<S>;
@@ -242,6 +242,7 @@ void conv_forward(const ConvShape& shape, const ArrayView& input, const ArrayVie
     }
     return;
   }
+  if (forward_by_patches(shape, input, weight, bias, output, epilogue)) return;
   ConvMatrices matrices;
   const bool is_product = as_matrices(shape, input, weight, output, matrices);
   if (!is_product || tiles_may_serve(shape)) {
@@ -272,6 +273,7 @@ void conv_backward_input(const ConvShape& shape, const ArrayView& grad_output, c
     }
     return;
   }
+  if (backward_input_by_patches(shape, grad_output, weight, bias, grad_input)) return;
   ConvMatrices matrices;
   const bool is_product = as_matrices(shape, grad_input, weight, grad_output, matrices);
   if (!is_product || tiles_may_serve(shape)) {

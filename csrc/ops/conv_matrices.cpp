@@ -8,24 +8,7 @@
 namespace fastconv {
 namespace {
 
-// Sets `step` to the one step between the elements of some of a view's axes, the outermost first, if they lie so.
-template <int Axes>
-bool one_line(const ArrayView& view, const int (&axes)[Axes], std::int64_t& step) {
-  std::int64_t inside = 1;
-  step = 1;
-  for (int i = Axes - 1; i >= 0; --i) {
-    const std::int64_t extent = view.shape[axes[i]], stride = view.stride[axes[i]];
-    if (extent == 1) continue;
-    if (inside == 1) step = stride;
-    if (stride != inside * step) return false;
-    inside *= extent;
-  }
-  return step != 0 || inside == 1;
-}
-
-constexpr int kPositions[] = {2, 3, 4};
 constexpr int kChannelsAndTaps[] = {1, 2, 3, 4};
-constexpr int kSamplesAndPositions[] = {0, 2, 3, 4};
 
 bool window_is_input(const ConvShape& shape, const ArrayView& input, const ArrayView& output) {
   for (int axis = 0; axis < kSpatial; ++axis) {

@@ -52,6 +52,24 @@ struct ConvMatrices {
   }
 };
 
+// Sets `step` to the one step between the elements of some of a view's axes, the outermost first, if they lie so.
+template <int Axes>
+bool one_line(const ArrayView& view, const int (&axes)[Axes], std::int64_t& step) {
+  std::int64_t inside = 1;
+  step = 1;
+  for (int i = Axes - 1; i >= 0; --i) {
+    const std::int64_t extent = view.shape[axes[i]], stride = view.stride[axes[i]];
+    if (extent == 1) continue;
+    if (inside == 1) step = stride;
+    if (stride != inside * step) return false;
+    inside *= extent;
+  }
+  return step != 0 || inside == 1;
+}
+
+constexpr int kPositions[] = {2, 3, 4};
+constexpr int kSamplesAndPositions[] = {0, 2, 3, 4};
+
 // Windows of one element see positions in any order: those of an image that lie in one line become one row.
 void join_positions(const ConvShape& shape, ArrayView& input, ArrayView& output);
 
