@@ -75,7 +75,7 @@ bool rows_are_faster(const GatherProblem<S>& problem) {
   std::int64_t taps = problem.x_channels;
   for (int axis = 0; axis < kSpatial; ++axis) taps *= static_cast<std::int64_t>(problem.phases[axis][0].taps.size());
   if (taps == 0 || taps > kMostTerms) return false;
-  const DepthwiseKernel& rows = find_depthwise(DtypeOf<T>::value, active_isa_mask());
+  const DepthwiseKernel& rows = find_depthwise(DtypeOf<T>::value, row.out_count, active_isa_mask());
   const ConvKernel& tiles = find_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask());
   const std::string forced = forced_kernel();
   if (forced == rows.name || forced == tiles.name) return forced == rows.name;

@@ -33,7 +33,7 @@ class WeightGradient {
         x_(input),
         dw_(grad_weight),
         phase_{phase[0], phase[1], phase[2]},
-        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        kernel_(select_depthwise(DtypeOf<T>::value, grad_output.shape[1], active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         lanes_(gy_.shape[1], kernel_.tile_cols, x_.stride[1] == 1 && gy_.stride[1] == 1 ? kStreamedLanes : kLanes) {
     slots_ = rounded_up(lanes_.widest(), kernel_.tile_cols);

@@ -30,7 +30,7 @@ class RowWeightGradient {
         dw_(grad_weight),
         k_(grad_output.shape[1] / shape.groups),
         c_(input.shape[1] / shape.groups),
-        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        kernel_(select_depthwise(DtypeOf<T>::value, grad_output.extent(2), active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         groups_(shape.groups) {
     for (int axis = 0; axis < kSpatial; ++axis) own_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
@@ -220,7 +220,7 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   // Rows of few registers pay for their last one, and many output channels fill a tile's columns: from 150 random
   // problems. Strides cost a row's packing, which more output channels then do without.
   const std::int64_t outputs = grad_output.shape[1] / shape.groups, width = grad_output.extent(2);
-  const DepthwiseKernel& kernel = find_depthwise(DtypeOf<Compute<S>>::value, active_isa_mask());
+  const DepthwiseKernel& kernel = find_depthwise(DtypeOf<Compute<S>>::value, width, active_isa_mask());
   const std::int64_t lanes = kernel.tile_cols;
   const bool forced = forced_kernel() == kernel.name;
   const bool faster = width >= 2 * lanes ? outputs <= (shape.window[2].stride > 1 ? lanes : 2 * lanes)

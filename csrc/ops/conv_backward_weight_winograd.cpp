@@ -385,7 +385,7 @@ bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_
         grad_output.shape[0] * grad_output.extent(0) * grad_output.extent(1) * grad_output.extent(2);
     if (gain < 1 || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels) return false;
     if (!forced.empty() &&
-        (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, mask).name))
+        (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, outputs, mask).name))
       return false;
   }
   WinogradWeightGradient<S> gradient(shape, grad_output, input, grad_weight, kernel);

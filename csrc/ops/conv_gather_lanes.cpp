@@ -32,7 +32,7 @@ class LanesDriver {
   explicit LanesDriver(const GatherProblem<S>& problem)
       : p_(problem),
         y_(writable(problem)),
-        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        kernel_(select_depthwise(DtypeOf<T>::value, problem.groups, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         x_in_place_(has_lanes(p_.x, kernel_.tile_cols)),
         y_in_place_(has_lanes(y_, kernel_.tile_cols)),

@@ -25,7 +25,7 @@ class PhaseDriver {
   PhaseDriver(const GatherProblem<S>& problem, const AxisPhase* const (&phase)[kSpatial])
       : p_(problem),
         phase_{phase[0], phase[1], phase[2]},
-        kernel_(select_depthwise(DtypeOf<T>::value, active_isa_mask())),
+        kernel_(select_depthwise(DtypeOf<T>::value, phase[2]->out_count, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         weight_of_tap_(weights_of_taps(phase, problem.x_channels, problem.weight_x, problem.weight_tap)),
         row_taps_(problem.x_channels * static_cast<std::int64_t>(phase[2]->taps.size())),

@@ -472,8 +472,8 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
                         : nullptr;
   if (tiles && forced == tiles->name) return {tiles, 0};
   if (forced == vectors.name) return {&vectors, 0};
-  if (!forced.empty() &&
-      (forced == find_conv(dtype, problem.y_channels, mask).name || forced == find_depthwise(dtype, mask).name))
+  if (!forced.empty() && (forced == find_conv(dtype, problem.y_channels, mask).name ||
+                          forced == find_depthwise(dtype, problem.y_channels, mask).name))
     return {};
   // Lattices of one or two outputs are mostly borders.
   for (int axis = 1; axis < kSpatial; ++axis) {

@@ -239,12 +239,13 @@ FASTCONV_DECLARE_CONV_TABLES(avx512)
 
 // Choice: pure functions of dtype, problem and instruction sets. `cols` is the number of columns per group.
 const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
-const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask);
+// `along`: how many numbers lie along registers.
+const DepthwiseKernel& select_depthwise(Dtype dtype, std::int64_t along, IsaMask mask);
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask);
 const ProductKernel& select_product(Dtype dtype, IsaMask mask);
 // Which ones they would be.
 const ConvKernel& find_conv(Dtype dtype, std::int64_t cols, IsaMask mask);
-const DepthwiseKernel& find_depthwise(Dtype dtype, IsaMask mask);
+const DepthwiseKernel& find_depthwise(Dtype dtype, std::int64_t along, IsaMask mask);
 // With products on vectors, or with those on tiles at a level, where there are any (else null).
 const WinogradKernel& find_winograd(Dtype dtype, IsaMask mask);
 const WinogradKernel* find_winograd_on_tiles(Dtype dtype, Precision precision, IsaMask mask);

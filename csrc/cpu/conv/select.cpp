@@ -99,12 +99,16 @@ const ConvKernel& select_conv(Dtype dtype, std::int64_t cols, IsaMask mask) {
   return row;
 }
 
-const DepthwiseKernel& find_depthwise(Dtype dtype, IsaMask mask) {
-  return find_kernel(depthwise_rows(), dtype, mask, always);
+// Less than a register of AVX-512 fills one or two of AVX2.
+const DepthwiseKernel& find_depthwise(Dtype dtype, std::int64_t along, IsaMask mask) {
+  return find_kernel(depthwise_rows(), dtype, mask,
+                     [&](const DepthwiseKernel& row) { return row.isa < Isa::avx512 || row.tile_cols <= along; });
 }
 
-const DepthwiseKernel& select_depthwise(Dtype dtype, IsaMask mask) {
-  return choose_kernel(depthwise_rows(), dtype, mask, always);
+const DepthwiseKernel& select_depthwise(Dtype dtype, std::int64_t along, IsaMask mask) {
+  const DepthwiseKernel& row = find_depthwise(dtype, along, mask);
+  count_kernel(row);
+  return row;
 }
 
 const TransposeKernel& select_transpose(Dtype dtype, IsaMask mask) {
