@@ -14,7 +14,9 @@ namespace fastconv {
 namespace {
 
 constexpr std::int64_t kLongestSum = 320;  // summed in a row; longer sums are added to each other
-constexpr std::int64_t kShortRow = 24;     // below it a row wastes more of its registers than a transpose costs
+constexpr std::int64_t kLeastWidth = 24;   // of a block, where rows have as many outputs
+constexpr std::int64_t kLongRow = 64;      // of a few taps: worth more than the transposes that lanes take
+constexpr std::int64_t kFewTaps = 9;
 constexpr std::int64_t kPackedWeights = std::int64_t{1} << 20;  // elements packed at a time
 
 template <class S>
@@ -31,7 +33,7 @@ class PhaseDriver {
         row_taps_(problem.x_channels * static_cast<std::int64_t>(phase[2]->taps.size())),
         taps_(static_cast<std::int64_t>(weight_of_tap_.size())),
         group_block_(std::clamp<std::int64_t>(16 / problem.x_channels, 1, problem.groups)),
-        block_(row_block(phase, group_block_ * problem.x_channels, 0, kShortRow)) {}
+        block_(row_block(phase, group_block_ * problem.x_channels, 0, kLeastWidth)) {}
 
   void run() {
     const std::int64_t of_group = std::max<std::int64_t>(1, taps_ * p_.y_channels);
@@ -220,12 +222,14 @@ class PhaseDriver {
 
 template <class S>
 void gather_rows(const GatherProblem<S>& problem) {
-  // Lanes pay for arrays that have them, and for rows that do not fill registers; they know no padding that is read.
+  // Lanes pay for arrays that have them, and for all but long rows of few taps; they know no padding that is read.
   const AxisPhase& rows = problem.phases[2].front();
+  std::size_t taps = 1;
+  for (const std::vector<AxisPhase>& phases : problem.phases) taps *= phases.front().taps.size();
   const bool lanes = problem.x_channels == 1 && problem.y_channels == 1 && problem.groups >= 8 &&
                      rows.mode == PadMode::zeros &&
-                     (problem.y_shape.stride[1] == 1 || rows.out_count < kShortRow || rows.in_step > 1 ||
-                      problem.phases[2].size() > 1);
+                     (problem.y_shape.stride[1] == 1 || rows.out_count < kLongRow || taps > kFewTaps ||
+                      rows.in_step > 1 || problem.phases[2].size() > 1);
   if (lanes && gather_lanes(problem)) return;
   for_each_phase(problem, Fill::before,
                  [&](const AxisPhase* const(&phase)[kSpatial]) { PhaseDriver<S>(problem, phase).run(); });
