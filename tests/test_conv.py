@@ -280,6 +280,28 @@ def test_long_rows_of_few_channels(isa, data_format, dtype):
 
 
 @pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_rows_wholly_in_the_padding(isa, data_format):
+    """Padding longer than what is computed at a time: some of it reads nothing at all."""
+    rng = np.random.default_rng(14)
+    for pads in ((300, 0), (0, 300), (250, 270)):
+        for sizes in ((10,), (3, 8)):
+            kernel, ones = (3,) * len(sizes), (1,) * len(sizes)
+            padding = ((1, 0),) * (len(sizes) - 1) + (pads,)
+            problem = Problem("", "conv", 1, 3, sizes, 40, kernel, ones, padding, ones)
+            expected.check(expected.make_call(problem, np.float32, rng, data_format), rng)
+
+
+def test_strides_and_padding_near_the_largest(isa):
+    """A window's span over the padding is beyond 64 bits in elements."""
+    rows, far = 100_000, 2**40 - 1
+    x = np.broadcast_to(np.ones((1, 1, 1, 3), np.float32), (1, 64, rows, 3))
+    weight, gradient = np.ones((40, 64, 2, 2), np.float32), np.ones((1, 40, 10, 24), np.float32)
+    window = {"stride": (1, 2 * far // 23), "padding": ((0, 0), (far, far)), "dilation": (rows - 10, 1)}
+    result = F.conv2d_backward(gradient, x, weight, **window, output_mask=(False, True, False)).weight
+    np.testing.assert_array_equal(result, np.zeros_like(weight))
+
+
+@pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_weights_that_repeat_along_the_window(isa, axes, data_format):
     """All taps of a channel in one place in memory."""

@@ -11,6 +11,7 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_lanes.h"
+#include "ops/conv_weight_sums.h"
 
 namespace fastconv {
 namespace {
@@ -60,29 +61,14 @@ class WeightGradient {
   bool serves() const { return taps_ == 1 || x_scratch() <= kScratchElements; }
 
   void run() {
-    const std::int64_t parts = parts_of_sum<T>(items_, sums_, outer_);
     const double nanoseconds = static_cast<double>(items_ * sums_) * static_cast<double>(gy_.shape[0] * gy_.extent(0)) *
                                static_cast<double>(gy_.extent(1) * gy_.extent(2)) * multiply_add_nanoseconds<T>();
-    if (parts == 1) {
-      parallel_for({items_, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
-        Workspace<T> sums(sums_);
-        accumulate(item, 0, outer_, sums);
-        store(item, sums);
-      });
-      return;
-    }
-    Workspace<T> sums(parts * items_ * sums_);
-    parallel_for({items_ * parts, nanoseconds}, subnormals_of(DtypeOf<T>::value), [&](std::int64_t i) {
-      const std::int64_t part = i % parts;
-      accumulate(i / parts, outer_ * part / parts, outer_ * (part + 1) / parts, sums + i * sums_);
-    });
-    parallel_for({items_, 0.5 * static_cast<double>(items_ * parts * sums_)}, subnormals_of(DtypeOf<T>::value),
-                 [&](std::int64_t item) {
-                   T* total = sums + item * parts * sums_;
-                   for (std::int64_t part = 1; part < parts; ++part)
-                     for (std::int64_t i = 0; i < sums_; ++i) total[i] += total[part * sums_ + i];
-                   store(item, total);
-                 });
+    sum_in_parts<T>(
+        items_, sums_, outer_, nanoseconds,
+        [&](std::int64_t item, std::int64_t part, std::int64_t parts, T* sums) {
+          accumulate(item, outer_ * part / parts, outer_ * (part + 1) / parts, sums);
+        },
+        [&](std::int64_t item, const T* sums) { store(item, sums); });
   }
 
  private:

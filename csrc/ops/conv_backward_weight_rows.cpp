@@ -1,7 +1,8 @@
 // Weight gradient of few channels, along rows: for each pair of channels and each tap, the product of a row of the
 // output's gradient with the input row that the tap reads, register by register; lanes are added up at the very end. So
-// no register idles for want of channels, and the gradient is read where it lies. Padding is packed as zeros, which
-// must not meet what is not finite: sums that are not finite are made again, output by output.
+// no register idles for want of channels, and the gradient is read where it lies, unless its channels lie side by side.
+// Padding is packed as zeros, which must not meet what is not finite: sums that are not finite are made again, output
+// by output.
 #include <algorithm>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "ops/conv_gather.h"
 #include "ops/conv_pack.h"
 #include "ops/conv_rows.h"
+#include "ops/conv_weight_sums.h"
 
 namespace fastconv {
 namespace {
@@ -53,23 +55,15 @@ class RowWeightGradient {
 
   void run() {
     const std::int64_t items = ceil_div(groups_, together_) * item_parts_;
-    const std::int64_t parts = parts_of_sum<T>(items, sums_, blocks_);
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
-    Workspace<T> sums(items * parts * sums_);
-    parallel_for({items * parts, products * multiply_add_nanoseconds<T>()}, subnormals_of(DtypeOf<T>::value),
-                 [&](std::int64_t i) {
-                   const Item item = item_of(i / parts);
-                   accumulate(item, i % parts, parts, false, sums + i * sums_);
-                   if (!all_finite<T>(sums + i * sums_, sums_))
-                     accumulate(item, i % parts, parts, true, sums + i * sums_);
-                 });
-    for (std::int64_t i = 0; i < items; ++i) {
-      T* total = sums + i * parts * sums_;
-      for (std::int64_t part = 1; part < parts; ++part)
-        for (std::int64_t j = 0; j < sums_; ++j) total[j] += total[part * sums_ + j];
-      store(item_of(i), total);
-    }
+    sum_in_parts<T>(
+        items, sums_, blocks_, products * multiply_add_nanoseconds<T>(),
+        [&](std::int64_t item, std::int64_t part, std::int64_t parts, T* sums) {
+          accumulate(item_of(item), part, parts, false, sums);
+          if (!all_finite<T>(sums, sums_)) accumulate(item_of(item), part, parts, true, sums);
+        },
+        [&](std::int64_t item, T* sums) { store(item_of(item), sums); });
   }
 
  private:

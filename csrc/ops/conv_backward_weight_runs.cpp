@@ -48,7 +48,10 @@ class RunWeightGradient {
     }
     padded_ = shape.window[2].pad_before > 0 || shape.window[2].pad_after > 0;
     for (AxisBlock& block : blocks_[2]) whole_.push_back(with_padding(block));
-    x_scratch_ = items_.c * longest(blocks_[0]) * longest(blocks_[1]) * longest(whole_);
+    x_scratch_ = items_.c;
+    for (const std::int64_t span : {longest(blocks_[0]), longest(blocks_[1]), longest(whole_)})
+      x_scratch_ =
+          span > kScratchElements / x_scratch_ ? kScratchElements + 1 : x_scratch_ * std::max<std::int64_t>(span, 1);
     const std::int64_t cols = kernel_.tile_cols;
     items_.cut(items_.c, std::min(rounded_up(items_.k, cols), std::max<std::int64_t>(1, kOutputs / cols) * cols));
     sums_ = items_.c * taps_ * items_.k_block;
@@ -96,12 +99,12 @@ class RunWeightGradient {
   Lanes<const T> pack(std::int64_t n, const std::int64_t (&begin)[kSpatial], const std::int64_t (&end)[kSpatial],
                       T* scratch) const {
     const std::int64_t channels = items_.c, plane = x_.stride[1], step = x_.step(2);
-    const std::int64_t first = std::clamp<std::int64_t>(begin[2], 0, x_.extent(2)),
-                       last = std::clamp<std::int64_t>(end[2], first, x_.extent(2));
+    const std::int64_t first = std::clamp<std::int64_t>(0, begin[2], end[2]),
+                       last = std::clamp<std::int64_t>(x_.extent(2), first, end[2]);
     T* to = scratch;
     for (std::int64_t d = begin[0]; d < end[0]; ++d)
       for (std::int64_t h = begin[1]; h < end[1]; ++h) {
-        const S* const from = Lanes<const S>::of(x_, n, 0).at(d, h, first);
+        const S* const from = Lanes<const S>::of(x_, n, 0).at(d, h, last > first ? first : 0);
         to = std::fill_n(to, (first - begin[2]) * channels, T(0));
         if (step == channels && plane == 1)
           widen_run(from, to, (last - first) * channels);

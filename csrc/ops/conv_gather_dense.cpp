@@ -16,7 +16,7 @@ constexpr std::int64_t kBlockPositions = 240;
 constexpr std::int64_t kBlockColumns = 256;
 constexpr std::int64_t kLeastChannels = 8;                    // channels are packed in multiples of these
 constexpr std::int64_t kFewPanels = 4;                        // more than these share a packed input
-constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;  // elements of samples that an item takes together
+constexpr std::int64_t kSharedInput = std::int64_t{1} << 16;  // elements of samples, or groups, of an item
 constexpr std::int64_t kJoinedChannels = 64;                  // of x, of groups that an item takes together
 constexpr std::int64_t kTrimmed = 16;                         // channels times panels
 constexpr std::int64_t kManyChannels = 128 * 128;             // of x times of y
@@ -45,7 +45,7 @@ class PhaseDriver {
     const std::int64_t read = wanted * kLeastChannels * (live_taps_ < taps_ ? 2 : 1);
     const std::int64_t blocks = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), read);
     channel_block_ = ceil_div(std::max<std::int64_t>(p_.x_channels, 1), blocks);
-    joins_groups_ = p_.groups > 1 && panels_ == 1 && blocks == 1;
+    joins_groups_ = p_.groups > 1 && p_.x_channels > 0 && panels_ == 1 && blocks == 1;
     choose_block();
   }
 
@@ -106,9 +106,9 @@ class PhaseDriver {
         for (std::int64_t j = 0; j < part.phase.out_count; j += most[axis])
           pieces_[axis].push_back({&part, j, std::min(most[axis], part.phase.out_count - j)});
     // Samples of a small map share what is read of the weights.
-    std::int64_t image = channel_block_;
-    for (int axis = 0; axis < kSpatial; ++axis) image *= axis_slots(*phase_[axis], most[axis], false).slots;
-    const std::int64_t together = std::min(kBlockPositions / (most[1] * most[2]), kSharedInput / image);
+    image_ = channel_block_;
+    for (int axis = 0; axis < kSpatial; ++axis) image_ *= axis_slots(*phase_[axis], most[axis], false).slots;
+    const std::int64_t together = std::min(kBlockPositions / (most[1] * most[2]), kSharedInput / image_);
     samples_ = std::clamp<std::int64_t>(together, 1, p_.x.shape[0]);
   }
 
@@ -149,7 +149,8 @@ class PhaseDriver {
     for (const std::vector<Piece>& of_axis : pieces_) blocks *= static_cast<std::int64_t>(of_axis.size());
     // Panels of one group, and samples, that one item computes; fewer where they would leave threads idle.
     std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_), together = samples_;
-    if (joins_groups_) span = std::max<std::int64_t>(1, kJoinedChannels / std::max<std::int64_t>(p_.x_channels, 1));
+    if (joins_groups_)
+      span = std::max<std::int64_t>(1, std::min(kJoinedChannels / p_.x_channels, kSharedInput / (samples_ * image_)));
     const auto idle = [&] {
       return blocks * ceil_div(samples, together) * ceil_div(panel_count, span) < 4 * get_num_threads();
     };
@@ -336,6 +337,7 @@ class PhaseDriver {
   std::vector<LivePart> parts_[kSpatial];
   std::vector<Piece> pieces_[kSpatial];
   std::int64_t samples_ = 1;  // that an item takes together
+  std::int64_t image_ = 1;    // elements that are packed of each
   bool joins_groups_ = false;
   bool finite_ = true;
 };

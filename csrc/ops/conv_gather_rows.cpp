@@ -17,6 +17,7 @@ constexpr std::int64_t kLongestSum = 320;  // summed in a row; longer sums are a
 constexpr std::int64_t kLeastWidth = 24;   // of a block, where rows have as many outputs
 constexpr std::int64_t kLongRow = 64;      // of a few taps: worth more than the transposes that lanes take
 constexpr std::int64_t kFewTaps = 9;
+constexpr std::int64_t kStoredChannels = 16;                    // that are turned together
 constexpr std::int64_t kPackedWeights = std::int64_t{1} << 20;  // elements packed at a time
 
 template <class S>
@@ -101,16 +102,17 @@ class PhaseDriver {
     S* base =
         p_.y + n * y.stride[0] + channel0 * y.stride[1] + out(0) * y.step(0) + out(1) * y.step(1) + out(2) * y.step(2);
     const bool direct = std::is_same_v<S, T> && step == 1;
-    Workspace<T> result(direct ? 1 : groups * p_.y_channels * count[2]);
+    Workspace<T> result(direct ? 1 : kStoredChannels * count[2]);
     Workspace<T> part(taps_ > kLongestSum ? kMostWindowRows * count[2] : 0);
     const std::int64_t parts = channel_parts(p_.y_channels);
     for (std::int64_t r = 0; r < count[1]; ++r) {
       S* row = base + r * phase_[1]->out_step * y.step(1);
       const Range live = live_taps(j0, r);
+      std::int64_t first = 0, held = 0;  // channels of the result
       for (std::int64_t i = 0; i < groups * parts; ++i) {
         const ChannelPart channels = channel_part(p_.y_channels, i % parts);
         const std::int64_t group = i / parts, k = group * p_.y_channels + channels.first, rows = channels.count;
-        T* target = result + (direct ? 0 : k * count[2]);
+        T* target = result + held * count[2];
         if constexpr (std::is_same_v<S, T>) {
           if (direct) target = row + k * y.stride[1];
         }
@@ -128,10 +130,15 @@ class PhaseDriver {
         else
           windows_of_live_taps(args, rows, j0, r);
         p_.finish.planes(target, args.y_step, channel0 + k, rows, count[2]);
+        held += direct ? 0 : rows;
+        if (held + channel_part(p_.y_channels, (i + 1) % parts).count <= kStoredChannels && i + 1 < groups * parts)
+          continue;
+        // The result is [channel][position].
+        store_run<S>(transpose_, result, count[2], held, count[2], nullptr, row + first * y.stride[1], y.stride[1],
+                     step);
+        first += held;
+        held = 0;
       }
-      // The result is [channel][position].
-      if (!direct)
-        store_run<S>(transpose_, result, count[2], groups * p_.y_channels, count[2], nullptr, row, y.stride[1], step);
     }
   }
 

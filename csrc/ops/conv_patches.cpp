@@ -14,7 +14,9 @@ namespace fastconv {
 namespace {
 
 constexpr std::int64_t kElements = 256 << 10;  // of the patches that are laid out at a time,
-constexpr std::int64_t kRows = 512;            // but as many rows as make packing the weights cheap
+constexpr std::int64_t kRows = 512;            // but as many rows as make packing the weights cheap,
+constexpr std::int64_t kPart = 4;              // in such a part of the memory of a call,
+constexpr std::int64_t kWeightPart = 2;        // while weights may take this one
 constexpr std::int64_t kLeastOutputs = 8, kLeastPatch = 8;
 constexpr std::int64_t kFewChannels = 8;  // of which tiles of each tap would be packed for little work
 constexpr std::int64_t kLongRun = 4;      // taps of a channel that are worth a copy
@@ -51,7 +53,7 @@ class Patches {
     // Positions in one line, through all samples or those of one.
     together_ = one_line(output, kSamplesAndPositions, step_);
     serves_ = serves_ && (together_ || one_line(output, kPositions, step_));
-    const std::int64_t most = std::min(std::max(kRows, kElements / patch_), kMostElements<S> / patch_);
+    const std::int64_t most = std::min(std::max(kRows, kElements / patch_), kMostElements<S> / kPart / patch_);
     at_once_ = most / width_;
     serves_ = serves_ && at_once_ > 0;
   }
@@ -108,7 +110,7 @@ class Patches {
     const bool lies = w.stride[1] == (by_taps_ ? 1 : taps_) && (kernel_[0] == 1 || w.step(0) == plane * element) &&
                       (kernel_[1] == 1 || w.step(1) == kernel_[2] * element) &&
                       (kernel_[2] == 1 || w.step(2) == element);
-    serves_ = lies || w.shape[0] * patch_ <= kMostElements<S>;
+    serves_ = lies || w.shape[0] * patch_ <= kMostElements<S> / kWeightPart;
     if (!serves_) return;
     if (!lies) own_.emplace(w.shape[0] * patch_);
     weight_ = matrix(lies ? w.data : own_->data(), w.shape[0], patch_, lies ? w.stride[0] : patch_, 1);

@@ -225,8 +225,8 @@ FASTCONV_INLINE void lanes_block(const LanesArgs<T>& args, const T* x, T* y, int
     for (int v = 0; v < Vectors; ++v) acc[j][v].store(y + j * args.y_step[1] + c + v * V::width);
 }
 
-// All channels: whole cache lines one after the other, so that lines far apart that share a place in the cache are not
-// read twice. The last register overlaps the one before where the channels are not whole registers: the same sums, so
+// All channels: cache lines one after the other, so that lines far apart that share a place in the cache are not read
+// twice. The last register overlaps the one before where the channels are not whole registers: the same sums, so
 // the same bits.
 template <class T, int Positions, int Taps, int Step>
 FASTCONV_INLINE void lanes_channels(const LanesArgs<T>& args, const T* x, T* y) {
