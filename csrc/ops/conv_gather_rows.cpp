@@ -130,7 +130,8 @@ class PhaseDriver {
         else
           windows_of_live_taps(args, rows, j0, r);
         p_.finish.planes(target, args.y_step, channel0 + k, rows, count[2]);
-        held += direct ? 0 : rows;
+        if (direct) continue;
+        held += rows;
         if (held + channel_part(p_.y_channels, (i + 1) % parts).count <= kStoredChannels && i + 1 < groups * parts)
           continue;
         // The result is [channel][position].

@@ -47,15 +47,14 @@ class Patches {
     channels_ = image.shape[1];
     patch_ = channels_ * taps_;
     point_.precision = shape.precision;
-    lay_out(weight);
     width_ = output.extent(2);
     lines_ = output.shape[0] * output.extent(0) * output.extent(1);
     // Positions in one line, through all samples or those of one.
     together_ = one_line(output, kSamplesAndPositions, step_);
-    serves_ = serves_ && (together_ || one_line(output, kPositions, step_));
+    serves_ = together_ || one_line(output, kPositions, step_);
     const std::int64_t most = std::min(std::max(kRows, kElements / patch_), kMostElements<S> / kPart / patch_);
     at_once_ = most / width_;
-    serves_ = serves_ && at_once_ > 0;
+    serves_ = serves_ && at_once_ > 0 && lay_out(weight);
   }
 
   bool serves() const { return serves_; }
@@ -103,18 +102,17 @@ class Patches {
     return view;
   }
 
-  // The weights of an output as a row, in place if they lie so.
-  void lay_out(const ArrayView& weight) {
+  // The weights of an output as a row, in place if they lie so; false where a copy would be too large.
+  bool lay_out(const ArrayView& weight) {
     const View<S> w = weight.as<S>();
     const std::int64_t plane = kernel_[1] * kernel_[2], element = by_taps_ ? channels_ : 1;
     const bool lies = w.stride[1] == (by_taps_ ? 1 : taps_) && (kernel_[0] == 1 || w.step(0) == plane * element) &&
                       (kernel_[1] == 1 || w.step(1) == kernel_[2] * element) &&
                       (kernel_[2] == 1 || w.step(2) == element);
-    serves_ = lies || w.shape[0] * patch_ <= kMostElements<S> / kWeightPart;
-    if (!serves_) return;
+    if (!lies && w.shape[0] * patch_ > kMostElements<S> / kWeightPart) return false;
     if (!lies) own_.emplace(w.shape[0] * patch_);
     weight_ = matrix(lies ? w.data : own_->data(), w.shape[0], patch_, lies ? w.stride[0] : patch_, 1);
-    if (lies) return;
+    if (lies) return true;
     parallel_for({w.shape[0], static_cast<double>(w.shape[0] * patch_)}, Subnormals::keep, [&](std::int64_t k) {
       S* const row = own_->data() + k * patch_;
       for (std::int64_t t = 0; t < taps_; ++t) {
@@ -124,6 +122,7 @@ class Patches {
           row[by_taps_ ? t * channels_ + c : c * taps_ + t] = from[c * w.stride[1]];
       }
     });
+    return true;
   }
 
   // Calls run(in the patch, in the image, numbers) for the runs of all patches of `count` lines of outputs.

@@ -146,12 +146,6 @@ constexpr int lanes_vectors(int positions, int taps) {
   return taps > 0 || positions > 4 ? line : positions > 2 ? 2 : 4;
 }
 
-// Most positions of a block.
-template <class T>
-constexpr int lanes_positions(int taps) {
-  return taps > 0 ? 8 / lanes_vectors<T>(8, taps) : Reg<T>::width * sizeof(T) >= 64 ? 8 : 4;
-}
-
 // `Positions` neighbouring outputs of `Vectors` registers of channels. `Taps` is the number of taps along the row where
 // neighbouring outputs, `Step` inputs apart, share inputs; 0 for any number of taps.
 template <class T, int Positions, int Vectors, int Taps, int Step>
@@ -240,7 +234,7 @@ FASTCONV_INLINE void lanes_channels(const LanesArgs<T>& args, const T* x, T* y) 
 
 template <class T, int Taps, int Step>
 void lanes_rows(const LanesArgs<T>& args) {
-  constexpr int most = lanes_positions<T>(Taps);
+  constexpr int most = 8 / lanes_vectors<T>(8, Taps);
   const int64_t blocks = (args.outputs[1] + most - 1) / most;
   for (int64_t r = 0; r < args.outputs[0]; ++r) {
     const T* x = args.x + r * args.x_step[0];
