@@ -33,6 +33,21 @@ struct GatherProblem {
   bool rows_are_samples = false;
   std::vector<AxisPhase> phases[kSpatial];
   bool fills_around = false;  // one_phase_has_taps(phases)
+
+  View<S> result() const {
+    View<S> view;
+    view.data = y;
+    std::copy_n(y_shape.shape, kRank, view.shape);
+    std::copy_n(y_shape.stride, kRank, view.stride);
+    return view;
+  }
+  // Taps along a dimension: one more than the last that is some phase's.
+  std::int64_t kernel_extent(int axis) const {
+    std::int64_t extent = 0;
+    for (const AxisPhase& phase : phases[axis])
+      for (const Tap& tap : phase.taps) extent = std::max(extent, tap.index + 1);
+    return extent;
+  }
 };
 
 template <class S>
@@ -49,9 +64,14 @@ bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles, void (*othe
 struct WinogradChoice {
   const WinogradKernel* kernel = nullptr;
   double cycles = 0;
+  double gain = 1;  // other kernels' time over its own, on vectors
 };
 template <class S>
 WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles);
+
+// From products of inputs with all weights (conv_gather_scatter.cpp); false where it is not the fastest.
+template <class S>
+bool gather_by_scatter(const GatherProblem<S>& problem);
 
 // The same sum as gather_dense with the channels side by side, for one channel a group of x and of y; false where its
 // scratch would not do.

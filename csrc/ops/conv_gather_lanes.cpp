@@ -17,13 +17,6 @@ constexpr std::int64_t kBlockElements = 32 << 10;  // of a block of outputs
 constexpr std::int64_t kScratchElements = 256 << 10;  // of the input of one block, at most
 constexpr std::int64_t kBlockWidth = 512;
 
-std::int64_t kernel_extent(const std::vector<AxisPhase>& phases) {
-  std::int64_t extent = 0;
-  for (const AxisPhase& phase : phases)
-    for (const Tap& tap : phase.taps) extent = std::max(extent, tap.index + 1);
-  return extent;
-}
-
 template <class S>
 class LanesDriver {
   using T = Compute<S>;
@@ -31,13 +24,13 @@ class LanesDriver {
  public:
   explicit LanesDriver(const GatherProblem<S>& problem)
       : p_(problem),
-        y_(writable(problem)),
+        y_(problem.result()),
         kernel_(select_depthwise(DtypeOf<T>::value, problem.groups, active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         x_in_place_(has_lanes(p_.x, kernel_.tile_cols)),
         y_in_place_(has_lanes(y_, kernel_.tile_cols)),
         lanes_(p_.groups, kernel_.tile_cols, block_lanes()) {
-    for (int axis = 0; axis < kSpatial; ++axis) kernel_size_[axis] = kernel_extent(p_.phases[axis]);
+    for (int axis = 0; axis < kSpatial; ++axis) kernel_size_[axis] = p_.kernel_extent(axis);
     std::int64_t size[kSpatial] = {1, y_.extent(1), std::min(y_.extent(2), kBlockWidth)};
     size[1] = std::clamp<std::int64_t>(kBlockElements / lanes_.widest() / std::max<std::int64_t>(1, size[2]), 1,
                                        std::max<std::int64_t>(1, size[1]));
@@ -74,14 +67,6 @@ class LanesDriver {
   }
 
  private:
-  static View<S> writable(const GatherProblem<S>& problem) {
-    View<S> view;
-    view.data = problem.y;
-    std::copy_n(problem.y_shape.shape, kRank, view.shape);
-    std::copy_n(problem.y_shape.stride, kRank, view.stride);
-    return view;
-  }
-
   std::int64_t block_lanes() const {
     if (!x_in_place_ || !y_in_place_) return kPackedLanes;
     const double blocks = static_cast<double>(y_.size()) / static_cast<double>(kBlockElements);

@@ -486,10 +486,10 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
     if (tiles) {
       const WinogradDriver<S, TileProducts> driver(problem, *tiles);
       const double by_tiles = cycles_on_tiles(problem, *tiles->tiles, driver.passes());
-      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles};
+      if (driver.fits() && by_tiles < by_vectors * std::min(gain, 1.0)) return {tiles, by_tiles, gain};
     }
   }
-  return gain >= least ? WinogradChoice{&vectors, by_vectors} : WinogradChoice{};
+  return gain >= least ? WinogradChoice{&vectors, by_vectors, gain} : WinogradChoice{};
 }
 
 namespace {

@@ -1,0 +1,240 @@
+// A gather the other way round: each input is multiplied by all weights that it meets, as a product of matrices, and
+// what comes out of it, a patch, is added to the outputs that it belongs to. A gather multiplies by padding where
+// windows lie far over the edge of what they read, as in the input gradients of large kernels on small maps, and leaves
+// lanes idle where many channels become few.
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "cpu/workspace.h"
+#include "ops/conv_gather.h"
+#include "ops/conv_lanes.h"
+
+namespace fastconv {
+namespace {
+
+constexpr std::int64_t kRows = 1024;           // of patches at a time, but a sample at least,
+constexpr std::int64_t kElements = 512 << 10;  // of as many channels as fill so many elements,
+constexpr std::int64_t kChannels = 16;         // of such a multiple,
+constexpr std::int64_t kPart = 4;              // in such a part of the memory of a call at most
+constexpr std::int64_t kTogether = 32;         // channels whose patches are added together
+constexpr std::int64_t kLeastInputs = 8;       // channels
+
+// Where the products of one input with the taps of a dimension belong, those that are an output's.
+struct Place {
+  std::int64_t tap, output;
+};
+
+template <class T>
+ArrayView matrix(T* data, std::int64_t rows, std::int64_t columns, std::int64_t row, std::int64_t column) {
+  ArrayView view;
+  view.dtype = DtypeOf<T>::value;
+  view.data = data;
+  view.shape[0] = rows;
+  view.shape[1] = columns;
+  view.stride[0] = row;
+  view.stride[1] = column;
+  return view;
+}
+
+template <class T>
+class Scatter {
+ public:
+  explicit Scatter(const GatherProblem<T>& problem)
+      : p_(problem),
+        y_(problem.result()),
+        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
+        in_place_(y_.stride[1] == 1) {
+    for (int axis = 0; axis < kSpatial; ++axis) {
+      kernel_[axis] = p_.kernel_extent(axis);
+      taps_ *= kernel_[axis];
+      rows_ *= p_.x.extent(axis);
+      positions_ *= y_.extent(axis);
+    }
+    const std::int64_t most = kMostElements<T> / kPart;
+    if (taps_ == 0 || taps_ > most || rows_ > most) return;
+    samples_ = std::clamp<std::int64_t>(kRows / rows_, 1, p_.x.shape[0]);
+    const std::int64_t rows = samples_ * rows_, outputs = p_.y_channels;
+    const std::int64_t wanted = rounded_up(kElements / (rows * taps_) + 1, kChannels);
+    channels_ = std::min({outputs, wanted, most / (rows * taps_), most / (p_.x_channels * taps_)});
+    serves_ = channels_ >= std::min(outputs, kChannels) && p_.x_channels <= most / rows &&
+              (in_place_ || positions_ <= most / kTogether);
+  }
+
+  bool serves() const { return serves_; }
+
+  void run() {
+    for (int axis = 0; axis < kSpatial; ++axis) list_places(axis);
+    const std::int64_t rows = samples_ * rows_, inputs = p_.x_channels, samples = p_.x.shape[0];
+    Workspace<T> patches(rows * channels_ * taps_), weights(inputs * channels_ * taps_), x(rows * inputs);
+    ConvShape point;
+    point.precision = p_.precision;
+    for (std::int64_t c = 0; c < p_.y_channels; c += channels_) {
+      const std::int64_t channels = std::min(channels_, p_.y_channels - c), columns = channels * taps_;
+      lay_out_weights(c, channels, weights);
+      for (std::int64_t n = 0; n < samples; n += samples_) {
+        const std::int64_t count = std::min(samples_, samples - n);
+        if (c == 0 || count < samples) lay_out_inputs(n, count, x);
+        conv_forward(point, matrix(x.data(), count * rows_, inputs, inputs, 1),
+                     matrix(weights.data(), columns, inputs, 1, columns), {},
+                     matrix(patches.data(), count * rows_, columns, columns, 1), {});
+        add(n, count, c, channels, patches);
+      }
+    }
+  }
+
+ private:
+  // Of input i, a tap of a phase is for its output i - offset.
+  void list_places(int axis) {
+    places_[axis].resize(static_cast<std::size_t>(p_.x.extent(axis)));
+    for (const AxisPhase& phase : p_.phases[axis])
+      for (const Tap& tap : phase.taps) {
+        const std::int64_t end = std::min(p_.x.extent(axis), phase.out_count + tap.offset);
+        for (std::int64_t i = std::max<std::int64_t>(0, tap.offset); i < end; ++i)
+          places_[axis][static_cast<std::size_t>(i)].push_back(
+              {tap.index, phase.out_start + (i - tap.offset) * phase.out_step});
+      }
+  }
+
+  // A row for each channel of x: the channels of y of one tap side by side.
+  void lay_out_weights(std::int64_t c0, std::int64_t channels, T* packed) const {
+    const std::int64_t none[kSpatial] = {};
+    const View<const T> weights{p_.weight,
+                                {p_.x_channels, p_.y_channels, kernel_[0], kernel_[1], kernel_[2]},
+                                {p_.weight_x, p_.weight_y, p_.weight_tap[0], p_.weight_tap[1], p_.weight_tap[2]}};
+    const Work work{p_.x_channels, static_cast<double>(p_.x_channels * channels * taps_)};
+    parallel_for(work, Subnormals::keep, [&](std::int64_t k) {
+      pack_lanes<T>(transpose_, weights, k, c0, channels, channels, none, kernel_, packed + k * channels * taps_);
+    });
+  }
+
+  void lay_out_inputs(std::int64_t first, std::int64_t count, T* x) const {
+    const std::int64_t size[kSpatial] = {p_.x.extent(0), p_.x.extent(1), p_.x.extent(2)}, none[kSpatial] = {};
+    const std::int64_t inputs = p_.x_channels;
+    const Work work{count, static_cast<double>(count * rows_ * inputs)};
+    parallel_for(work, Subnormals::keep, [&](std::int64_t n) {
+      pack_lanes<T>(transpose_, p_.x, first + n, 0, inputs, inputs, none, size, x + n * rows_ * inputs);
+    });
+  }
+
+  void add(std::int64_t first, std::int64_t count, std::int64_t c0, std::int64_t channels, const T* patches) const {
+    const std::int64_t blocks = ceil_div(channels, kTogether);
+    const Work work{count * blocks, 0.2 * static_cast<double>(count * rows_ * channels * taps_)};
+    parallel_for(work, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
+      const std::int64_t n = item / blocks, c = item % blocks * kTogether;
+      add_sample(first + n, c0 + c, std::min(kTogether, channels - c), patches + n * rows_ * channels * taps_ + c,
+                 channels);
+    });
+  }
+
+  // The patches of a sample, one input after the other; `all` channels lie side by side.
+  void add_sample(std::int64_t n, std::int64_t c0, std::int64_t channels, const T* patch, std::int64_t all) const {
+    const std::int64_t size[kSpatial] = {y_.extent(0), y_.extent(1), y_.extent(2)}, none[kSpatial] = {};
+    Workspace<T> scratch(in_place_ ? 0 : positions_ * channels);
+    const Lanes<T> y = in_place_ ? Lanes<T>::of(y_, n, c0) : Lanes<T>::in(scratch, channels, none, size);
+    for (std::int64_t d = 0; d < size[0]; ++d)
+      for (std::int64_t h = 0; h < size[1]; ++h)
+        for (std::int64_t w = 0; w < size[2]; ++w)
+          for (std::int64_t c = 0; c < channels; ++c) y.at(d, h, w)[c] = p_.bias ? p_.bias[c0 + c] : T(0);
+    for (const std::vector<Place>& d : places_[0])
+      for (const std::vector<Place>& h : places_[1])
+        for (const std::vector<Place>& w : places_[2]) {
+          add_patch(y, d, h, w, channels, patch, all);
+          patch += all * taps_;
+        }
+    for (std::int64_t d = 0; p_.finish.changes() && d < size[0]; ++d)
+      for (std::int64_t h = 0; h < size[1]; ++h)
+        p_.finish.rows(y.at(d, h, 0), y.step[2], size[2], c0, channels, nullptr);
+    if (!in_place_) unpack_lanes<T>(transpose_, y_, n, c0, channels, y, none, size);
+  }
+
+  void add_patch(const Lanes<T>& y, const std::vector<Place>& depth, const std::vector<Place>& height,
+                 const std::vector<Place>& width, std::int64_t channels, const T* patch, std::int64_t all) const {
+    for (const Place& d : depth)
+      for (const Place& h : height)
+        for (const Place& w : width) {
+          const T* const from = patch + ((d.tap * kernel_[1] + h.tap) * kernel_[2] + w.tap) * all;
+          T* const to = y.at(d.output, h.output, w.output);
+          for (std::int64_t c = 0; c < channels; ++c) to[c] += from[c];
+        }
+  }
+
+  const GatherProblem<T>& p_;
+  const View<T> y_;
+  const TransposeKernel& transpose_;
+  const bool in_place_;
+  std::int64_t kernel_[kSpatial] = {}, taps_ = 1;
+  std::int64_t rows_ = 1, positions_ = 1;    // of a sample: inputs, which have a patch each, and outputs
+  std::int64_t samples_ = 1, channels_ = 1;  // at a time
+  std::vector<std::vector<Place>> places_[kSpatial];
+  bool serves_ = false;
+};
+
+// Costs of a sample in multiply-adds, fitted to 1,120 random problems of up to 57 positions a side; see bench/LOG.md.
+// Of a gather's taps, tiles leave out rows that lie in the padding, and hardly ever columns; short phases leave tiles
+// partly empty. A patch's numbers are written, read and added, twice as dearly where they do not stay in the cache.
+template <class T>
+bool pays(const GatherProblem<T>& problem) {
+  constexpr std::int64_t kWinogradChannels = 32;
+  constexpr double kWinograd = 1.5, kShortPhase = 7, kOutput = 16, kPatch = 25, kManyRows = 640;
+  const auto inputs = static_cast<double>(problem.x_channels), outputs = static_cast<double>(problem.y_channels);
+  double gathered = inputs * outputs, rows = 1, patch = 1, positions = 1;
+  bool one_phase = true, winograd = std::min(problem.x_channels, problem.y_channels) >= kWinogradChannels;
+  for (int axis = 0; axis < kSpatial; ++axis) {
+    std::int64_t products = 0, taps = 0;
+    std::size_t fewest = problem.phases[axis].front().taps.size();
+    for (const AxisPhase& phase : problem.phases[axis]) {
+      const auto of_phase = static_cast<std::int64_t>(phase.taps.size());
+      products += axis < 2 ? live_products(phase, problem.x.extent(axis)) : phase.out_count * of_phase;
+      taps += of_phase;
+      fewest = std::min(fewest, phase.taps.size());
+    }
+    gathered *= static_cast<double>(products);
+    rows *= static_cast<double>(problem.x.extent(axis));
+    patch *= static_cast<double>(taps);
+    positions *= static_cast<double>(problem.y_shape.extent(axis));
+    one_phase = one_phase && problem.phases[axis].size() == 1;
+    winograd = winograd && (axis == 0 || fewest > 1);
+  }
+  const double added = rows > kManyRows ? 2 * kPatch : kPatch;
+  const double scattered = rows * patch * outputs * (inputs + added) - kOutput * positions * outputs;
+  const double by_tiles = gathered * (1 + kShortPhase / static_cast<double>(problem.phases[2].front().out_count));
+  if (const char* f = std::getenv("FC_SCATTER")) return *f == '1';
+  if (scattered >= by_tiles) return false;
+  if (!one_phase) return !winograd || scattered < by_tiles / kWinograd;
+  const WinogradChoice choice = choose_winograd(problem, false);
+  return !choice.kernel || scattered < gathered / choice.gain;
+}
+
+}  // namespace
+
+template <class S>
+bool gather_by_scatter(const GatherProblem<S>& problem) {
+  if constexpr (is_wide<S>) {
+    if (problem.groups != 1 || problem.fills_around || problem.rows_are_samples || problem.x_channels < kLeastInputs ||
+        problem.x.size() == 0)
+      return false;
+    std::int64_t phases = 0;
+    bool single = true;
+    for (const std::vector<AxisPhase>& of_axis : problem.phases)
+      for (const AxisPhase& phase : of_axis) {
+        if (phase.mode != PadMode::zeros || phase.in_step != 1) return false;
+        single = single && phase.taps.size() <= 1;
+        ++phases;
+      }
+    if (single && phases == kSpatial) return false;
+    if (!forced_kernel().empty() || !pays(problem)) return false;
+    Scatter<S> driver(problem);
+    if (!driver.serves()) return false;
+    driver.run();
+    return true;
+  }
+  return false;
+}
+
+template bool gather_by_scatter<float>(const GatherProblem<float>&);
+template bool gather_by_scatter<double>(const GatherProblem<double>&);
+template bool gather_by_scatter<Float16>(const GatherProblem<Float16>&);
+template bool gather_by_scatter<BFloat16>(const GatherProblem<BFloat16>&);
+
+}  // namespace fastconv
