@@ -20,7 +20,9 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
 constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
-constexpr std::int64_t kAccumulators = std::int64_t{1} << 19;        // elements of one item's sums
+constexpr std::int64_t kSums = std::int64_t{1} << 19;                // elements of one item's sums, of which
+constexpr std::int64_t kSumsOfFew = std::int64_t{96} << 10;          // few positions are made, so that the sums of
+constexpr std::int64_t kFewPositions = 4096;                         // parts do not cost as much
 constexpr std::int64_t kRowPad = 16;
 constexpr std::int64_t kInPlaceChannels = 192;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most
@@ -48,7 +50,7 @@ class WeightGradient {
     cols_ = gemm_->tile_cols;
     const std::int64_t panels = ceil_div(items_.k, cols_);
     const std::int64_t k_block = std::min<std::int64_t>(panels, std::max<std::int64_t>(1, 256 / cols_)) * cols_;
-    const std::int64_t c_block = std::clamp<std::int64_t>(kAccumulators / (taps_ * k_block), 1,
+    const std::int64_t c_block = std::clamp<std::int64_t>(most_sums() / (taps_ * k_block), 1,
                                                           std::min(items_.c, taps_ == 1 ? kPointChannels : kChannels));
     items_.cut(balanced(items_.c, c_block), k_block);
     sums_ = items_.c_block * taps_ * k_block;
@@ -93,6 +95,8 @@ class WeightGradient {
     return is_wide<S> && view.stride[1] == 1 && view.extent(0) == 1 && view.extent(1) == 1 &&
            view.step(2) >= view.shape[1] && view.step(2) <= kInPlaceChannels;
   }
+
+  std::int64_t most_sums() const { return gy_.size() / gy_.shape[1] < kFewPositions ? kSumsOfFew : kSums; }
 
   void accumulate(const WeightItem& item, std::int64_t part, std::int64_t parts, T* sums) const {
     std::fill_n(sums, sums_, T(0));
@@ -214,11 +218,12 @@ class WeightGradient {
   // Adds to the sums of rows that lie items_.k_block apart.
   void add_tiles(const WeightItem& item, const std::vector<const T*>& rows, const T* grad, std::int64_t outputs,
                  const std::vector<Segment>& segments, T* sums) const {
-    const std::int64_t all = static_cast<std::int64_t>(rows.size());
+    const auto all = static_cast<std::int64_t>(rows.size()), calls = ceil_div(all, std::int64_t{gemm_->tile_rows});
     for (std::int64_t k = 0; k < item.outputs; k += cols_)
-      for (std::int64_t r = 0; r < all; r += gemm_->tile_rows) {
-        T* const to = sums + r * items_.k_block + k;
-        const GemmArgs<T> args{rows.data() + r,
+      for (std::int64_t i = 0; i < calls; ++i) {
+        const std::int64_t begin = all * i / calls, end = all * (i + 1) / calls;
+        T* const to = sums + begin * items_.k_block + k;
+        const GemmArgs<T> args{rows.data() + begin,
                                grad + k * outputs,
                                segments.data(),
                                static_cast<std::int64_t>(segments.size()),
@@ -226,7 +231,7 @@ class WeightGradient {
                                items_.k_block,
                                to,
                                items_.k_block};
-        gemm_->gemm[std::min<std::int64_t>(gemm_->tile_rows, all - r) - 1](&args);
+        gemm_->gemm[end - begin - 1](&args);
       }
   }
 
