@@ -435,6 +435,71 @@ def test_patches_of_a_large_image(isa, data_format):
     )
 
 
+FAR_OVER_THE_EDGE = [
+    # kernel, outputs, stride, dilation, padding
+    ((9, 9), (4, 4), 1, 1, ((0, 0), (0, 0))),
+    ((5, 7), (3, 6), 1, 1, ((1, 0), (0, 2))),
+    ((6, 5), (4, 3), 2, 1, ((0, 3), (1, 1))),
+    ((7, 4), (3, 3), 3, 1, ((2, 0), (0, 0))),
+    ((3, 3), (4, 5), 1, 3, ((1, 0), (0, 1))),
+    ((31,), (9,), 1, 1, ((0, 4),)),
+    ((16,), (7,), 3, 2, ((5, 0),)),
+    ((3, 4, 3), (3, 2, 4), 1, 1, ((0, 0), (0, 1), (0, 0))),
+    ((3, 2, 5), (2, 3, 3), 2, 1, ((0, 1), (0, 0), (2, 2))),
+]
+
+
+@pytest.mark.parametrize("view", ["contiguous", "gapped", "reversed"])
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize("op", ["conv", "conv_transpose"])
+@pytest.mark.parametrize(("kernel", "out", "stride", "dilation", "padding"), FAR_OVER_THE_EDGE)
+def test_windows_far_over_the_edge(isa, kernel, out, stride, dilation, padding, op, data_format, view):
+    """Input gradients, and transposed convolutions, most of whose windows' taps lie in the padding: products of each
+    position with all weights, added where they belong."""
+    rng = np.random.default_rng(8)
+    strides, dilations = (stride,) * len(kernel), (dilation,) * len(kernel)
+    whole = tuple(
+        (o - 1) * stride + (k - 1) * dilation + 1 - sum(pads) for o, k, pads in zip(out, kernel, padding, strict=True)
+    )
+    for n, few, many in ((1, 3, 64), (3, 17, 40), (2, 33, 129)):
+        size, c, k = (whole, few, many) if op == "conv" else (out, many, few)
+        extra = (0,) * len(kernel) if op == "conv_transpose" else ()
+        problem = Problem("", op, n, c, size, k, kernel, strides, padding, dilations, 1, output_padding=extra)
+        for dtype in problems.DTYPES:
+            expected.check(expected.make_call(problem, dtype, rng, data_format, view, True), rng, view)
+
+
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+@pytest.mark.parametrize(
+    ("kernel", "size", "padding"), [((3, 3, 3), (5, 4, 6), 1), ((5, 5), (7, 9), 2), ((3, 3), (8, 8), 0), ((9,), (20,), 4)]
+)
+def test_few_outputs_of_many_channels(isa, kernel, size, padding, data_format):
+    """Forward passes to one channel or a few, whose lanes would idle."""
+    rng = np.random.default_rng(9)
+    ones, pads = (1,) * len(kernel), ((padding, padding),) * len(kernel)
+    for n, c, k in ((1, 256, 1), (3, 131, 2), (2, 400, 1)):
+        problem = Problem("", "conv", n, c, size, k, kernel, ones, pads, ones, 1)
+        for dtype in problems.DTYPES:
+            expected.check(expected.make_call(problem, dtype, rng, data_format, "contiguous", True), rng, "contiguous")
+
+
+@pytest.mark.parametrize("data_format", problems.FORMATS)
+def test_many_patches_far_over_the_edge(isa, data_format):
+    """More samples, and channels, than are multiplied at a time: the bits of each alone, and the sums of all."""
+    rng = np.random.default_rng(10)
+    x = to_format(rng.standard_normal((150, 64, 3, 3), np.float32), data_format)
+    weight, bias = rng.standard_normal((64, 70, 7, 7), np.float32), rng.standard_normal(70, np.float32)
+    y = F.conv_transpose2d(x, weight, bias, data_format=data_format)
+    for n in (0, 112, 113, 149):
+        own = F.conv_transpose2d(x[n : n + 1], weight, bias, data_format=data_format)
+        np.testing.assert_array_equal(own, y[n : n + 1])
+    first, x = problems.to_first(y, data_format), problems.to_first(x, data_format)
+    truth = np.zeros(first.shape) + bias[:, None, None]
+    for h, w in np.ndindex(3, 3):
+        truth[:, :, h : h + 7, w : w + 7] += np.einsum("nc,ckhw->nkhw", x[:, :, h, w].astype(float), weight)
+    np.testing.assert_allclose(first, truth, atol=2e-4)
+
+
 @pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("width", [6, 20, 35])
 @pytest.mark.parametrize("outputs", [3, 40])

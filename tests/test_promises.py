@@ -29,6 +29,10 @@ conv_whole_window: n=5 c=6 k=20 in=5x4 kernel=5x4
 conv_whole_window_3d: n=3 c=33 k=7 in=2x3x2 kernel=2x3x2
 depthwise: n=4 c=21 k=21 in=14x17 kernel=3x3 pad=1 groups=21
 depthwise_stride: n=4 c=16 k=32 in=14x17 kernel=5x5 stride=2 pad=2 groups=16
+conv_over_the_edge: n=5 c=16 k=32 in=9x9 kernel=5x5
+conv_over_the_edge_stride: n=5 c=5 k=40 in=11x12 kernel=7x6 stride=2 pad=1:0x0:2
+conv_to_one: n=3 c=256 k=1 in=4x5x6 kernel=3x3x3 pad=1
+transposed_over_the_edge: op=conv_transpose n=5 c=64 k=7 in=4x3 kernel=5x6
 conv_1d: n=5 c=8 k=12 in=101 kernel=7 pad=3
 conv_3d: n=3 c=5 k=9 in=7x6x8 kernel=3x3x3 pad=1
 transposed: op=conv_transpose n=4 c=10 k=7 in=7x8 kernel=4x4 stride=2 pad=1
@@ -372,6 +376,9 @@ print(extra)
         "narrow: n=2 c=8192 k=4 in=3x600 kernel=3x1 pad=1:1x0:0",
         "transposed: op=conv_transpose n=16 c=32 k=32 in=32x32 kernel=4x4 stride=2 pad=1",
         "patches: op=conv_transpose n=4 c=256 k=500 in=32x32 kernel=4x4 stride=4",
+        "over_the_edge: n=16 c=300 k=128 in=20x20 kernel=13x13",
+        "over_the_edge_1d: n=16 c=48 k=256 in=500 kernel=400",
+        "to_one: n=16 c=1000 k=1 in=8x12x12 kernel=3x3x3 pad=1",
         "joined_groups: n=4 c=64 k=320 in=2000x7 kernel=1000x1 dilation=20x1 pad=9000x0 groups=64",
         "many_outputs: n=1 c=16 k=32000 in=513 kernel=2 groups=16",
         "max_pool: op=max_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",

@@ -3,7 +3,6 @@
 // windows lie far over the edge of what they read, as in the input gradients of large kernels on small maps, and leaves
 // lanes idle where many channels become few.
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "cpu/workspace.h"
@@ -18,6 +17,7 @@ constexpr std::int64_t kElements = 512 << 10;  // of as many channels as fill so
 constexpr std::int64_t kChannels = 16;         // of such a multiple,
 constexpr std::int64_t kPart = 4;              // in such a part of the memory of a call at most
 constexpr std::int64_t kTogether = 32;         // channels whose patches are added together
+constexpr std::int64_t kPlaces = 128 << 10;    // that are listed along a dimension
 constexpr std::int64_t kLeastInputs = 8;       // channels
 
 // Where the products of one input with the taps of a dimension belong, those that are an output's.
@@ -53,6 +53,8 @@ class Scatter {
     }
     const std::int64_t most = kMostElements<T> / kPart;
     if (taps_ == 0 || taps_ > most || rows_ > most) return;
+    for (int axis = 0; axis < kSpatial; ++axis)
+      if (kernel_[axis] > kPlaces / p_.x.extent(axis)) return;
     samples_ = std::clamp<std::int64_t>(kRows / rows_, 1, p_.x.shape[0]);
     const std::int64_t rows = samples_ * rows_, outputs = p_.y_channels;
     const std::int64_t wanted = rounded_up(kElements / (rows * taps_) + 1, kChannels);
@@ -199,7 +201,6 @@ bool pays(const GatherProblem<T>& problem) {
   const double added = rows > kManyRows ? 2 * kPatch : kPatch;
   const double scattered = rows * patch * outputs * (inputs + added) - kOutput * positions * outputs;
   const double by_tiles = gathered * (1 + kShortPhase / static_cast<double>(problem.phases[2].front().out_count));
-  if (const char* f = std::getenv("FC_SCATTER")) return *f == '1';
   if (scattered >= by_tiles) return false;
   if (!one_phase) return !winograd || scattered < by_tiles / kWinograd;
   const WinogradChoice choice = choose_winograd(problem, false);
