@@ -471,7 +471,8 @@ def test_windows_far_over_the_edge(isa, kernel, out, stride, dilation, padding, 
 
 @pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize(
-    ("kernel", "size", "padding"), [((3, 3, 3), (5, 4, 6), 1), ((5, 5), (7, 9), 2), ((3, 3), (8, 8), 0), ((9,), (20,), 4)]
+    ("kernel", "size", "padding"),
+    [((3, 3, 3), (5, 4, 6), 1), ((5, 5), (7, 9), 2), ((3, 3), (8, 8), 0), ((9,), (20,), 4)],
 )
 def test_few_outputs_of_many_channels(isa, kernel, size, padding, data_format):
     """Forward passes to one channel or a few, whose lanes would idle."""
@@ -484,20 +485,34 @@ def test_few_outputs_of_many_channels(isa, kernel, size, padding, data_format):
 
 
 @pytest.mark.parametrize("data_format", problems.FORMATS)
-def test_many_patches_far_over_the_edge(isa, data_format):
-    """More samples, and channels, than are multiplied at a time: the bits of each alone, and the sums of all."""
+@pytest.mark.parametrize(
+    ("n", "channels", "outputs", "size", "kernel", "dtype"),
+    [
+        (150, 64, 70, 3, 7, np.float32),  # more samples, and channels, than are multiplied at a time
+        (64, 64, 40, 4, 9, np.float32),  # more contributions of sixteen channels than fit, so fewer samples
+        (64, 64, 40, 4, 7, np.float64),
+        (64, 1100, 17, 4, 5, np.float32),  # more inputs than fit
+    ],
+)
+def test_batches_far_over_the_edge(isa, n, channels, outputs, size, kernel, dtype, data_format):
+    """Batches that are computed in parts, of samples and of channels: the bits of each sample alone, and its sums."""
     rng = np.random.default_rng(10)
-    x = to_format(rng.standard_normal((150, 64, 3, 3), np.float32), data_format)
-    weight, bias = rng.standard_normal((64, 70, 7, 7), np.float32), rng.standard_normal(70, np.float32)
+    x = to_format(rng.standard_normal((n, channels, size, size)).astype(dtype), data_format)
+    weight = rng.standard_normal((channels, outputs, kernel, kernel)).astype(dtype)
+    bias = 1000 * rng.standard_normal(outputs).astype(dtype)
     y = F.conv_transpose2d(x, weight, bias, data_format=data_format)
-    for n in (0, 112, 113, 149):
-        own = F.conv_transpose2d(x[n : n + 1], weight, bias, data_format=data_format)
-        np.testing.assert_array_equal(own, y[n : n + 1])
+    for i in (0, n // 2, n - 1):
+        own = F.conv_transpose2d(x[i : i + 1], weight, bias, data_format=data_format)
+        np.testing.assert_array_equal(own, y[i : i + 1])
     first, x = problems.to_first(y, data_format), problems.to_first(x, data_format)
-    truth = np.zeros(first.shape) + bias[:, None, None]
-    for h, w in np.ndindex(3, 3):
-        truth[:, :, h : h + 7, w : w + 7] += np.einsum("nc,ckhw->nkhw", x[:, :, h, w].astype(float), weight)
-    np.testing.assert_allclose(first, truth, atol=2e-4)
+    truth = np.zeros(first[:2].shape)
+    for h, w in np.ndindex(size, size):
+        truth[:, :, h : h + kernel, w : w + kernel] += np.einsum("nc,ckhw->nkhw", x[:2, :, h, w].astype(float), weight)
+    # A bias rounds once, however many sums it is added to.
+    bound = tolerance.sum_bound(dtype, channels * size**2, np.abs(truth).max()) + np.finfo(dtype).eps * np.abs(
+        truth + bias[:, None, None]
+    )
+    np.testing.assert_array_less(np.abs(first[:2] - (truth + bias[:, None, None])), bound)
 
 
 @pytest.mark.parametrize("data_format", problems.FORMATS)

@@ -136,9 +136,10 @@ bool gather(const Gather& g, const Epilogue& epilogue, bool on_tiles, Phases&& p
     for (int axis = 0; axis < kSpatial; ++axis) problem.phases[axis] = phases_of(axis);
     problem.fills_around = one_phase_has_taps(problem.phases);
     problem.finish = Finish<Compute<S>>(epilogue);
-    if (problem.y_shape.size() == 0 || (!on_tiles && gather_by_scatter(problem))) return true;
+    if (problem.y_shape.size() == 0) return true;
     const TileKernel* tiles = choose_tiles(problem);
     if (!tiles && on_tiles) return false;
+    if (!on_tiles && gather_by_scatter(problem, tiles)) return true;
     if (tiles)
       gather_tiles(problem, *tiles, gather_on_vectors<S>);
     else if (!gather_winograd(problem, true, gather_directly<S>))

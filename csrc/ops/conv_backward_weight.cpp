@@ -20,9 +20,9 @@ namespace {
 
 constexpr std::int64_t kBlockPositions = 224, kChannels = 96;
 constexpr std::int64_t kPointPositions = 112, kPointChannels = 256;  // of one tap, whose packing costs beside its sums
-constexpr std::int64_t kSums = std::int64_t{1} << 19;                // elements of one item's sums, of which
-constexpr std::int64_t kSumsOfFew = std::int64_t{96} << 10;          // few positions are made, so that the sums of
-constexpr std::int64_t kFewPositions = 4096;                         // parts do not cost as much
+constexpr std::int64_t kSums = std::int64_t{1} << 19;                // elements of one item's sums
+constexpr std::int64_t kSumsOfFew = std::int64_t{96} << 10;  // of few positions: adding up parts costs beside them
+constexpr std::int64_t kFewPositions = 4096;
 constexpr std::int64_t kRowPad = 16;
 constexpr std::int64_t kInPlaceChannels = 192;
 constexpr std::int64_t kDepthwisePairs = 4;  // of an input and an output channel of a group, at most

@@ -69,9 +69,10 @@ struct WinogradChoice {
 template <class S>
 WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles);
 
-// From products of inputs with all weights (conv_gather_scatter.cpp); false where it is not the fastest.
+// From products of inputs with all weights (conv_gather_scatter.cpp); false where a gather is faster, by this kernel if
+// it is not null.
 template <class S>
-bool gather_by_scatter(const GatherProblem<S>& problem);
+bool gather_by_scatter(const GatherProblem<S>& problem, const TileKernel* tiles);
 
 // The same sum as gather_dense with the channels side by side, for one channel a group of x and of y; false where its
 // scratch would not do.

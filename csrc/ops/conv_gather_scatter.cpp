@@ -1,5 +1,5 @@
 // A gather the other way round: each input is multiplied by all weights that it meets, as a product of matrices, and
-// what comes out of it, a patch, is added to the outputs that it belongs to. A gather multiplies by padding where
+// what comes out, its contributions, is added to the outputs that they belong to. A gather multiplies by padding where
 // windows lie far over the edge of what they read, as in the input gradients of large kernels on small maps, and leaves
 // lanes idle where many channels become few.
 #include <algorithm>
@@ -8,34 +8,24 @@
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
 #include "ops/conv_lanes.h"
+#include "ops/conv_matrices.h"
+#include "ops/conv_tiles.h"
 
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kRows = 1024;           // of patches at a time, but a sample at least,
-constexpr std::int64_t kElements = 512 << 10;  // of as many channels as fill so many elements,
-constexpr std::int64_t kChannels = 16;         // of such a multiple,
-constexpr std::int64_t kPart = 4;              // in such a part of the memory of a call at most
-constexpr std::int64_t kTogether = 32;         // channels whose patches are added together
-constexpr std::int64_t kPlaces = 128 << 10;    // that are listed along a dimension
+constexpr std::int64_t kRows = 1024;           // inputs at a time, but those of a sample at least
+constexpr std::int64_t kElements = 512 << 10;  // contributions at a time, about
+constexpr std::int64_t kChannels = 16;         // of the outputs: what is computed at a time is a multiple, or all
+constexpr std::int64_t kTogether = 32;         // channels that are added together
+constexpr std::int64_t kPart = 4;              // the part of a call's memory that any of its arrays may take
+constexpr std::int64_t kPlaces = 128 << 10;    // that are listed along a dimension, at most
 constexpr std::int64_t kLeastInputs = 8;       // channels
 
-// Where the products of one input with the taps of a dimension belong, those that are an output's.
+// Where the product of one input with a tap belongs along a dimension, if it is an output's.
 struct Place {
   std::int64_t tap, output;
 };
-
-template <class T>
-ArrayView matrix(T* data, std::int64_t rows, std::int64_t columns, std::int64_t row, std::int64_t column) {
-  ArrayView view;
-  view.dtype = DtypeOf<T>::value;
-  view.data = data;
-  view.shape[0] = rows;
-  view.shape[1] = columns;
-  view.stride[0] = row;
-  view.stride[1] = column;
-  return view;
-}
 
 template <class T>
 class Scatter {
@@ -55,12 +45,16 @@ class Scatter {
     if (taps_ == 0 || taps_ > most || rows_ > most) return;
     for (int axis = 0; axis < kSpatial; ++axis)
       if (kernel_[axis] > kPlaces / p_.x.extent(axis)) return;
-    samples_ = std::clamp<std::int64_t>(kRows / rows_, 1, p_.x.shape[0]);
-    const std::int64_t rows = samples_ * rows_, outputs = p_.y_channels;
-    const std::int64_t wanted = rounded_up(kElements / (rows * taps_) + 1, kChannels);
-    channels_ = std::min({outputs, wanted, most / (rows * taps_), most / (p_.x_channels * taps_)});
-    serves_ = channels_ >= std::min(outputs, kChannels) && p_.x_channels <= most / rows &&
+    // By the shape of a sample alone: a batch has the bits of its samples.
+    const std::int64_t outputs = p_.y_channels, least = std::min(outputs, kChannels);
+    serves_ = rows_ * taps_ <= most / least && p_.x_channels <= std::min(most / rows_, most / (taps_ * least)) &&
               (in_place_ || positions_ <= most / kTogether);
+    if (!serves_) return;
+    samples_ = std::clamp<std::int64_t>(
+        std::min({kRows / rows_, most / (rows_ * taps_ * least), most / (rows_ * p_.x_channels)}), 1, p_.x.shape[0]);
+    const std::int64_t sums = samples_ * rows_ * taps_, wanted = rounded_up(kElements / sums + 1, kChannels);
+    channels_ = std::min({wanted, most / sums, most / (p_.x_channels * taps_)});
+    channels_ = channels_ < outputs ? channels_ / kChannels * kChannels : outputs;
   }
 
   bool serves() const { return serves_; }
@@ -68,7 +62,7 @@ class Scatter {
   void run() {
     for (int axis = 0; axis < kSpatial; ++axis) list_places(axis);
     const std::int64_t rows = samples_ * rows_, inputs = p_.x_channels, samples = p_.x.shape[0];
-    Workspace<T> patches(rows * channels_ * taps_), weights(inputs * channels_ * taps_), x(rows * inputs);
+    Workspace<T> sums(rows * channels_ * taps_), weights(inputs * channels_ * taps_), x(rows * inputs);
     ConvShape point;
     point.precision = p_.precision;
     for (std::int64_t c = 0; c < p_.y_channels; c += channels_) {
@@ -77,10 +71,10 @@ class Scatter {
       for (std::int64_t n = 0; n < samples; n += samples_) {
         const std::int64_t count = std::min(samples_, samples - n);
         if (c == 0 || count < samples) lay_out_inputs(n, count, x);
-        conv_forward(point, matrix(x.data(), count * rows_, inputs, inputs, 1),
-                     matrix(weights.data(), columns, inputs, 1, columns), {},
-                     matrix(patches.data(), count * rows_, columns, columns, 1), {});
-        add(n, count, c, channels, patches);
+        conv_forward(point, matrix_view(x.data(), count * rows_, inputs, inputs, 1),
+                     matrix_view(weights.data(), columns, inputs, 1, columns), {},
+                     matrix_view(sums.data(), count * rows_, columns, columns, 1), {});
+        add(n, count, c, channels, sums);
       }
     }
   }
@@ -119,43 +113,44 @@ class Scatter {
     });
   }
 
-  void add(std::int64_t first, std::int64_t count, std::int64_t c0, std::int64_t channels, const T* patches) const {
+  void add(std::int64_t first, std::int64_t count, std::int64_t c0, std::int64_t channels, const T* sums) const {
     const std::int64_t blocks = ceil_div(channels, kTogether);
     const Work work{count * blocks, 0.2 * static_cast<double>(count * rows_ * channels * taps_)};
     parallel_for(work, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
       const std::int64_t n = item / blocks, c = item % blocks * kTogether;
-      add_sample(first + n, c0 + c, std::min(kTogether, channels - c), patches + n * rows_ * channels * taps_ + c,
+      add_sample(first + n, c0 + c, std::min(kTogether, channels - c), sums + n * rows_ * channels * taps_ + c,
                  channels);
     });
   }
 
-  // The patches of a sample, one input after the other; `all` channels lie side by side.
-  void add_sample(std::int64_t n, std::int64_t c0, std::int64_t channels, const T* patch, std::int64_t all) const {
+  // The contributions of a sample, one input after the other; `all` channels of them lie side by side.
+  void add_sample(std::int64_t n, std::int64_t c0, std::int64_t channels, const T* sums, std::int64_t all) const {
     const std::int64_t size[kSpatial] = {y_.extent(0), y_.extent(1), y_.extent(2)}, none[kSpatial] = {};
     Workspace<T> scratch(in_place_ ? 0 : positions_ * channels);
     const Lanes<T> y = in_place_ ? Lanes<T>::of(y_, n, c0) : Lanes<T>::in(scratch, channels, none, size);
     for (std::int64_t d = 0; d < size[0]; ++d)
       for (std::int64_t h = 0; h < size[1]; ++h)
-        for (std::int64_t w = 0; w < size[2]; ++w)
-          for (std::int64_t c = 0; c < channels; ++c) y.at(d, h, w)[c] = p_.bias ? p_.bias[c0 + c] : T(0);
+        for (std::int64_t w = 0; w < size[2]; ++w) std::fill_n(y.at(d, h, w), channels, T(0));
     for (const std::vector<Place>& d : places_[0])
       for (const std::vector<Place>& h : places_[1])
         for (const std::vector<Place>& w : places_[2]) {
-          add_patch(y, d, h, w, channels, patch, all);
-          patch += all * taps_;
+          add_input(y, d, h, w, channels, sums, all);
+          sums += all * taps_;
         }
-    for (std::int64_t d = 0; p_.finish.changes() && d < size[0]; ++d)
+    // A bias is added to whole sums: each addition to a large one would round as roughly as it does.
+    const bool finishes = p_.bias || p_.finish.changes();
+    for (std::int64_t d = 0; finishes && d < size[0]; ++d)
       for (std::int64_t h = 0; h < size[1]; ++h)
-        p_.finish.rows(y.at(d, h, 0), y.step[2], size[2], c0, channels, nullptr);
+        p_.finish.rows(y.at(d, h, 0), y.step[2], size[2], c0, channels, p_.bias);
     if (!in_place_) unpack_lanes<T>(transpose_, y_, n, c0, channels, y, none, size);
   }
 
-  void add_patch(const Lanes<T>& y, const std::vector<Place>& depth, const std::vector<Place>& height,
-                 const std::vector<Place>& width, std::int64_t channels, const T* patch, std::int64_t all) const {
+  void add_input(const Lanes<T>& y, const std::vector<Place>& depth, const std::vector<Place>& height,
+                 const std::vector<Place>& width, std::int64_t channels, const T* sums, std::int64_t all) const {
     for (const Place& d : depth)
       for (const Place& h : height)
         for (const Place& w : width) {
-          const T* const from = patch + ((d.tap * kernel_[1] + h.tap) * kernel_[2] + w.tap) * all;
+          const T* const from = sums + ((d.tap * kernel_[1] + h.tap) * kernel_[2] + w.tap) * all;
           T* const to = y.at(d.output, h.output, w.output);
           for (std::int64_t c = 0; c < channels; ++c) to[c] += from[c];
         }
@@ -166,7 +161,7 @@ class Scatter {
   const TransposeKernel& transpose_;
   const bool in_place_;
   std::int64_t kernel_[kSpatial] = {}, taps_ = 1;
-  std::int64_t rows_ = 1, positions_ = 1;    // of a sample: inputs, which have a patch each, and outputs
+  std::int64_t rows_ = 1, positions_ = 1;    // of a sample: inputs and outputs
   std::int64_t samples_ = 1, channels_ = 1;  // at a time
   std::vector<std::vector<Place>> places_[kSpatial];
   bool serves_ = false;
@@ -174,68 +169,73 @@ class Scatter {
 
 // Costs of a sample in multiply-adds, fitted to 1,120 random problems of up to 57 positions a side; see bench/LOG.md.
 // Of a gather's taps, tiles leave out rows that lie in the padding, and hardly ever columns; short phases leave tiles
-// partly empty. A patch's numbers are written, read and added, twice as dearly where they do not stay in the cache.
+// partly empty. A contribution is written, read and added, twice as dearly where it does not stay in the cache.
 template <class T>
-bool pays(const GatherProblem<T>& problem) {
+bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
   constexpr std::int64_t kWinogradChannels = 32;
-  constexpr double kWinograd = 1.5, kShortPhase = 7, kOutput = 16, kPatch = 25, kManyRows = 640;
+  constexpr double kWinograd = 1.5, kShortPhase = 7, kOutput = 16, kAdded = 25, kManyRows = 640;
+  constexpr double kTileRate = 16;  // products of bfloat16 parts for one of float32
   const auto inputs = static_cast<double>(problem.x_channels), outputs = static_cast<double>(problem.y_channels);
-  double gathered = inputs * outputs, rows = 1, patch = 1, positions = 1;
+  double gathered = inputs * outputs, rows = 1, taps = 1, positions = 1;
   bool one_phase = true, winograd = std::min(problem.x_channels, problem.y_channels) >= kWinogradChannels;
   for (int axis = 0; axis < kSpatial; ++axis) {
-    std::int64_t products = 0, taps = 0;
+    std::int64_t products = 0;
     std::size_t fewest = problem.phases[axis].front().taps.size();
     for (const AxisPhase& phase : problem.phases[axis]) {
-      const auto of_phase = static_cast<std::int64_t>(phase.taps.size());
-      products += axis < 2 ? live_products(phase, problem.x.extent(axis)) : phase.out_count * of_phase;
-      taps += of_phase;
+      products += axis < 2 ? live_products(phase, problem.x.extent(axis))
+                           : phase.out_count * static_cast<std::int64_t>(phase.taps.size());
       fewest = std::min(fewest, phase.taps.size());
     }
     gathered *= static_cast<double>(products);
     rows *= static_cast<double>(problem.x.extent(axis));
-    patch *= static_cast<double>(taps);
+    taps *= static_cast<double>(problem.kernel_extent(axis));
     positions *= static_cast<double>(problem.y_shape.extent(axis));
     one_phase = one_phase && problem.phases[axis].size() == 1;
-    winograd = winograd && (axis == 0 || fewest > 1);
+    winograd = winograd && (axis == 0 || fewest > 1);  // whose planes are height by width
   }
-  const double added = rows > kManyRows ? 2 * kPatch : kPatch;
-  const double scattered = rows * patch * outputs * (inputs + added) - kOutput * positions * outputs;
+  const double added = rows > kManyRows ? 2 * kAdded : kAdded;
+  const double scattered = rows * taps * outputs * (inputs + added) - kOutput * positions * outputs;
+  if (tiles) return scattered < gathered * static_cast<double>(tiles->products) / kTileRate;
   const double by_tiles = gathered * (1 + kShortPhase / static_cast<double>(problem.phases[2].front().out_count));
   if (scattered >= by_tiles) return false;
+  // Of several phases some may be Winograd's, whose gain is known of one only: an average.
   if (!one_phase) return !winograd || scattered < by_tiles / kWinograd;
   const WinogradChoice choice = choose_winograd(problem, false);
   return !choice.kernel || scattered < gathered / choice.gain;
 }
 
+// Zero padding, and neighbouring outputs that read neighbouring inputs: no forward pass with a stride. Neither products
+// of matrices already, nor one phase between outputs without taps, which drivers of blocks fill on their way.
+template <class T>
+bool can_be_scattered(const GatherProblem<T>& problem) {
+  if (problem.groups != 1 || problem.rows_are_samples || problem.fills_around || problem.x.size() == 0 ||
+      problem.x_channels < kLeastInputs || !forced_kernel().empty())
+    return false;
+  bool point = true;
+  for (const std::vector<AxisPhase>& phases : problem.phases) {
+    for (const AxisPhase& phase : phases)
+      if (phase.mode != PadMode::zeros || phase.in_step != 1) return false;
+    point = point && phases.size() == 1 && phases.front().taps.size() <= 1;
+  }
+  return !point;
+}
+
 }  // namespace
 
 template <class S>
-bool gather_by_scatter(const GatherProblem<S>& problem) {
+bool gather_by_scatter(const GatherProblem<S>& problem, const TileKernel* tiles) {
   if constexpr (is_wide<S>) {
-    if (problem.groups != 1 || problem.fills_around || problem.rows_are_samples || problem.x_channels < kLeastInputs ||
-        problem.x.size() == 0)
-      return false;
-    std::int64_t phases = 0;
-    bool single = true;
-    for (const std::vector<AxisPhase>& of_axis : problem.phases)
-      for (const AxisPhase& phase : of_axis) {
-        if (phase.mode != PadMode::zeros || phase.in_step != 1) return false;
-        single = single && phase.taps.size() <= 1;
-        ++phases;
-      }
-    if (single && phases == kSpatial) return false;
-    if (!forced_kernel().empty() || !pays(problem)) return false;
+    if (!can_be_scattered(problem) || !pays(problem, tiles)) return false;
     Scatter<S> driver(problem);
-    if (!driver.serves()) return false;
-    driver.run();
-    return true;
+    if (driver.serves()) driver.run();
+    return driver.serves();
   }
   return false;
 }
 
-template bool gather_by_scatter<float>(const GatherProblem<float>&);
-template bool gather_by_scatter<double>(const GatherProblem<double>&);
-template bool gather_by_scatter<Float16>(const GatherProblem<Float16>&);
-template bool gather_by_scatter<BFloat16>(const GatherProblem<BFloat16>&);
+template bool gather_by_scatter<float>(const GatherProblem<float>&, const TileKernel*);
+template bool gather_by_scatter<double>(const GatherProblem<double>&, const TileKernel*);
+template bool gather_by_scatter<Float16>(const GatherProblem<Float16>&, const TileKernel*);
+template bool gather_by_scatter<BFloat16>(const GatherProblem<BFloat16>&, const TileKernel*);
 
 }  // namespace fastconv

@@ -52,6 +52,19 @@ struct ConvMatrices {
   }
 };
 
+// Rows of numbers as samples of channels, without positions.
+template <class T>
+ArrayView matrix_view(T* data, std::int64_t rows, std::int64_t columns, std::int64_t row, std::int64_t column) {
+  ArrayView view;
+  view.dtype = DtypeOf<T>::value;
+  view.data = data;
+  view.shape[0] = rows;
+  view.shape[1] = columns;
+  view.stride[0] = row;
+  view.stride[1] = column;
+  return view;
+}
+
 // Sets `step` to the one step between the elements of some of a view's axes, the outermost first, if they lie so.
 template <int Axes>
 bool one_line(const ArrayView& view, const int (&axes)[Axes], std::int64_t& step) {

@@ -67,11 +67,11 @@ class Patches {
     Workspace<S> memory(std::min(run, at_once_) * width_ * patch_);
     for (std::int64_t first = 0; first < lines_;) {
       const std::int64_t count = std::min(at_once_, run - first % run), rows = count * width_;
-      const ArrayView patches = matrix(memory.data(), rows, patch_, patch_, 1);
+      const ArrayView patches = matrix_view(memory.data(), rows, patch_, patch_, 1);
       const std::int64_t at =
           together_ ? first * width_ * step_ : first / run * output_.stride[0] + first % run * width_ * step_;
       const ArrayView outputs =
-          matrix(static_cast<S*>(output_.data) + at, rows, output_.shape[1], step_, output_.stride[1]);
+          matrix_view(static_cast<S*>(output_.data) + at, rows, output_.shape[1], step_, output_.stride[1]);
       if (reads) copy(first, count, memory, [](S* patch, const S* own, std::int64_t n) { move(own, patch, n); });
       body(point_, patches, weight_, outputs);
       if (!reads) copy(first, count, memory, [](const S* patch, S* own, std::int64_t n) { move(patch, own, n); });
@@ -91,17 +91,6 @@ class Patches {
     std::memcpy(to, from, sizeof(S) * static_cast<std::size_t>(count));
   }
 
-  static ArrayView matrix(S* data, std::int64_t rows, std::int64_t columns, std::int64_t row, std::int64_t column) {
-    ArrayView view;
-    view.dtype = DtypeOf<S>::value;
-    view.data = data;
-    view.shape[0] = rows;
-    view.shape[1] = columns;
-    view.stride[0] = row;
-    view.stride[1] = column;
-    return view;
-  }
-
   // The weights of an output as a row, in place if they lie so; false where a copy would be too large.
   bool lay_out(const ArrayView& weight) {
     const View<S> w = weight.as<S>();
@@ -111,7 +100,7 @@ class Patches {
                       (kernel_[2] == 1 || w.step(2) == element);
     if (!lies && w.shape[0] * patch_ > kMostElements<S> / kWeightPart) return false;
     if (!lies) own_.emplace(w.shape[0] * patch_);
-    weight_ = matrix(lies ? w.data : own_->data(), w.shape[0], patch_, lies ? w.stride[0] : patch_, 1);
+    weight_ = matrix_view(lies ? w.data : own_->data(), w.shape[0], patch_, lies ? w.stride[0] : patch_, 1);
     if (lies) return true;
     parallel_for({w.shape[0], static_cast<double>(w.shape[0] * patch_)}, Subnormals::keep, [&](std::int64_t k) {
       S* const row = own_->data() + k * patch_;
