@@ -169,10 +169,11 @@ class Scatter {
 
 // Costs of a sample in multiply-adds, fitted to 1,120 random problems of up to 57 positions a side; see bench/LOG.md.
 // Of a gather's taps, tiles leave out rows that lie in the padding, and hardly ever columns; short phases leave tiles
-// partly empty. A contribution is written, read and added, twice as dearly where it does not stay in the cache.
+// partly empty, and rows of few channels only if they are shorter than a register. A contribution is written, read and
+// added, twice as dearly where it does not stay in the cache.
 template <class T>
 bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
-  constexpr std::int64_t kWinogradChannels = 32;
+  constexpr std::int64_t kWinogradChannels = 32, kRow = 16;
   constexpr double kWinograd = 1.5, kShortPhase = 7, kOutput = 16, kAdded = 25, kManyRows = 640;
   constexpr double kTileRate = 16;  // products of bfloat16 parts for one of float32
   const auto inputs = static_cast<double>(problem.x_channels), outputs = static_cast<double>(problem.y_channels);
@@ -196,10 +197,12 @@ bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
   const double added = rows > kManyRows ? 2 * kAdded : kAdded;
   const double scattered = rows * taps * outputs * (inputs + added) - kOutput * positions * outputs;
   if (tiles) return scattered < gathered * static_cast<double>(tiles->products) / kTileRate;
-  const double by_tiles = gathered * (1 + kShortPhase / static_cast<double>(problem.phases[2].front().out_count));
-  if (scattered >= by_tiles) return false;
+  const std::int64_t width = problem.phases[2].front().out_count;
+  const bool along_rows = problem.y_channels <= kMostWindowRows && width >= kRow;
+  const double otherwise = along_rows ? gathered : gathered * (1 + kShortPhase / static_cast<double>(width));
+  if (scattered >= otherwise) return false;
   // Of several phases some may be Winograd's, whose gain is known of one only: an average.
-  if (!one_phase) return !winograd || scattered < by_tiles / kWinograd;
+  if (!one_phase) return !winograd || scattered < otherwise / kWinograd;
   const WinogradChoice choice = choose_winograd(problem, false);
   return !choice.kernel || scattered < gathered / choice.gain;
 }
