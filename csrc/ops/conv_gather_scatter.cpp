@@ -64,7 +64,7 @@ class Scatter {
     const std::int64_t rows = samples_ * rows_, inputs = p_.x_channels, samples = p_.x.shape[0];
     Workspace<T> sums(rows * channels_ * taps_), weights(inputs * channels_ * taps_), x(rows * inputs);
     ConvShape point;
-    point.precision = p_.precision;
+    point.rows_are_samples = true;  // on vectors: how many rows and columns there are depends on the batch
     for (std::int64_t c = 0; c < p_.y_channels; c += channels_) {
       const std::int64_t channels = std::min(channels_, p_.y_channels - c), columns = channels * taps_;
       lay_out_weights(c, channels, weights);
