@@ -379,7 +379,7 @@ print(extra)
         "over_the_edge: n=16 c=300 k=128 in=20x20 kernel=13x13",
         "over_the_edge_1d: n=16 c=48 k=256 in=500 kernel=400",
         "to_one: n=16 c=1000 k=1 in=8x12x12 kernel=3x3x3 pad=1",
-        "joined_groups: n=1 c=64 k=64 in=2000x7 kernel=1000x1 dilation=20x1 pad=9000x0 groups=64",
+        "joined_groups: n=8 c=64 k=320 in=100x7 kernel=1000x1 dilation=20x1 pad=9950x0 groups=64",
         "many_outputs: n=1 c=16 k=32000 in=513 kernel=2 groups=16",
         "max_pool: op=max_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
         "avg_pool: op=avg_pool n=16 c=64 in=64x64 kernel=3x3 stride=2 pad=1",
