@@ -395,6 +395,18 @@ def test_one_window_is_a_matrix_product(isa, sizes, op, data_format, view):
             expected.check(call, rng, view)
 
 
+def both_ways(op, channels, kernel, out, strides, padding, dilations):
+    """Problems of (samples, few channels, many): few become many of size ``out``, or the reverse if transposed."""
+    whole = tuple(
+        (o - 1) * stride + (k - 1) * dilation + 1 - sum(pads)
+        for o, k, stride, pads, dilation in zip(out, kernel, strides, padding, dilations, strict=True)
+    )
+    for n, few, many in channels:
+        size, c, k = (whole, few, many) if op == "conv" else (out, many, few)
+        extra = (0,) * len(kernel) if op == "conv_transpose" else ()
+        yield Problem("", op, n, c, size, k, kernel, strides, padding, dilations, 1, output_padding=extra)
+
+
 @pytest.mark.parametrize("view", ["contiguous", "gapped", "reversed"])
 @pytest.mark.parametrize("data_format", problems.FORMATS)
 @pytest.mark.parametrize("op", ["conv", "conv_transpose"])
@@ -405,12 +417,8 @@ def test_one_window_is_a_matrix_product(isa, sizes, op, data_format, view):
 def test_windows_that_do_not_overlap(isa, kernel, out, op, data_format, view):
     """Patches of an image, as a transformer's, and a U-Net's way up: a matrix product, in several dtypes and orders."""
     rng = np.random.default_rng(5)
-    ones, pads = (1,) * len(kernel), ((0, 0),) * len(kernel)
-    whole = tuple(size * count for size, count in zip(kernel, out, strict=True))
-    for n, few, many in ((1, 3, 8), (2, 5, 33), (3, 8, 16), (2, 17, 9), (1, 1, 8)):
-        size, c, k = (whole, few, many) if op == "conv" else (out, many, few)
-        extra = (0,) * len(kernel) if op == "conv_transpose" else ()
-        problem = Problem("", op, n, c, size, k, kernel, kernel, pads, ones, 1, output_padding=extra)
+    channels = ((1, 3, 8), (2, 5, 33), (3, 8, 16), (2, 17, 9), (1, 1, 8))
+    for problem in both_ways(op, channels, kernel, out, kernel, ((0, 0),) * len(kernel), (1,) * len(kernel)):
         for dtype in problems.DTYPES:
             expected.check(expected.make_call(problem, dtype, rng, data_format, view, True), rng, view)
 
@@ -458,13 +466,8 @@ def test_windows_far_over_the_edge(isa, kernel, out, stride, dilation, padding, 
     position with all weights, added where they belong."""
     rng = np.random.default_rng(8)
     strides, dilations = (stride,) * len(kernel), (dilation,) * len(kernel)
-    whole = tuple(
-        (o - 1) * stride + (k - 1) * dilation + 1 - sum(pads) for o, k, pads in zip(out, kernel, padding, strict=True)
-    )
-    for n, few, many in ((1, 3, 64), (3, 17, 40), (2, 33, 129)):
-        size, c, k = (whole, few, many) if op == "conv" else (out, many, few)
-        extra = (0,) * len(kernel) if op == "conv_transpose" else ()
-        problem = Problem("", op, n, c, size, k, kernel, strides, padding, dilations, 1, output_padding=extra)
+    channels = ((1, 3, 64), (3, 17, 40), (2, 33, 129))
+    for problem in both_ways(op, channels, kernel, out, strides, padding, dilations):
         for dtype in problems.DTYPES:
             expected.check(expected.make_call(problem, dtype, rng, data_format, view, True), rng, view)
 

@@ -16,4 +16,11 @@ constexpr std::int64_t balanced(std::int64_t whole, std::int64_t wanted) {
   return ceil_div(whole, ceil_div(whole, most));
 }
 
+// Calls body(begin, end) for as few parts of [0, count) as none is longer than `most`, of nearly equal lengths.
+template <class Body>
+void in_equal_parts(std::int64_t count, std::int64_t most, Body&& body) {
+  const std::int64_t parts = ceil_div(count, most);
+  for (std::int64_t i = 0; i < parts; ++i) body(count * i / parts, count * (i + 1) / parts);
+}
+
 }  // namespace fastconv

@@ -76,9 +76,7 @@ bool rows_are_faster(const GatherProblem<S>& problem) {
   for (int axis = 0; axis < kSpatial; ++axis) taps *= static_cast<std::int64_t>(problem.phases[axis][0].taps.size());
   if (taps == 0 || taps > kMostTerms) return false;
   // A product of matrices where its rows lie evenly, and the same bits where they do not.
-  const bool point = taps == problem.x_channels && std::all_of(problem.phases, problem.phases + kSpatial,
-                                                               [](const auto& of) { return of.size() == 1; });
-  if (point && problem.groups == 1 && problem.x.stride[1] == 1) return false;
+  if (problem.is_point() && problem.groups == 1 && problem.x.stride[1] == 1) return false;
   const DepthwiseKernel& rows = find_depthwise(DtypeOf<T>::value, row.out_count, active_isa_mask());
   const ConvKernel& tiles = find_conv(DtypeOf<T>::value, problem.y_channels, active_isa_mask());
   const std::string forced = forced_kernel();

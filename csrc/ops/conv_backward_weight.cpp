@@ -218,10 +218,9 @@ class WeightGradient {
   // Adds to the sums of rows that lie items_.k_block apart.
   void add_tiles(const WeightItem& item, const std::vector<const T*>& rows, const T* grad, std::int64_t outputs,
                  const std::vector<Segment>& segments, T* sums) const {
-    const auto all = static_cast<std::int64_t>(rows.size()), calls = ceil_div(all, std::int64_t{gemm_->tile_rows});
+    const auto all = static_cast<std::int64_t>(rows.size());
     for (std::int64_t k = 0; k < item.outputs; k += cols_)
-      for (std::int64_t i = 0; i < calls; ++i) {
-        const std::int64_t begin = all * i / calls, end = all * (i + 1) / calls;
+      in_equal_parts(all, gemm_->tile_rows, [&](std::int64_t begin, std::int64_t end) {
         T* const to = sums + begin * items_.k_block + k;
         const GemmArgs<T> args{rows.data() + begin,
                                grad + k * outputs,
@@ -232,7 +231,7 @@ class WeightGradient {
                                to,
                                items_.k_block};
         gemm_->gemm[end - begin - 1](&args);
-      }
+      });
   }
 
   View<const S> gy_, x_;

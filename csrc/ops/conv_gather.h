@@ -41,6 +41,14 @@ struct GatherProblem {
     std::copy_n(y_shape.stride, kRank, view.stride);
     return view;
   }
+  bool has_one_phase() const {
+    return std::all_of(phases, phases + kSpatial, [](const auto& of_axis) { return of_axis.size() == 1; });
+  }
+  // Windows of one element at most, for neighbouring outputs.
+  bool is_point() const {
+    return has_one_phase() &&
+           std::all_of(phases, phases + kSpatial, [](const auto& of_axis) { return of_axis.front().taps.size() <= 1; });
+  }
   // Taps along a dimension: one more than the last that is some phase's.
   std::int64_t kernel_extent(int axis) const {
     std::int64_t extent = 0;

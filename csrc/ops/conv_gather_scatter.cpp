@@ -21,6 +21,7 @@ constexpr std::int64_t kTogether = 32;         // channels that are added togeth
 constexpr std::int64_t kPart = 4;              // the part of a call's memory that any of its arrays may take
 constexpr std::int64_t kPlaces = 128 << 10;    // that are listed along a dimension, at most
 constexpr std::int64_t kLeastInputs = 8;       // channels
+constexpr std::int64_t kOrigin[kSpatial] = {};
 
 // Where the product of one input with a tap belongs along a dimension, if it is an output's.
 struct Place {
@@ -38,13 +39,15 @@ class Scatter {
     for (int axis = 0; axis < kSpatial; ++axis) {
       kernel_[axis] = p_.kernel_extent(axis);
       taps_ *= kernel_[axis];
-      rows_ *= p_.x.extent(axis);
-      positions_ *= y_.extent(axis);
+      x_size_[axis] = p_.x.extent(axis);
+      y_size_[axis] = y_.extent(axis);
+      rows_ *= x_size_[axis];
+      positions_ *= y_size_[axis];
     }
     const std::int64_t most = kMostElements<T> / kPart;
     if (taps_ == 0 || taps_ > most || rows_ > most) return;
     for (int axis = 0; axis < kSpatial; ++axis)
-      if (kernel_[axis] > kPlaces / p_.x.extent(axis)) return;
+      if (kernel_[axis] > kPlaces / x_size_[axis]) return;
     // By the shape of a sample alone: a batch has the bits of its samples.
     const std::int64_t outputs = p_.y_channels, least = std::min(outputs, kChannels);
     serves_ = rows_ * taps_ <= most / least && p_.x_channels <= std::min(most / rows_, most / (taps_ * least)) &&
@@ -82,10 +85,10 @@ class Scatter {
  private:
   // Of input i, a tap of a phase is for its output i - offset.
   void list_places(int axis) {
-    places_[axis].resize(static_cast<std::size_t>(p_.x.extent(axis)));
+    places_[axis].resize(static_cast<std::size_t>(x_size_[axis]));
     for (const AxisPhase& phase : p_.phases[axis])
       for (const Tap& tap : phase.taps) {
-        const std::int64_t end = std::min(p_.x.extent(axis), phase.out_count + tap.offset);
+        const std::int64_t end = std::min(x_size_[axis], phase.out_count + tap.offset);
         for (std::int64_t i = std::max<std::int64_t>(0, tap.offset); i < end; ++i)
           places_[axis][static_cast<std::size_t>(i)].push_back(
               {tap.index, phase.out_start + (i - tap.offset) * phase.out_step});
@@ -94,22 +97,20 @@ class Scatter {
 
   // A row for each channel of x: the channels of y of one tap side by side.
   void lay_out_weights(std::int64_t c0, std::int64_t channels, T* packed) const {
-    const std::int64_t none[kSpatial] = {};
     const View<const T> weights{p_.weight,
                                 {p_.x_channels, p_.y_channels, kernel_[0], kernel_[1], kernel_[2]},
                                 {p_.weight_x, p_.weight_y, p_.weight_tap[0], p_.weight_tap[1], p_.weight_tap[2]}};
     const Work work{p_.x_channels, static_cast<double>(p_.x_channels * channels * taps_)};
     parallel_for(work, Subnormals::keep, [&](std::int64_t k) {
-      pack_lanes<T>(transpose_, weights, k, c0, channels, channels, none, kernel_, packed + k * channels * taps_);
+      pack_lanes<T>(transpose_, weights, k, c0, channels, channels, kOrigin, kernel_, packed + k * channels * taps_);
     });
   }
 
   void lay_out_inputs(std::int64_t first, std::int64_t count, T* x) const {
-    const std::int64_t size[kSpatial] = {p_.x.extent(0), p_.x.extent(1), p_.x.extent(2)}, none[kSpatial] = {};
     const std::int64_t inputs = p_.x_channels;
     const Work work{count, static_cast<double>(count * rows_ * inputs)};
     parallel_for(work, Subnormals::keep, [&](std::int64_t n) {
-      pack_lanes<T>(transpose_, p_.x, first + n, 0, inputs, inputs, none, size, x + n * rows_ * inputs);
+      pack_lanes<T>(transpose_, p_.x, first + n, 0, inputs, inputs, kOrigin, x_size_, x + n * rows_ * inputs);
     });
   }
 
@@ -125,12 +126,11 @@ class Scatter {
 
   // The contributions of a sample, one input after the other; `all` channels of them lie side by side.
   void add_sample(std::int64_t n, std::int64_t c0, std::int64_t channels, const T* sums, std::int64_t all) const {
-    const std::int64_t size[kSpatial] = {y_.extent(0), y_.extent(1), y_.extent(2)}, none[kSpatial] = {};
     Workspace<T> scratch(in_place_ ? 0 : positions_ * channels);
-    const Lanes<T> y = in_place_ ? Lanes<T>::of(y_, n, c0) : Lanes<T>::in(scratch, channels, none, size);
-    for (std::int64_t d = 0; d < size[0]; ++d)
-      for (std::int64_t h = 0; h < size[1]; ++h)
-        for (std::int64_t w = 0; w < size[2]; ++w) std::fill_n(y.at(d, h, w), channels, T(0));
+    const Lanes<T> y = in_place_ ? Lanes<T>::of(y_, n, c0) : Lanes<T>::in(scratch, channels, kOrigin, y_size_);
+    for (std::int64_t d = 0; d < y_size_[0]; ++d)
+      for (std::int64_t h = 0; h < y_size_[1]; ++h)
+        for (std::int64_t w = 0; w < y_size_[2]; ++w) std::fill_n(y.at(d, h, w), channels, T(0));
     for (const std::vector<Place>& d : places_[0])
       for (const std::vector<Place>& h : places_[1])
         for (const std::vector<Place>& w : places_[2]) {
@@ -139,10 +139,10 @@ class Scatter {
         }
     // A bias is added to whole sums: each addition to a large one would round as roughly as it does.
     const bool finishes = p_.bias || p_.finish.changes();
-    for (std::int64_t d = 0; finishes && d < size[0]; ++d)
-      for (std::int64_t h = 0; h < size[1]; ++h)
-        p_.finish.rows(y.at(d, h, 0), y.step[2], size[2], c0, channels, p_.bias);
-    if (!in_place_) unpack_lanes<T>(transpose_, y_, n, c0, channels, y, none, size);
+    for (std::int64_t d = 0; finishes && d < y_size_[0]; ++d)
+      for (std::int64_t h = 0; h < y_size_[1]; ++h)
+        p_.finish.rows(y.at(d, h, 0), y.step[2], y_size_[2], c0, channels, p_.bias);
+    if (!in_place_) unpack_lanes<T>(transpose_, y_, n, c0, channels, y, kOrigin, y_size_);
   }
 
   void add_input(const Lanes<T>& y, const std::vector<Place>& depth, const std::vector<Place>& height,
@@ -160,7 +160,7 @@ class Scatter {
   const View<T> y_;
   const TransposeKernel& transpose_;
   const bool in_place_;
-  std::int64_t kernel_[kSpatial] = {}, taps_ = 1;
+  std::int64_t kernel_[kSpatial], x_size_[kSpatial], y_size_[kSpatial], taps_ = 1;
   std::int64_t rows_ = 1, positions_ = 1;    // of a sample: inputs and outputs
   std::int64_t samples_ = 1, channels_ = 1;  // at a time
   std::vector<std::vector<Place>> places_[kSpatial];
@@ -178,7 +178,7 @@ bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
   constexpr double kTileRate = 16;  // products of bfloat16 parts for one of float32
   const auto inputs = static_cast<double>(problem.x_channels), outputs = static_cast<double>(problem.y_channels);
   double gathered = inputs * outputs, rows = 1, taps = 1, positions = 1;
-  bool one_phase = true, winograd = std::min(problem.x_channels, problem.y_channels) >= kWinogradChannels;
+  bool winograd = std::min(problem.x_channels, problem.y_channels) >= kWinogradChannels;
   for (int axis = 0; axis < kSpatial; ++axis) {
     std::int64_t products = 0;
     std::size_t fewest = problem.phases[axis].front().taps.size();
@@ -191,7 +191,6 @@ bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
     rows *= static_cast<double>(problem.x.extent(axis));
     taps *= static_cast<double>(problem.kernel_extent(axis));
     positions *= static_cast<double>(problem.y_shape.extent(axis));
-    one_phase = one_phase && problem.phases[axis].size() == 1;
     winograd = winograd && (axis == 0 || fewest > 1);  // whose planes are height by width
   }
   const double added = rows > kManyRows ? 2 * kAdded : kAdded;
@@ -202,7 +201,7 @@ bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
   const double otherwise = along_rows ? gathered : gathered * (1 + kShortPhase / static_cast<double>(width));
   if (scattered >= otherwise) return false;
   // Of several phases some may be Winograd's, whose gain is known of one only: an average.
-  if (!one_phase) return !winograd || scattered < otherwise / kWinograd;
+  if (!problem.has_one_phase()) return !winograd || scattered < otherwise / kWinograd;
   const WinogradChoice choice = choose_winograd(problem, false);
   return !choice.kernel || scattered < gathered / choice.gain;
 }
@@ -212,15 +211,12 @@ bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
 template <class T>
 bool can_be_scattered(const GatherProblem<T>& problem) {
   if (problem.groups != 1 || problem.rows_are_samples || problem.fills_around || problem.x.size() == 0 ||
-      problem.x_channels < kLeastInputs || !forced_kernel().empty())
+      problem.x_channels < kLeastInputs || problem.is_point() || !forced_kernel().empty())
     return false;
-  bool point = true;
-  for (const std::vector<AxisPhase>& phases : problem.phases) {
+  for (const std::vector<AxisPhase>& phases : problem.phases)
     for (const AxisPhase& phase : phases)
       if (phase.mode != PadMode::zeros || phase.in_step != 1) return false;
-    point = point && phases.size() == 1 && phases.front().taps.size() <= 1;
-  }
-  return !point;
+  return true;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/arithmetic.h"
 #include "core/array_view.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
@@ -91,19 +92,17 @@ struct WeightItems {
   }
 };
 
-// The products of an item's channels in calls of nearly equal numbers of rows; `all` has the first row and column.
+// The products of an item's channels; `all` has the first row and column.
 template <class T>
 void add_outer_sums(const ConvKernel& kernel, const WeightItem& item, const OuterArgs<T>& all) {
-  const std::int64_t calls = ceil_div(item.channels, std::int64_t{kernel.tile_rows});
   for (std::int64_t k = 0; k < item.outputs; k += kernel.tile_cols)
-    for (std::int64_t i = 0; i < calls; ++i) {
-      const std::int64_t begin = item.channels * i / calls, end = item.channels * (i + 1) / calls;
+    in_equal_parts(item.channels, kernel.tile_rows, [&](std::int64_t begin, std::int64_t end) {
       OuterArgs<T> args = all;
       args.a += begin;
       args.b += k;
       args.c += begin * all.ldc + k;
       kernel.outer[end - begin - 1](&args);
-    }
+    });
 }
 
 // Adds the sums of an item's other parts, which lie behind those of the first, in order.

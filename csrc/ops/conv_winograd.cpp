@@ -456,9 +456,9 @@ double cycles_on_vectors(const GatherProblem<S>& problem, double gain) {
 template <class S>
 WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
-  if (problem.phases[0].size() != 1 || problem.phases[0][0].taps.empty() || problem.x_channels == 0) return {};
-  for (int axis = 1; axis < kSpatial; ++axis)
-    if (problem.phases[axis].size() != 1 || problem.phases[axis][0].taps.empty()) return {};
+  if (!problem.has_one_phase() || problem.x_channels == 0) return {};
+  for (const std::vector<AxisPhase>& of_axis : problem.phases)
+    if (of_axis.front().taps.empty()) return {};
   const bool plain = is_3x3(problem);
   const std::string forced = forced_kernel();
   const bool few = !plain && few_products(problem);
@@ -512,7 +512,7 @@ bool gather_phase(const GatherProblem<S>& problem, const WinogradChoice& choice)
 
 template <class S>
 bool gather_winograd(const GatherProblem<S>& problem, bool on_tiles, void (*otherwise)(const GatherProblem<S>&)) {
-  if (std::all_of(problem.phases, problem.phases + kSpatial, [](const auto& phases) { return phases.size() == 1; })) {
+  if (problem.has_one_phase()) {
     const WinogradChoice choice = choose_winograd(problem, on_tiles);
     return choice.kernel && gather_phase(problem, choice);
   }

@@ -110,13 +110,12 @@ class VectorProducts {
     // has the point.
     void multiply(std::int64_t point, const T* panel, std::int64_t panel_step, std::int64_t panels, T* c,
                   std::int64_t ldc) {
-      const std::int64_t rows = static_cast<std::int64_t>(row_of_.size()),
-                         calls = ceil_div(rows, std::int64_t{p_.gemm_.tile_rows});
+      const auto rows = static_cast<std::int64_t>(row_of_.size());
       const T* const v = v_ + point * point_;
       for (std::int64_t j = 0; j < panels; ++j)
         for (std::size_t k = 0; k < segments_[point].size(); ++k)
-          for (std::int64_t i = 0; i < calls; ++i) {
-            const std::int64_t begin = rows * i / calls, count = rows * (i + 1) / calls - begin;
+          in_equal_parts(rows, p_.gemm_.tile_rows, [&](std::int64_t begin, std::int64_t end) {
+            const std::int64_t count = end - begin;
             const T* a[kMaxTileRows];
             for (std::int64_t m = 0; m < count; ++m) a[m] = v + row_of_[static_cast<std::size_t>(begin + m)];
             T* const to = c + begin * ldc + j * p_.cols();
@@ -129,7 +128,7 @@ class VectorProducts {
                                    k > 0 ? to : nullptr,
                                    ldc};
             p_.gemm_.gemm[count - 1](&args);
-          }
+          });
     }
 
    private:
