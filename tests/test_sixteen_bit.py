@@ -31,7 +31,8 @@ def results(value):
 def test_rounded_once(isa, name, dtype):
     """The result is that of float32, rounded once at the end, to the last bit."""
     call, shapes = CALLS[name]
-    arrays = [normal(*shape).astype(dtype) for shape in shapes]
+    rng = np.random.default_rng(13)  # the same numbers whatever ran before
+    arrays = [rng.standard_normal(shape, np.float32).astype(dtype) for shape in shapes]
     wide = results(call(*(array.astype(np.float32) for array in arrays)))
     for narrow, reference in zip(results(call(*arrays)), wide, strict=True):
         if reference.dtype == np.int64:

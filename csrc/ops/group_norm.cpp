@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "core/arithmetic.h"
+#include "cpu/eltwise/kernels.h"
 #include "cpu/norm/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
+#include "ops/rounded_writes.h"
 
 namespace fastconv {
 namespace {
@@ -81,13 +83,13 @@ void for_groups(std::int64_t samples, std::int64_t groups, std::int64_t members,
 // Groups that are one run of memory each, and short enough to stay in a cache between the passes over them.
 class Runs {
  public:
-  // Whether all of these arrays are so; 16-bit ones are widened first.
+  // Whether all of these arrays are so.
   static bool fit(ChannelLayout layout, std::int64_t groups, std::initializer_list<const ArrayView*> arrays) {
     if (layout != ChannelLayout::planes) return false;
     for (const ArrayView* x : arrays) {
       ArrayView joined;
       const std::int64_t values = x->size() / (x->shape[0] * groups);
-      if (compute_dtype(x->dtype) != x->dtype || values > kGroup || !join_planes(*x, groups, joined)) return false;
+      if (values > kGroup || !join_planes(*x, groups, joined)) return false;
     }
     return true;
   }
@@ -110,10 +112,28 @@ class Runs {
                  });
   }
 
-  // Where a group begins.
-  template <class T>
-  const T* begin(const ArrayView& x, std::int64_t group, std::int64_t channel) const {
-    return static_cast<const T*>(x.data) + group / groups_ * x.stride[0] + channel * x.stride[1];
+  // Elements of a buffer for a group's values that are not read where they are.
+  template <class S>
+  std::int64_t buffered() const {
+    return is_wide<S> ? 0 : values();
+  }
+
+  // A group's values: where they are, or widened.
+  template <class S>
+  const Compute<S>* read(const ArrayView& x, std::int64_t group, std::int64_t channel, Compute<S>* buffer) const {
+    const S* const begin = static_cast<const S*>(x.data) + group / groups_ * x.stride[0] + channel * x.stride[1];
+    if constexpr (is_wide<S>) {
+      return begin;
+    } else {
+      widen_run(begin, buffer, values());
+      return buffer;
+    }
+  }
+
+  // Calls body(begin of a group's results).
+  template <class S, class Body>
+  void write(S* all, std::int64_t group, Body&& body) const {
+    write_runs(all + group * values(), values(), 1, values(), [&](Compute<S>* to, std::int64_t) { body(to); });
   }
 
  private:
@@ -134,13 +154,15 @@ void run_moments(const BatchNormKernel& kernel, const T* x, std::int64_t values,
 }
 
 // Statistics and result of one group after the other.
-template <class T>
-void normalise_runs(const ArrayView& x, T* y, std::int64_t groups, double eps, const double* weight, const double* bias,
+template <class S>
+void normalise_runs(const ArrayView& x, S* y, std::int64_t groups, double eps, const double* weight, const double* bias,
                     double* mean, double* variance) {
-  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
+  using T = Compute<S>;
+  const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   const Runs runs(x, groups);
   runs.for_each(0, x.shape[0], x.dtype, 0.6, [&](std::int64_t group, std::int64_t channel) {
-    const T* const from = runs.begin<T>(x, group, channel);
+    Workspace<T> buffer(runs.buffered<S>());
+    const T* const from = runs.read<S>(x, group, channel, buffer);
     run_moments(kernel, from, runs.values(), mean[group], variance[group]);
     const double inverse = 1 / std::sqrt(variance[group] + eps);
     const T center = static_cast<T>(mean[group]);
@@ -155,22 +177,26 @@ void normalise_runs(const ArrayView& x, T* y, std::int64_t groups, double eps, c
       scale[m] = static_cast<T>(factor);
       shift[m] = static_cast<T>(kept != 0 ? bias[channel + m] - kept * factor : bias[channel + m]);
     }
-    kernel.plane_forward(from, runs.positions(), y + group * runs.values(), runs.positions(), members, runs.positions(),
-                         {centers, scale, shift, nullptr});
+    runs.write(y, group, [&](T* to) {
+      kernel.plane_forward(from, runs.positions(), to, runs.positions(), members, runs.positions(),
+                           {centers, scale, shift, nullptr});
+    });
   });
 }
 
 // The gradients of the samples [first, first + count); `sum` and `dot` are of their channels.
-template <class T>
-void run_gradients(const Runs& runs, const ArrayView& grad_output, const ArrayView& x, T* grad_input,
+template <class S>
+void run_gradients(const Runs& runs, const ArrayView& grad_output, const ArrayView& x, S* grad_input,
                    std::int64_t first, std::int64_t count, const double* mean, const double* invstd,
                    const double* weight, double* sum, double* dot) {
-  const BatchNormKernel& kernel = choose_batch_norm(x.dtype, active_isa_mask());
+  using T = Compute<S>;
+  const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   const std::int64_t members = runs.members(), positions = runs.positions();
   const auto values = static_cast<double>(runs.values());
   runs.for_each(first, count, x.dtype, 1.0, [&](std::int64_t group, std::int64_t channel) {
-    const T* const g = runs.begin<T>(grad_output, group, channel);
-    const T* const from = runs.begin<T>(x, group, channel);
+    Workspace<T> buffer(2 * runs.buffered<S>());
+    const T* const g = runs.read<S>(grad_output, group, channel, buffer);
+    const T* const from = runs.read<S>(x, group, channel, buffer + runs.buffered<S>());
     const std::int64_t at = group * members - first * x.shape[1];
     kernel.group_products(g, positions, from, positions, members, positions, mean[group], sum + at, dot + at);
     if (!grad_input) return;
@@ -187,13 +213,15 @@ void run_gradients(const Runs& runs, const ArrayView& grad_output, const ArrayVi
     std::fill_n(slope, members, static_cast<T>(-inverse * inverse * inverse * all_dot / values));
     std::fill_n(shift, members, static_cast<T>(-inverse * all_sum / values));
     for (std::int64_t m = 0; m < members; ++m) scale[m] = static_cast<T>(weight[channel + m] * inverse);
-    kernel.plane_backward(g, positions, from, positions, grad_input + group * runs.values(), positions, members,
-                          positions, {centers, scale, shift, slope});
+    runs.write(grad_input, group, [&](T* to) {
+      kernel.plane_backward(g, positions, from, positions, to, positions, members, positions,
+                            {centers, scale, shift, slope});
+    });
   });
 }
 
-template <class T>
-void backward_runs(const ArrayView& grad_output, const ArrayView& x, T* grad_input, std::int64_t groups,
+template <class S>
+void backward_runs(const ArrayView& grad_output, const ArrayView& x, S* grad_input, std::int64_t groups,
                    const double* mean, const double* invstd, const double* weight, double* grad_weight,
                    double* grad_bias) {
   const std::int64_t channels = x.shape[1], some = std::max<std::int64_t>(1, kEntries / channels);
@@ -219,9 +247,9 @@ void group_norm(const ArrayView& x, const ArrayView& y, ChannelLayout layout, st
   const std::int64_t channels = x.shape[1];
   if (x.size() == 0) return;
   if (Runs::fit(layout, groups, {&x, &y})) {
-    dispatch_dtype(x.dtype, [&](auto zero) {
-      using T = decltype(zero);
-      normalise_runs(x, static_cast<T*>(y.data), groups, eps, weight, bias, mean, variance);
+    dispatch_storage(x.dtype, [&](auto zero) {
+      using S = decltype(zero);
+      normalise_runs(x, static_cast<S*>(y.data), groups, eps, weight, bias, mean, variance);
     });
     return;
   }
@@ -252,9 +280,9 @@ void group_norm_backward(const ArrayView& grad_output, const ArrayView& x, const
   std::fill_n(grad_bias, channels, 0.0);
   if (x.size() == 0) return;
   if (Runs::fit(layout, groups, {&x, &grad_output})) {
-    dispatch_dtype(x.dtype, [&](auto zero) {
-      using T = decltype(zero);
-      backward_runs(grad_output, x, static_cast<T*>(grad_input.data), groups, mean, invstd, weight, grad_weight,
+    dispatch_storage(x.dtype, [&](auto zero) {
+      using S = decltype(zero);
+      backward_runs(grad_output, x, static_cast<S*>(grad_input.data), groups, mean, invstd, weight, grad_weight,
                     grad_bias);
     });
     return;
