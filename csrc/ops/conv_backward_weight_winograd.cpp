@@ -1,9 +1,9 @@
 // Weight gradient by Winograd's algorithm, the transpose of what conv_winograd.cpp computes: blocks of tiles of 2x2
-// outputs (winograd_plan.h), whose inputs and gradients are packed channels last and transformed to 16 points; at each
-// point the sum over tiles of the products of all channels of the one with all of the other, added to what other blocks
-// have; the 16 sums transformed to a run of taps at the end. Runs of taps, and taps along the depth, have sums of their
-// own. With dilation, outputs of one residue modulo it are images of their own. What blocks are added up by which
-// thread, and in which order, depends on the shape only.
+// outputs (winograd_plan.h; of 1x2 where a plane is one row), whose inputs and gradients are packed channels last and
+// transformed to 16 points; at each point the sum over tiles of the products of all channels of the one with all of the
+// other, added to what other blocks have; the 16 sums transformed to a run of taps at the end. Runs of taps, and taps
+// along the depth, have sums of their own. With dilation, outputs of one residue modulo it are images of their own.
+// What blocks are added up by which thread, and in which order, depends on the shape only.
 //
 // The transforms mix the values of a tile. Where a result is not finite the definition may have others, and where all
 // are very small they may have lost what the transform halves: then nothing of it counts.
@@ -23,11 +23,11 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole cache lines
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
 constexpr std::int64_t kFewestChannels = 8;
-constexpr std::int64_t kFewestOutputs = 1024;  // a shorter sum errs less than the transforms (docs/decisions/0012)
+// A shorter sum errs less than the transforms (docs/decisions/0012).
+constexpr std::int64_t kFewestOutputs = 1024, kFewestOfLines = 128;
 // Tiles of a block, which one running sum adds up; where there are few, their part of the error is larger.
 constexpr std::int64_t kTiles = 64, kFewTiles = 32, kFew = 128;
 constexpr std::int64_t kInputs = 64, kOutputs = 128;        // channels of an item
@@ -68,8 +68,9 @@ class WinogradWeightGradient {
     images_of_sample_ = static_cast<std::int64_t>(lattices_[1].size() * lattices_[2].size());
     images_ = gy_.shape[0] * images_of_sample_;
     depth_taps_ = static_cast<std::int64_t>(lattices_[0][0].taps.size());
-    cut_.emplace_back(lattices_[1][0]);
-    cut_.emplace_back(lattices_[2][0]);
+    cut_.emplace_back(lattices_[1][0], WinogradAxis::down);
+    cut_.emplace_back(lattices_[2][0], WinogradAxis::across);
+    points_ = winograd_points_of(rows());
     for (const Tap& tap : lattices_[0][0].taps)
       for (const WinogradAxis::Run& down : rows().runs)
         for (const WinogradAxis::Run& across : columns().runs) runs_.push_back(run_of(tap, down, across));
@@ -78,7 +79,7 @@ class WinogradWeightGradient {
     items_.cut(balanced(items_.c, inputs), std::min(rounded_up(items_.k, cols_), rounded_up(kOutputs, cols_)));
     row_ = rounded_up(items_.c_block, kChannelRun);
     point_ = items_.c_block * items_.k_block;
-    sums_ = static_cast<std::int64_t>(runs_.size()) * kWinogradPoints * point_;
+    sums_ = static_cast<std::int64_t>(runs_.size()) * points_ * point_;
     choose_block();
   }
 
@@ -109,7 +110,7 @@ class WinogradWeightGradient {
     std::vector<std::int64_t> weights;
   };
   Run run_of(const Tap& depth, const WinogradAxis::Run& down, const WinogradAxis::Run& across) const {
-    Run run{{down.taps, across.taps}, {}};
+    Run run{{rows().form(down), columns().form(across)}, {}};
     for (int i = 0; i < down.taps; ++i)
       for (int j = 0; j < across.taps; ++j)
         run.weights.push_back(depth.index * dw_.step(0) + lattices_[1][0].taps[down.place[i]].index * dw_.step(1) +
@@ -123,8 +124,8 @@ class WinogradWeightGradient {
 
   // Rows of tiles as long as they may be, as many rows as fill a block, and as many planes and samples if those do not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, kTile),
-                                           ceil_div(lattices_[2][0].out_count, kTile)};
+    const std::int64_t extent[kSpatial] = {gy_.extent(0), ceil_div(lattices_[1][0].out_count, rows().tile),
+                                           ceil_div(lattices_[2][0].out_count, columns().tile)};
     // Inputs of neighbouring planes are transformed once for all taps that read them.
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 2) : 1;
     const std::int64_t wanted = images_ * extent[0] * extent[1] * extent[2] <= kFew ? kFewTiles : kTiles;
@@ -142,14 +143,14 @@ class WinogradWeightGradient {
   }
 
   std::int64_t input_point() const { return input_tiles_ * row_ + kPad; }
-  std::int64_t transformed_inputs() const { return plane_runs() * kWinogradPoints * input_point(); }
+  std::int64_t transformed_inputs() const { return plane_runs() * points_ * input_point(); }
   std::int64_t gradient_row() const { return items_.k_block + kPad; }
   std::int64_t gradient_point() const { return tiles_ * gradient_row() + kPad; }
 
   // Some tiles of some images: samples, or with dilation one lattice of a sample each, the first of which is the
   // largest.
   struct Block {
-    std::int64_t first, images, j0[kSpatial], count[kSpatial], tiles[kSpatial];
+    std::int64_t first, images, j0[kSpatial], count[kSpatial], tiles[kSpatial], outputs[kSpatial];  // of whole tiles
 
     std::int64_t area() const { return tiles[1] * tiles[2]; }
   };
@@ -159,9 +160,7 @@ class WinogradWeightGradient {
     std::size_t lattice[kSpatial];
 
     bool empty() const { return count[1] <= 0 || count[2] <= 0; }
-    bool whole(const Block& block) const {
-      return count[1] == block.tiles[1] * kTile && count[2] == block.tiles[2] * kTile;
-    }
+    bool whole(const Block& block) const { return count[1] == block.outputs[1] && count[2] == block.outputs[2]; }
   };
   Image image(const Block& block, std::int64_t index) const {
     const auto rest = static_cast<std::size_t>((block.first + index) % images_of_sample_);
@@ -174,7 +173,7 @@ class WinogradWeightGradient {
 
   void accumulate(const WeightItem& item, std::int64_t part, std::int64_t parts, T* sums) const {
     std::fill_n(sums, sums_, T(0));
-    Workspace<T> inputs(transformed_inputs()), gradients(kWinogradPoints * gradient_point());
+    Workspace<T> inputs(transformed_inputs()), gradients(points_ * gradient_point());
     for (std::int64_t b = blocks_ * part / parts; b < blocks_ * (part + 1) / parts; ++b) {
       Block block;
       block.first = locate_block(b, block_count_, block_, block.j0) * together_;
@@ -190,7 +189,7 @@ class WinogradWeightGradient {
   // Where the images of a block begin, and its size: as many tiles as the largest of them needs. False if it is empty.
   bool place(Block& block) const {
     std::int64_t longest[kSpatial] = {};
-    const std::int64_t tile[kSpatial] = {1, kTile, kTile};
+    const std::int64_t tile[kSpatial] = {1, rows().tile, columns().tile};
     for (int axis = 0; axis < kSpatial; ++axis) {
       block.j0[axis] *= tile[axis];
       block.count[axis] = block_[axis] * tile[axis];
@@ -200,17 +199,18 @@ class WinogradWeightGradient {
       const Image own = image(block, i);
       for (int axis = 1; axis < kSpatial; ++axis) longest[axis] = std::max(longest[axis], own.count[axis]);
     }
-    block.tiles[0] = block.count[0];
-    for (int axis = 1; axis < kSpatial; ++axis) {
+    longest[0] = block.count[0];
+    for (int axis = 0; axis < kSpatial; ++axis) {
       block.count[axis] = longest[axis];
       block.tiles[axis] = ceil_div(longest[axis], tile[axis]);
+      block.outputs[axis] = block.tiles[axis] * tile[axis];
     }
     return block.area() > 0;
   }
 
   // To [run][point][image][plane of the input][tile][channel].
   void transform_inputs(const WeightItem& item, const Block& block, const AxisSlots& depth, T* inputs) const {
-    const std::int64_t height = rows().slots(block.tiles[1] * kTile), width = columns().slots(block.tiles[2] * kTile);
+    const std::int64_t height = rows().slots(block.outputs[1]), width = columns().slots(block.outputs[2]);
     const std::int64_t plane = height * width * row_;
     Workspace<T> packed(depth.slots * plane);
     for (std::int64_t i = 0; i < block.images; ++i) {
@@ -234,10 +234,10 @@ class WinogradWeightGradient {
                 block.tiles[1],
                 block.tiles[2],
                 row_,
-                inputs + run++ * kWinogradPoints * input_point() + (i * depth.slots + d) * block.area() * row_,
+                inputs + run++ * points_ * input_point() + (i * depth.slots + d) * block.area() * row_,
                 row_,
                 input_point()};
-            winograd_.input[r.taps - 1][c.taps - 1](&args);
+            winograd_.input[rows().form(r)][columns().form(c) - 1](&args);
           }
       }
     }
@@ -246,7 +246,7 @@ class WinogradWeightGradient {
   // To [point][image][plane of the output][tile][column].
   void transform_gradients(const WeightItem& item, const Block& block, T* gradients) const {
     const AxisSlots out_depth = axis_slots(out_lattices_[0][0], block.count[0], false);
-    const std::int64_t height = block.tiles[1] * kTile, width = block.tiles[2] * kTile;
+    const std::int64_t height = block.outputs[1], width = block.outputs[2];
     const std::int64_t columns = rounded_up(item.outputs, cols_), channel = item.group * items_.k + item.k0;
     Workspace<T> packed(out_depth.slots * height * width * columns);
     WinogradInputArgs<T> args{nullptr,         0, 0, block.tiles[1], block.tiles[2], columns, gradients, gradient_row(),
@@ -278,7 +278,7 @@ class WinogradWeightGradient {
       for (std::int64_t d = 0; d < block.count[0]; ++d) {
         args.x = first + d * plane_step;
         args.v = gradients + (i * block.count[0] + d) * block.area() * gradient_row();
-        winograd_.gradient[rows().most_taps() - 1][this->columns().most_taps() - 1](&args);
+        winograd_.gradient[rows().longest_form()][this->columns().longest_form() - 1](&args);
       }
     }
   }
@@ -300,14 +300,14 @@ class WinogradWeightGradient {
     if (depth.step == 1) planes_of_run = depth.slots == block.tiles[0] ? planes : block.tiles[0];
     const std::int64_t length = planes_of_run * area;
     for (std::int64_t run = 0; run < plane_runs(); ++run)
-      for (int point = 0; point < kWinogradPoints; ++point)
+      for (std::int64_t point = 0; point < points_; ++point)
         for (std::int64_t tap = 0; tap < depth_taps_ && runs_[static_cast<std::size_t>(run)].taps.has(point); ++tap)
           for (std::int64_t plane = 0; plane < planes; plane += planes_of_run) {
             const std::int64_t slot = plane / block.tiles[0] * depth.slots + plane % block.tiles[0] * depth.step +
                                       depth.base[static_cast<std::size_t>(tap)];
-            const T* const a = inputs + (run * kWinogradPoints + point) * input_point() + slot * area * row_;
+            const T* const a = inputs + (run * points_ + point) * input_point() + slot * area * row_;
             const T* const b = gradients + point * gradient_point() + plane * area * gradient_row();
-            T* const c = sums + ((tap * plane_runs() + run) * kWinogradPoints + point) * point_;
+            T* const c = sums + ((tap * plane_runs() + run) * points_ + point) * point_;
             add_outer_sums<T>(gemm_, item, {a, row_, b, gradient_row(), length, c, items_.k_block});
           }
   }
@@ -315,10 +315,10 @@ class WinogradWeightGradient {
   void finish(std::int64_t index, T* sums) {
     const std::int64_t count = items_[index].channels * items_.k_block;
     for (std::size_t run = 0; run < runs_.size(); ++run) {
-      T* const points = sums + static_cast<std::int64_t>(run) * kWinogradPoints * point_;
+      T* const points = sums + static_cast<std::int64_t>(run) * points_ * point_;
       T largest = 0;
       const WinogradTapsArgs<T> args{points, point_, count, &largest};
-      winograd_.taps[runs_[run].taps.down - 1][runs_[run].taps.across - 1](&args);
+      winograd_.taps[runs_[run].taps.down][runs_[run].taps.across - 1](&args);
       if (!(largest <= std::numeric_limits<T>::max()) || (largest > T(0) && largest < kWinogradSmallest<T>))
         serves_.store(false, std::memory_order_relaxed);
       items_.store(dw_, runs_[run].weights, index, points, point_);
@@ -335,7 +335,7 @@ class WinogradWeightGradient {
   std::int64_t images_of_sample_ = 1, images_ = 0;
   std::vector<WinogradAxis> cut_;  // of rows and columns
   std::vector<Run> runs_;          // of each tap along the depth one after the other
-  std::int64_t cols_, depth_taps_ = 1, row_ = 1, point_ = 1, sums_ = 1;
+  std::int64_t cols_, depth_taps_ = 1, points_ = kWinogradPoints, row_ = 1, point_ = 1, sums_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, block_count_[kSpatial] = {1, 1, 1};  // in tiles
   std::int64_t together_ = 1, blocks_ = 1, tiles_ = 1, input_tiles_ = 1;  // images in a block; blocks; of a block
   std::atomic<bool> serves_{true};
@@ -347,16 +347,17 @@ class WinogradWeightGradient {
 // random problems of 3x3; see bench/LOG.md.
 template <class S>
 double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
-  constexpr double kLeastGainOfOthers = 1.15;
+  constexpr double kLeastGainOfLines = 1.05, kLeastGainOfOthers = 1.15;
   double live = 1, tiles = 1, points = 1;
-  bool is_3x3 = true;
+  bool is_3x3 = true, strided = false;
   std::vector<WinogradAxis> cut;
   for (int axis = 1; axis < kSpatial; ++axis) {
     const Window& window = shape.window[axis];
     is_3x3 = is_3x3 && window.kernel == 3 && window.stride == 1;
     if (window.kernel > static_cast<std::int64_t>(WinogradAxis::kMostTaps)) return 0;
     const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
-    cut.emplace_back(lattice(phase, 0));
+    strided = dilation_of(phase) > 1;
+    cut.emplace_back(lattice(phase, 0), axis == 1 ? WinogradAxis::down : WinogradAxis::across);
     live *= static_cast<double>(live_products(phase, input.extent(axis)));
     tiles *= static_cast<double>(lattice_tiles(phase));
     points *= static_cast<double>(cut.back().points());
@@ -365,8 +366,12 @@ double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad
   const auto planes = static_cast<double>(grad_output.shape[0] * grad_output.extent(0));
   const auto c = static_cast<double>(input.shape[1] / shape.groups),
              k = static_cast<double>(grad_output.shape[1] / shape.groups);
-  const double transforms = 2 * kWinogradPoints / (points * c) + 2 / k + 3 / (planes * tiles);
-  return live / (points * tiles * 1.1 * (1 + transforms) * (is_3x3 ? 1 : kLeastGainOfOthers));
+  const auto distinct = static_cast<double>(winograd_points_of(cut[0]));
+  const double transforms = 2 * distinct / (points * c) + 2 / k + 3 / (planes * tiles);
+  double least = is_3x3 ? 1 : kLeastGainOfOthers;
+  // Lattices of a line whose positions lie side by side are read number by number.
+  if (cut[0].tile == 1) least = kLeastGainOfLines * (strided && input.step(2) == 1 ? 1.28 : 1);
+  return live / (points * tiles * 1.1 * (1 + transforms) * least);
 }
 
 template <class S>
@@ -383,7 +388,9 @@ bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_
     // Fewer channels than fill a register have kernels of their own.
     const std::int64_t positions =
         grad_output.shape[0] * grad_output.extent(0) * grad_output.extent(1) * grad_output.extent(2);
-    if (gain < 1 || positions < kFewestOutputs || std::min(inputs, outputs) < kFewestChannels) return false;
+    const bool line = grad_output.extent(1) == 1 && shape.window[1].kernel == 1;
+    if (gain < 1 || positions < (line ? kFewestOfLines : kFewestOutputs) || std::min(inputs, outputs) < kFewestChannels)
+      return false;
     if (!forced.empty() &&
         (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, outputs, mask).name))
       return false;

@@ -1,7 +1,8 @@
-// Winograd's algorithm for the gather sum of one phase: blocks of tiles of 2x2 outputs (winograd_plan.h), whose inputs
-// are packed channels-last and transformed to 16 points; at each point a product of matrices (winograd_products.h),
-// tiles x channels times channels x outputs; the products transformed to a block of outputs. Taps along the depth, and
-// further runs of taps, lengthen the products. With dilation, outputs of one residue modulo it are images of their own.
+// Winograd's algorithm for the gather sum of one phase: blocks of tiles of 2x2 outputs (winograd_plan.h; of 1x2 where a
+// plane is one row: 4 points where 16 are below), whose inputs are packed channels-last and transformed to 16 points;
+// at each point a product of matrices (winograd_products.h), tiles x channels times channels x outputs; the products
+// transformed to a block of outputs. Taps along the depth, and further runs of taps, lengthen the products. With
+// dilation, outputs of one residue modulo it are images of their own.
 //
 // The transforms mix the inputs of a tile and the weights of a channel. Where a result is not finite, all of its
 // sample is computed again by gather_dense, which has infinities and NaNs where the definition has them.
@@ -22,7 +23,6 @@
 namespace fastconv {
 namespace {
 
-constexpr std::int64_t kTile = kWinogradTile;
 constexpr std::int64_t kChannels = 32;  // packed and transformed at a time
 constexpr std::int64_t kColumns = 64;   // outputs whose products at all points are kept
 constexpr std::int64_t kSpan = 256;     // outputs of an item
@@ -30,9 +30,9 @@ constexpr std::int64_t kMostTransformedBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
 constexpr double kFewestLanes = 16;
 constexpr std::int64_t kAloneTiles = 64, kAloneBytes = std::int64_t{2} << 20;
-constexpr double kFewProducts = 512;  // a plain sum of fewer errs less
+constexpr double kFewProducts = 512, kFewProductsOfLines = 144;  // a plain sum of fewer errs less
 constexpr double kWeightTiles = 4;    // as long as preparing the weights takes, for each of four samples
-constexpr double kLeastGain3x3 = 1, kLeastGainOfOthers = 1.1;
+constexpr double kLeastGain3x3 = 1, kLeastGainOfLines = 1.05, kLeastGainOfOthers = 1.1;
 constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
 
 // The next larger number of parts of `whole` that makes them smaller.
@@ -51,14 +51,15 @@ class WinogradDriver {
       : p_(problem),
         lattices_{lattices(problem.phases[1][0]), lattices(problem.phases[2][0])},
         phase_{&problem.phases[0][0], &lattices_[0][0], &lattices_[1][0]},
-        rows_(*phase_[1]),
-        columns_(*phase_[2]),
+        rows_(*phase_[1], WinogradAxis::down),
+        columns_(*phase_[2], WinogradAxis::across),
         runs_(static_cast<std::int64_t>(rows_.runs.size() * columns_.runs.size())),
         winograd_(kernel),
         images_of_sample_(static_cast<std::int64_t>(lattices_[0].size() * lattices_[1].size())),
         images_(problem.x.shape[0] * images_of_sample_),
         depth_taps_(static_cast<std::int64_t>(phase_[0]->taps.size())),
-        products_(kernel, {depth_taps_, problem.x_channels, problem.y_channels, taps_of_runs()}, images_),
+        points_(winograd_points_of(rows_)),
+        products_(kernel, {points_, depth_taps_, problem.x_channels, problem.y_channels, taps_of_runs()}, images_),
         cols_(products_.cols()),
         panels_(ceil_div(p_.y_channels, cols_)) {
     choose_block();
@@ -69,14 +70,14 @@ class WinogradDriver {
 
   // Whether a sample's transformed inputs and a panel of transformed weights are within the memory of a call.
   bool fits() const {
-    return image_bytes_ <= kMostTransformedBytes && kWinogradPoints * products_.weight_step() <= kMostElements<Weight>;
+    return image_bytes_ <= kMostTransformedBytes && points_ * products_.weight_step() <= kMostElements<Weight>;
   }
 
   void run() {
     count_kernel(winograd_);
     products_.count();
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
-    const std::int64_t panel_size = kWinogradPoints * products_.weight_step();
+    const std::int64_t panel_size = points_ * products_.weight_step();
     const std::int64_t total = p_.groups * panels_, at_once = std::min(panels_at_once(), total);
     not_finite_ = std::vector<std::atomic<bool>>(static_cast<std::size_t>(images_));
     if (image_blocks() == 1) {
@@ -103,11 +104,11 @@ class WinogradDriver {
   // Blocks of tiles: some planes of the depth, rows of tiles up to a limit, as many rows as fill the block, and as many
   // samples as do if one does not.
   void choose_block() {
-    const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, kTile),
-                                           ceil_div(phase_[2]->out_count, kTile)};
+    const std::int64_t extent[kSpatial] = {phase_[0]->out_count, ceil_div(phase_[1]->out_count, rows_.tile),
+                                           ceil_div(phase_[2]->out_count, columns_.tile)};
     block_[0] = depth_taps_ > 1 ? std::min<std::int64_t>(extent[0], 4) : 1;
     const std::int64_t planes = axis_slots(*phase_[0], block_[0], false).slots;
-    const std::int64_t bytes = kWinogradPoints * products_.row_bytes() * planes / block_[0];
+    const std::int64_t bytes = points_ * products_.row_bytes() * planes / block_[0];
     const std::int64_t tiles =
         std::clamp<std::int64_t>(Products::kInputBytes / bytes, Products::kFewTiles, Products::kManyTiles);
     // One image reads the weights once: in one block, if it has room, their transforms need not be kept.
@@ -135,7 +136,7 @@ class WinogradDriver {
       block_[0] = balanced(extent[0], std::max(block_[0], tiles / (block_[1] * block_[2])));
     for (int axis = 0; axis < kSpatial; ++axis) blocks_[axis] = ceil_div(extent[axis], block_[axis]);
     planes_ = axis_slots(*phase_[0], block_[0], false).slots;
-    image_bytes_ = kWinogradPoints * planes_ * block_[1] * block_[2] * products_.row_bytes();
+    image_bytes_ = points_ * planes_ * block_[1] * block_[2] * products_.row_bytes();
     together_ = 1;
     if (blocks_[0] * blocks_[1] * blocks_[2] == 1) {
       const std::int64_t wanted =
@@ -146,7 +147,7 @@ class WinogradDriver {
 
   // That are packed for so many tiles.
   std::int64_t positions(std::int64_t down, std::int64_t across) const {
-    return rows_.slots(down * kTile) * columns_.slots(across * kTile);
+    return rows_.slots(down * rows_.tile) * columns_.slots(across * columns_.tile);
   }
 
   std::int64_t panels_of_item() const { return std::max<std::int64_t>(1, kSpan / cols_); }
@@ -154,8 +155,7 @@ class WinogradDriver {
   std::int64_t image_blocks() const { return ceil_div(images_, together_) * blocks_[0] * blocks_[1] * blocks_[2]; }
   // In whole items, if that many have room: for the panels that are packed next all inputs are transformed again.
   std::int64_t panels_at_once() const {
-    const std::int64_t panels = kMostElements<Weight> / (kWinogradPoints * products_.weight_step()),
-                       item = panels_of_item();
+    const std::int64_t panels = kMostElements<Weight> / (points_ * products_.weight_step()), item = panels_of_item();
     return std::max<std::int64_t>(1, panels > item ? panels / item * item : panels);
   }
 
@@ -190,7 +190,7 @@ class WinogradDriver {
   std::vector<WinogradRun> taps_of_runs() const {
     std::vector<WinogradRun> all;
     for (const WinogradAxis::Run& down : rows_.runs)
-      for (const WinogradAxis::Run& across : columns_.runs) all.push_back({down.taps, across.taps});
+      for (const WinogradAxis::Run& across : columns_.runs) all.push_back({rows_.form(down), columns_.form(across)});
     return all;
   }
   const WinogradAxis::Run& run_of_rows(std::int64_t run) const {
@@ -216,8 +216,8 @@ class WinogradDriver {
                    const PanelJob& job = jobs[static_cast<std::size_t>(item / blocks)];
                    std::int64_t j0[kSpatial];
                    const std::int64_t set = locate_block(item % blocks, blocks_, block_, j0);
-                   j0[1] *= kTile;
-                   j0[2] *= kTile;
+                   j0[1] *= rows_.tile;
+                   j0[2] *= columns_.tile;
                    run_block(set * together_, job.group, job.panel, job.count,
                              packed ? packed + job.slot * panel_size : nullptr, panel_size, j0);
                  });
@@ -245,14 +245,14 @@ class WinogradDriver {
                  const Weight* packed, std::int64_t panel_size, const std::int64_t (&j0)[kSpatial]) {
     const std::int64_t images = std::min(together_, images_ - first);
     // As many tiles as the largest of the images needs.
-    const std::int64_t most[kSpatial] = {block_[0], block_[1] * kTile, block_[2] * kTile};
+    const std::int64_t most[kSpatial] = {block_[0], block_[1] * rows_.tile, block_[2] * columns_.tile};
     std::int64_t count[kSpatial] = {std::min(block_[0], phase_[0]->out_count - j0[0]), 0, 0};
     for (std::int64_t s = 0; s < images; ++s) {
       const Image own = image(first + s, j0, most);
       for (int axis = 1; axis < kSpatial; ++axis) count[axis] = std::max(count[axis], own.count[axis]);
     }
     if (count[1] == 0 || count[2] == 0) return;
-    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], kTile), ceil_div(count[2], kTile)};
+    const std::int64_t tiles[kSpatial] = {count[0], ceil_div(count[1], rows_.tile), ceil_div(count[2], columns_.tile)};
     const AxisSlots depth = axis_slots(*phase_[0], count[0], false);
     const std::int64_t area = tiles[1] * tiles[2];
     const WinogradRows rows{first, images, area, depth.slots, count[0], depth.step, depth.base};
@@ -263,14 +263,14 @@ class WinogradDriver {
     Workspace<Weight> own_panel(packed ? 0 : panel_size);
     const std::int64_t product_row = chunk * cols_ + kWinogradPad;
     const std::int64_t product_step = Products::whole_rows(rows.outputs()) * product_row + kWinogradPad;
-    Workspace<T> products(kWinogradPoints * product_step);
-    Workspace<T> result(area * kTile * kTile * chunk * cols_);
+    Workspace<T> products(points_ * product_step);
+    Workspace<T> result(area * rows_.tile * columns_.tile * chunk * cols_);
     for (std::int64_t begin = 0; begin < panel_count; begin += chunk) {
       const std::int64_t some = std::min(chunk, panel_count - begin);
       for (std::int64_t c0 = 0; !packed && c0 < p_.x_channels; c0 += kChannels)
         pack_panel(group * panels_ + panel + begin, c0, own_panel);
       const Weight* const weights = packed ? packed + begin * panel_size : own_panel.data();
-      for (std::int64_t point = 0; point < kWinogradPoints; ++point)
+      for (std::int64_t point = 0; point < points_; ++point)
         block.multiply(point, weights, panel_size, some, products + point * product_step, product_row);
       const std::int64_t y0 = (panel + begin) * cols_, ldc = some * cols_;
       for (std::int64_t s = 0; s < images; ++s) {
@@ -286,11 +286,11 @@ class WinogradDriver {
                                            result,
                                            ldc,
                                            &finite};
-          winograd_.output[rows_.most_taps() - 1][columns_.most_taps() - 1](&args);
+          winograd_.output[rows_.longest_form()][columns_.longest_form() - 1](&args);
           if (!finite) not_finite_[static_cast<std::size_t>(first + s)].store(true, std::memory_order_relaxed);
           const std::int64_t at[kSpatial] = {j0[0] + d, j0[1], j0[2]};
           store_block<S>(p_, own.phase, *transpose_, own.sample, group * p_.y_channels + y0,
-                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * kTile);
+                         std::min(ldc, p_.y_channels - y0), at, own.count, result, ldc, tiles[2] * columns_.tile);
         }
       }
     }
@@ -303,7 +303,7 @@ class WinogradDriver {
     AxisSlots slots[kSpatial] = {depth, {}, {}};
     const WinogradAxis* const cut[kSpatial] = {nullptr, &rows_, &columns_};
     for (int axis = 1; axis < kSpatial; ++axis) {
-      slots[axis].slots = cut[axis]->slots(tiles[axis] * kTile);
+      slots[axis].slots = cut[axis]->slots(tiles[axis] * cut[axis]->tile);
       slots[axis].runs.resize(1);
     }
     const std::int64_t height = slots[1].slots, width = slots[2].slots, positions = depth.slots * height * width;
@@ -363,7 +363,7 @@ class WinogradDriver {
   std::int64_t runs_;
   const WinogradKernel& winograd_;
   const TransposeKernel* transpose_ = nullptr;
-  std::int64_t images_of_sample_, images_, depth_taps_;
+  std::int64_t images_of_sample_, images_, depth_taps_, points_;
   Products products_;
   std::int64_t cols_, panels_, together_ = 1, planes_ = 1;
   std::int64_t block_[kSpatial] = {1, 1, 1}, blocks_[kSpatial] = {1, 1, 1};  // in tiles
@@ -398,6 +398,11 @@ bool is_3x3(const GatherProblem<S>& problem) {
   return three_even_taps(problem.phases[1][0]) && three_even_taps(problem.phases[2][0]);
 }
 
+template <class S>
+bool is_line(const GatherProblem<S>& problem) {
+  return WinogradAxis::is_line(problem.phases[1][0]);
+}
+
 // The products of other kernels, of a plane, a channel and an output. They leave out rows of taps that lie in the
 // padding (gather_dense), which counts where kernels are large, or dilated with many channels.
 template <class S>
@@ -420,25 +425,28 @@ bool few_products(const GatherProblem<S>& problem) {
     for (const AxisPhase& phase : problem.phases[axis]) most = std::max(most, phase.taps.size());
     products *= static_cast<double>(most);
   }
-  return products < kFewProducts;
+  return products < (is_line(problem) ? kFewProductsOfLines : kFewProducts);
 }
 
 // The time of tiles of outputs over its own: the products that it saves, and the transforms, whose part is the larger
 // the fewer channels and outputs there are. Fitted to 6,000 random problems of 3x3, and to 300 others, whose weights
-// grow in their transform: preparing them takes as long as some tiles; see bench/LOG.md.
+// grow in their transform: preparing them takes as long as some tiles; and to 150 lines; see bench/LOG.md.
 template <class S>
 double gain_on_vectors(const GatherProblem<S>& problem) {
   const AxisPhase &down = problem.phases[1][0], &across = problem.phases[2][0];
-  const WinogradAxis rows(lattice(down, 0)), columns(lattice(across, 0));
+  const WinogradAxis rows(lattice(down, 0), WinogradAxis::down), columns(lattice(across, 0), WinogradAxis::across);
   if (!winograd_serves(rows, columns)) return 0;
   const std::int64_t tiles = lattice_tiles(down) * lattice_tiles(across), points = rows.points() * columns.points();
   const double saved = products_of_plane(problem) / static_cast<double>(points * tiles);
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
+  const bool line = is_line(problem);
   const double inputs = std::max(1.0, kFewestLanes / x) / y,
-               outputs = kWinogradPoints / (static_cast<double>(points) * x);
+               outputs = static_cast<double>(winograd_points_of(rows)) / (static_cast<double>(points) * x);
   const auto all_tiles = static_cast<double>(tiles * problem.phases[0][0].out_count);
-  const double products = is_3x3(problem) ? 1.3 : 1.1 * (1 + kWeightTiles / all_tiles);
-  return saved / (products * (1 + 8.5 * (inputs + outputs)));
+  const double products = is_3x3(problem) ? 1.3 : 1.1 * (1 + (line ? 1 : kWeightTiles) / all_tiles);
+  // Lattices of a line whose positions lie side by side are read and stored number by number.
+  const double strided = line && dilation_of(across) > 1 && problem.x.step(2) == 1 ? 1.15 : 1;
+  return saved / (products * strided * (1 + (line ? 6.5 : 8.5) * (inputs + outputs)));
 }
 
 template <class S>
@@ -463,7 +471,9 @@ WinogradChoice choose_winograd(const GatherProblem<S>& problem, bool on_tiles) {
   const std::string forced = forced_kernel();
   const bool few = !plain && few_products(problem);
   if (few && forced.empty()) return {};  // before anything is planned
-  const double gain = gain_on_vectors(problem), least = plain ? kLeastGain3x3 : kLeastGainOfOthers;
+  const double gain = gain_on_vectors(problem), least = plain              ? kLeastGain3x3
+                                                        : is_line(problem) ? kLeastGainOfLines
+                                                                           : kLeastGainOfOthers;
   if (gain == 0) return {};
   const IsaMask mask = active_isa_mask();
   const WinogradKernel& vectors = find_winograd(dtype, mask);

@@ -1,6 +1,7 @@
 // How Winograd's algorithm cuts one dimension of a phase into tiles of two outputs and runs of one to three taps, which
 // are added up: five taps are a run of three and one of two; with a stride of two, four taps are two runs of two, as
-// even and odd inputs are images of their own.
+// even and odd inputs are images of their own. A plane of one row, as the images of one dimension are, has tiles of one
+// row.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +21,7 @@ std::int64_t winograd_columns(const WinogradKernel& kernel, std::int64_t outputs
   return kernel.isa == Isa::avx512 ? std::max(outputs, 64 / static_cast<std::int64_t>(sizeof(T))) : outputs;
 }
 
-// Taps of a run along rows and columns.
+// Taps of a run along rows (or kWinogradLine) and columns.
 struct WinogradRun {
   int down, across;
 
@@ -32,22 +33,27 @@ struct WinogradRun {
 
 struct WinogradAxis {
   static constexpr std::size_t kMostTaps = 16;
+  enum Direction { down, across };
+  // Of a plane that is one row.
+  static bool is_line(const AxisPhase& rows) { return rows.out_count == 1 && rows.taps.size() == 1; }
   struct Run {
     std::int64_t slot;  // of its first tap, in the inputs of the first output
     int taps = 0;
     std::size_t place[kWinogradTaps] = {};  // of each tap in the phase's list
   };
-  std::int64_t in_step = 1;  // inputs from one slot to the next
-  std::int64_t step = 1;     // slots from one output to the next
-  std::int64_t last = 0;     // the slot of the last tap
+  std::int64_t in_step = 1;           // inputs from one slot to the next
+  std::int64_t step = 1;              // slots from one output to the next
+  std::int64_t last = 0;              // the slot of the last tap
+  std::int64_t tile = kWinogradTile;  // outputs of one
   std::vector<Run> runs;
   // Whether taps are so few and so near that what lies between them may be packed with them.
   bool serves = false;
 
   // The phase of a lattice (conv_plan.h).
-  explicit WinogradAxis(const AxisPhase& phase) {
+  WinogradAxis(const AxisPhase& phase, Direction direction) {
     const std::vector<Tap>& list = phase.taps;
     if (list.empty() || list.size() > kMostTaps) return;
+    if (direction == down && is_line(phase)) tile = 1;
     const auto distance = [&](const Tap& tap) { return tap.offset - list[0].offset; };
     const bool alike =
         std::all_of(list.begin(), list.end(), [&](const Tap& tap) { return distance(tap) % phase.in_step == 0; });
@@ -75,19 +81,26 @@ struct WinogradAxis {
 
   // What so many outputs side by side, at least one, read.
   std::int64_t slots(std::int64_t outputs) const { return last + (outputs - 1) * step + 1; }
-  // Products of two outputs.
-  std::int64_t points() const {
-    std::int64_t sum = 0;
-    for (const Run& run : runs) sum += winograd_points(run.taps);
-    return sum;
-  }
-  // Of the longest run.
-  int most_taps() const {
+  // What serves a run: its taps, or kWinogradLine.
+  int form(const Run& run) const { return tile == 1 ? kWinogradLine : run.taps; }
+  // The form of the longest run.
+  int longest_form() const {
     int most = 0;
-    for (const Run& run : runs) most = std::max(most, run.taps);
+    for (const Run& run : runs) most = std::max(most, form(run));
     return most;
   }
+  // Products of a tile.
+  std::int64_t points() const {
+    std::int64_t sum = 0;
+    for (const Run& run : runs) sum += winograd_points(form(run));
+    return sum;
+  }
 };
+
+// The first so many of kWinogradPoints have products.
+inline std::int64_t winograd_points_of(const WinogradAxis& rows) {
+  return rows.tile == 1 ? kWinogradSide : kWinogradPoints;
+}
 
 // Of both dimensions, for phases or the first of their lattices; more runs are not worth it.
 constexpr std::size_t kMostWinogradRuns = 9;

@@ -20,7 +20,7 @@ constexpr std::int64_t kWinogradPad = 16;  // elements that keep rows and points
 
 // The sums of one group: `taps` along the depth, each with all runs.
 struct WinogradSums {
-  std::int64_t taps, channels, outputs;
+  std::int64_t points, taps, channels, outputs;
   std::vector<WinogradRun> runs;
 
   std::int64_t run_count() const { return static_cast<std::int64_t>(runs.size()); }
@@ -73,7 +73,7 @@ class VectorProducts {
     args.u = panel + ((tap * sums_.run_count() + run) * sums_.channels + c0) * cols();
     args.point_step = weight_step();
     const WinogradRun& of = sums_.runs[static_cast<std::size_t>(run)];
-    winograd_.weight[of.down - 1][of.across - 1](&args);
+    winograd_.weight[of.down][of.across - 1](&args);
   }
 
   // Whether an image's values are such that its products are exact enough.
@@ -82,11 +82,11 @@ class VectorProducts {
   class Block {
    public:
     Block(VectorProducts& products, const WinogradRows& rows)
-        : p_(products), point_(rows.inputs() * p_.row_ + kWinogradPad), v_(kWinogradPoints * point_) {
+        : p_(products), point_(rows.inputs() * p_.row_ + kWinogradPad), v_(p_.sums_.points * point_) {
       for (std::int64_t s = 0; s < rows.images; ++s)
         for (std::int64_t d = 0; d < rows.output_planes; ++d)
           for (std::int64_t t = 0; t < rows.area; ++t) row_of_.push_back((rows.input_row(s, d) + t) * p_.row_);
-      for (std::int64_t point = 0; point < kWinogradPoints; ++point)
+      for (std::int64_t point = 0; point < p_.sums_.points; ++point)
         for (const std::vector<Part>& parts : p_.parts_[point]) {
           segments_[point].emplace_back();
           for (const Part& part : parts)
@@ -102,7 +102,7 @@ class VectorProducts {
       args.tile_step = p_.row_;
       args.point_step = point_;
       const WinogradRun& of = p_.sums_.runs[static_cast<std::size_t>(run)];
-      p_.winograd_.input[of.down - 1][of.across - 1](&args);
+      p_.winograd_.input[of.down][of.across - 1](&args);
     }
     void finish_channels(std::int64_t) {}
 
@@ -150,7 +150,7 @@ class VectorProducts {
   void list_parts() {
     constexpr std::int64_t kLongest = 64;
     const std::int64_t channels = sums_.channels, size = balanced(channels, kLongest), runs = sums_.run_count();
-    for (std::int64_t point = 0; point < kWinogradPoints; ++point) {
+    for (std::int64_t point = 0; point < sums_.points; ++point) {
       std::vector<std::vector<Part>>& parts = parts_[point];
       std::int64_t length = 0;
       for (std::int64_t i = 0; i < sums_.taps * runs; ++i) {
@@ -203,7 +203,7 @@ class TileProducts {
     if (args.channels < kPartRun) std::fill_n(u.data(), kWinogradPoints * kPanelStep, 0.0F);
     args.u = u;
     args.point_step = kPanelStep;
-    winograd_.weight[kWinogradTaps - 1][kWinogradTaps - 1](&args);
+    winograd_.weight[kWinogradTaps][kWinogradTaps - 1](&args);
     std::uint32_t largest = 0;
     std::uint16_t* to = panel + (tap * blocks_ + c0 / kPartRun) * tiles_.parts * kPanelStep;
     for (std::int64_t point = 0; point < kWinogradPoints; ++point, to += weight_step())
@@ -238,7 +238,7 @@ class TileProducts {
       args.v = transformed_ + row * kPartRun;
       args.tile_step = kPartRun;
       args.point_step = point_;
-      p_.winograd_.input[kWinogradTaps - 1][kWinogradTaps - 1](&args);
+      p_.winograd_.input[kWinogradTaps][kWinogradTaps - 1](&args);
     }
 
     // Image by image, since a sample's own values decide how it is computed.

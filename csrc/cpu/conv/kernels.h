@@ -160,11 +160,15 @@ struct ProductKernel : KernelInfo {
 // Winograd's F(2x2, r x s): A' [(G g G') * (B' d B)] A for 2x2 outputs, r x s weights g and as many inputs d as they
 // read, where * multiplies point by point. Along a dimension three taps have the points 0, 1, -1 and infinity, two all
 // but -1, one the first and the last: 16 products for 36, 9 for 16, 4 for 4. A is the same for all, so that runs of
-// taps may be added up at the points. An output is made of inputs of its own window only. Summed over channels, the
+// taps may be added up at the points. A line of outputs, with one tap down, is F(1x2, 1 x s): it has the points of the
+// first row, 4 products for 6. An output is made of inputs of its own window only. Summed over channels, the
 // products of one point are a matrix product. The weight gradient is the transpose: G' [sum over tiles of (A y A') *
 // (B' d B)] G for 2x2 values y of the output's gradient, a matrix product over tiles.
 constexpr int kWinogradTile = 2, kWinogradTaps = 3, kWinogradSide = 4, kWinogradPoints = kWinogradSide * kWinogradSide;
-constexpr bool winograd_has(int taps, int point) { return point % 3 == 0 || point < taps; }
+constexpr int kWinogradLine = 0;  // in place of the taps down of a line
+constexpr bool winograd_has(int taps, int point) {
+  return taps == kWinogradLine ? point == 0 : point % 3 == 0 || point < taps;
+}
 constexpr int winograd_points(int taps) { return taps + 1; }
 // The transforms of weights and of their gradients halve twice. Where the largest of some numbers is smaller than this,
 // that may lose what the definition keeps.
@@ -211,10 +215,10 @@ struct WinogradTapsArgs {
 
 struct WinogradKernel : KernelInfo {
   using Function = void (*)(const void* args);
-  using ByTaps = Function[kWinogradTaps][kWinogradTaps];  // 1 to 3 down, and across
-  ByTaps weight, input, taps;                             // of a run
-  ByTaps output, gradient;                                // of the longest runs; gradient: A y A' of WinogradInputArgs
-  const struct TileKernel* tiles;                         // makes the products instead of gather_gemm, or null
+  using ByTaps = Function[kWinogradTaps + 1][kWinogradTaps];  // a line or 1 to 3 down, and 1 to 3 across
+  ByTaps weight, input, taps;                                 // of a run
+  ByTaps output, gradient;         // of the longest runs; gradient: A y A' of WinogradInputArgs
+  const struct TileKernel* tiles;  // makes the products instead of gather_gemm, or null
 };
 
 #define FASTCONV_DECLARE_CONV_TABLES(isa)                 \

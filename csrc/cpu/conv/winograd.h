@@ -6,16 +6,20 @@
 
 namespace {
 
+using fastconv::kWinogradLine;
 using fastconv::kWinogradSide;
+using fastconv::kWinogradTile;
 using fastconv::winograd_has;
 using fastconv::WinogradInputArgs;
 using fastconv::WinogradOutputArgs;
 using fastconv::WinogradTapsArgs;
 using fastconv::WinogradWeightArgs;
 
+constexpr int winograd_rows_of_taps(int down) { return down == kWinogradLine ? 1 : down; }
+
 // G g of a run of taps. Points that it lacks are left alone.
-template <int Taps, class V>
-FASTCONV_INLINE void winograd_weight_line(const V (&tap)[Taps], V (&line)[kWinogradSide]) {
+template <int Taps, class V, int Count>
+FASTCONV_INLINE void winograd_weight_line(const V (&tap)[Count], V (&line)[kWinogradSide]) {
   line[0] = tap[0];
   if constexpr (Taps == 3) {
     const V half = V::broadcast(typename V::element(0.5)), ends = tap[0] + tap[2];
@@ -24,13 +28,14 @@ FASTCONV_INLINE void winograd_weight_line(const V (&tap)[Taps], V (&line)[kWinog
   } else if constexpr (Taps == 2) {
     line[1] = tap[0] + tap[1];
   }
-  line[3] = tap[Taps - 1];
+  if constexpr (winograd_has(Taps, 3)) line[3] = tap[Count - 1];
 }
 
 template <class T, int Down, int Across>
 void winograd_weight(const void* erased) {
   using V = Reg<T>;
   const WinogradWeightArgs<T>& args = *static_cast<const WinogradWeightArgs<T>*>(erased);
+  constexpr int rows = winograd_rows_of_taps(Down);
   V largest = V::zero();
   for (int64_t c = 0; c < args.channels; ++c)
     for (int64_t n = 0; n < args.cols; n += V::width) {
@@ -38,9 +43,9 @@ void winograd_weight(const void* erased) {
       V t[Across][kWinogradSide];
 #pragma GCC unroll 3
       for (int j = 0; j < Across; ++j) {
-        V tap[Down];
+        V tap[rows];
 #pragma GCC unroll 3
-        for (int i = 0; i < Down; ++i) {
+        for (int i = 0; i < rows; ++i) {
           tap[i] = V::load(taps + args.offset[i * Across + j]);
           const V size = V::magnitude(tap[i]);
           largest = V::select(size > largest, size, largest);
@@ -106,10 +111,9 @@ FASTCONV_INLINE void winograd_input_line(const T* x, int64_t row_step, int64_t p
 // Calls body(x, v) for each tile and register of channels.
 template <class T, class Body>
 FASTCONV_INLINE void winograd_each_tile(const WinogradInputArgs<T>& args, Body body) {
-  constexpr int tile = fastconv::kWinogradTile;
   for (int64_t i = 0; i < args.rows; ++i)
     for (int64_t j = 0; j < args.columns; ++j) {
-      const T* x = args.x + tile * (i * args.row_step + j * args.position_step);
+      const T* x = args.x + kWinogradTile * (i * args.row_step + j * args.position_step);
       T* v = args.v + (i * args.columns + j) * args.tile_step;
       for (int64_t c = 0; c < args.channels; c += Reg<T>::width) body(x + c, v + c);
     }
@@ -128,8 +132,10 @@ void winograd_input(const void* erased) {
 
 // A' of the points that runs of at most so many taps have, m(i) one of them.
 template <int Most, class V, class Point>
-FASTCONV_INLINE void winograd_output_line(Point m, V (&line)[fastconv::kWinogradTile]) {
-  if constexpr (Most == 1) {
+FASTCONV_INLINE void winograd_output_line(Point m, V (&line)[kWinogradTile]) {
+  if constexpr (Most == kWinogradLine) {
+    line[0] = m(0);
+  } else if constexpr (Most == 1) {
     line[0] = m(0);
     line[1] = V::zero() - m(3);
   } else {
@@ -150,7 +156,7 @@ template <class T, int Down, int Across>
 void winograd_output(const void* erased) {
   using V = Reg<T>;
   const WinogradOutputArgs<T>& args = *static_cast<const WinogradOutputArgs<T>*>(erased);
-  constexpr int tile = fastconv::kWinogradTile;
+  constexpr int tile = kWinogradTile;
   V guard = V::zero();
   for (int64_t i = 0; i < args.rows; ++i)
     for (int64_t j = 0; j < args.columns; ++j) {
@@ -172,6 +178,7 @@ void winograd_output(const void* erased) {
           winograd_output_line<Down>([&](int point) __attribute__((always_inline)) { return s[point][k]; }, column);
 #pragma GCC unroll 2
           for (int r = 0; r < tile; ++r) {
+            if (r > 0 && Down == kWinogradLine) continue;
             guard = V::fma(column[r], V::zero(), guard);
             column[r].store(y + n + (r * tile * args.columns + k) * args.ldc);
           }
@@ -186,12 +193,12 @@ template <class T, int Down, int Across>
 void winograd_gradient(const void* erased) {
   using V = Reg<T>;
   const WinogradInputArgs<T>& args = *static_cast<const WinogradInputArgs<T>*>(erased);
-  constexpr int tile = fastconv::kWinogradTile;
   winograd_each_tile(args, [&](const T* x, T* v) __attribute__((always_inline)) {
-    V s[kWinogradSide][tile];
+    V s[kWinogradSide][kWinogradTile];
 #pragma GCC unroll 2
-    for (int k = 0; k < tile; ++k) {
+    for (int k = 0; k < kWinogradTile; ++k) {
       s[0][k] = V::load(x + k * args.position_step);
+      if constexpr (Down == kWinogradLine) continue;
       const V below = V::load(x + args.row_step + k * args.position_step);
       s[1][k] = s[0][k] + below;
       s[2][k] = s[0][k] - below;
@@ -209,8 +216,8 @@ void winograd_gradient(const void* erased) {
 }
 
 // G' of the points, m(i) one of them.
-template <int Taps, class V, class Point>
-FASTCONV_INLINE void winograd_taps_line(Point m, V (&line)[Taps]) {
+template <int Taps, class V, int Count, class Point>
+FASTCONV_INLINE void winograd_taps_line(Point m, V (&line)[Count]) {
   if constexpr (Taps == 3) {
     const V half = V::broadcast(typename V::element(0.5)), sum = half * (m(1) + m(2));
     line[0] = m(0) + sum;
@@ -219,6 +226,8 @@ FASTCONV_INLINE void winograd_taps_line(Point m, V (&line)[Taps]) {
   } else if constexpr (Taps == 2) {
     line[0] = m(0) + m(1);
     line[1] = m(1) + m(3);
+  } else if constexpr (Taps == kWinogradLine) {
+    line[0] = m(0);
   } else {
     line[0] = m(0) + m(3);
   }
@@ -228,10 +237,11 @@ template <class T, int Down, int Across>
 void winograd_taps(const void* erased) {
   using V = Reg<T>;
   const WinogradTapsArgs<T>& args = *static_cast<const WinogradTapsArgs<T>*>(erased);
+  constexpr int rows = winograd_rows_of_taps(Down);
   V largest = V::zero();
   for (int64_t i = 0; i < args.count; i += V::width) {
     T* m = args.m + i;
-    V s[kWinogradSide][Down];
+    V s[kWinogradSide][rows];
 #pragma GCC unroll 4
     for (int j = 0; j < kWinogradSide; ++j) {
       if (!winograd_has(Across, j)) continue;
@@ -242,7 +252,7 @@ void winograd_taps(const void* erased) {
           s[j]);
     }
 #pragma GCC unroll 3
-    for (int k = 0; k < Down; ++k) {
+    for (int k = 0; k < rows; ++k) {
       V line[Across];
       winograd_taps_line<Across>([&](int point) __attribute__((always_inline)) { return s[point][k]; }, line);
 #pragma GCC unroll 3
@@ -263,7 +273,8 @@ void winograd_taps(const void* erased) {
 
 // clang-format off
 #define FASTCONV_WINOGRAD_EACH_RUN(function, T)                                                    \
-  {{function<T, 1, 1>, function<T, 1, 2>, function<T, 1, 3>},                                      \
+  {{function<T, 0, 1>, function<T, 0, 2>, function<T, 0, 3>},                                      \
+   {function<T, 1, 1>, function<T, 1, 2>, function<T, 1, 3>},                                      \
    {function<T, 2, 1>, function<T, 2, 2>, function<T, 2, 3>},                                      \
    {function<T, 3, 1>, function<T, 3, 2>, function<T, 3, 3>}}
 #define FASTCONV_WINOGRAD(T)                                                                       \
