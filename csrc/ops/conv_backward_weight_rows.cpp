@@ -32,7 +32,7 @@ class RowWeightGradient {
         dw_(grad_weight),
         k_(grad_output.shape[1] / shape.groups),
         c_(input.shape[1] / shape.groups),
-        kernel_(select_depthwise(DtypeOf<T>::value, grad_output.extent(2), active_isa_mask())),
+        kernel_(find_depthwise(DtypeOf<T>::value, grad_output.extent(2), active_isa_mask())),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         groups_(shape.groups) {
     for (int axis = 0; axis < kSpatial; ++axis) own_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
@@ -53,7 +53,26 @@ class RowWeightGradient {
     blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
   }
 
+  // Whether it is the faster one beside tiles whose columns are `columns` outputs, in products of a tile's register:
+  // registers of rows, six outputs of a row and a tap at a time, sums added to by each block, and lanes added up,
+  // beside registers of the tile's columns. Fitted to 420 random problems, channels first; see bench/LOG.md.
+  bool pays(std::int64_t columns) const {
+    constexpr double kRegister = 0.12, kSixOutputs = 2.8, kAdded = 16, kSum = 120, kTiles = 28000, kTileSum = 8;
+    constexpr double kWidest = 64;  // bytes of a register
+    const auto taps = static_cast<double>(groups_ * taps_), outputs = static_cast<double>(k_);
+    const double rows = static_cast<double>(gy_.shape[0] * gy_.extent(0) * gy_.extent(1));
+    const double registers = rows * static_cast<double>(ceil_div(gy_.extent(2), lanes_));
+    const double part = static_cast<double>(lanes_) * sizeof(T) / kWidest;
+    const double sum = (kAdded * static_cast<double>(blocks_) + kSum) * part;
+    const double by_rows = outputs * (kRegister * registers + sum) +
+                           kSixOutputs * registers * static_cast<double>(ceil_div(k_, std::int64_t{6}));
+    const double positions = rows * static_cast<double>(gy_.extent(2));
+    const double by_tiles = static_cast<double>(ceil_div(k_, columns)) * (positions + kTileSum);
+    return taps * by_rows < taps * by_tiles + kTiles;
+  }
+
   void run() {
+    count_kernel(kernel_);
     const std::int64_t items = ceil_div(groups_, together_) * item_parts_;
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
@@ -211,23 +230,23 @@ class RowWeightGradient {
 template <class S>
 bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight) {
-  // Rows of few registers pay for their last one, and many output channels fill a tile's columns: from 150 random
-  // problems. Strides cost a row's packing, which more output channels then do without.
   const std::int64_t outputs = grad_output.shape[1] / shape.groups, width = grad_output.extent(2);
-  const DepthwiseKernel& kernel = find_depthwise(DtypeOf<Compute<S>>::value, width, active_isa_mask());
+  constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
+  constexpr std::int64_t kMostOutputs = 64;
+  const DepthwiseKernel& kernel = find_depthwise(dtype, width, active_isa_mask());
   const std::int64_t lanes = kernel.tile_cols;
   const bool forced = forced_kernel() == kernel.name;
-  const bool faster = width >= 2 * lanes ? outputs <= (shape.window[2].stride > 1 ? lanes : 2 * lanes)
-                                         : 2 * width >= 3 * lanes && outputs < lanes;
   std::int64_t taps = input.shape[1] / shape.groups;
   for (const Window& window : shape.window) taps *= window.kernel;
   // Channels that lie side by side are turned, which pays for groups of few of them, or a few outputs.
   const bool along_rows = grad_output.step(2) == 1 && input.step(2) == 1;
-  const bool turns = outputs <= (shape.groups > 1 ? lanes / 2 : kFewOutputs);
+  const bool turns = outputs <= (shape.groups > 1 ? lanes / 2 : kFewOutputs) && 2 * width >= 3 * lanes;
   const std::int64_t channels = shape.groups * channel_parts(outputs) * largest_part(outputs);
   const bool fits = taps <= kMostTaps && channels * taps * lanes <= kMostElements<Compute<S>>;
-  if (!(forced || (faster && (along_rows || turns))) || !fits) return false;
-  RowWeightGradient<S>(shape, grad_output, input, grad_weight).run();
+  if (!fits || (!forced && (width < lanes || outputs > kMostOutputs || !(along_rows || turns)))) return false;
+  RowWeightGradient<S> gradient(shape, grad_output, input, grad_weight);
+  if (!forced && along_rows && !gradient.pays(find_conv(dtype, 1, active_isa_mask()).tile_cols)) return false;
+  gradient.run();
   return true;
 }
 
