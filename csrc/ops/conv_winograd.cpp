@@ -31,7 +31,7 @@ constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
 constexpr double kFewestLanes = 16;
 constexpr std::int64_t kAloneTiles = 64, kAloneBytes = std::int64_t{2} << 20;
 constexpr double kFewProducts = 512, kFewProductsOfLines = 144;  // a plain sum of fewer errs less
-constexpr double kWeightTiles = 4;    // as long as preparing the weights takes, for each of four samples
+constexpr double kWeightTiles = 4;  // as long as preparing the weights takes, for each of four samples
 constexpr double kLeastGain3x3 = 1, kLeastGainOfLines = 1.05, kLeastGainOfOthers = 1.1;
 constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
 
