@@ -21,6 +21,8 @@ constexpr std::int64_t kRowBlock = 96;
 template <class T>
 constexpr std::int64_t kColumnBlock = 1024 / static_cast<std::int64_t>(sizeof(T));
 constexpr std::int64_t kCrowdedPanels = 3;  // panels of columns that make up for copying rows that crowd a cache set
+constexpr std::int64_t kFetchSteps = 64;    // of the depth, between lines that are asked for
+constexpr std::int64_t kMostLines = 512;    // that are asked for during a tile
 constexpr std::int64_t kStreamedRows = 16;  // most rows of a product that is streamed
 constexpr std::int64_t kTurnedRows = 4;     // most rows of one whose b is transposed on the way
 constexpr std::int64_t kStreamedDepth = 8;  // rows of b that are read side by side
@@ -97,11 +99,15 @@ class Product {
     for (std::int64_t m = 0; m < block.rows; ++m) rows[m] = packed + m * depth;
   }
 
-  // Asks for a share of the rows of a that are needed next, while something else is computed.
-  void fetch(const Block& block, std::int64_t k0, std::int64_t depth, std::int64_t share, std::int64_t shares) const {
+  // Lists a share of the lines of a that are needed next, up to a limit; returns the end of the list.
+  const void** list_lines(const Block& block, std::int64_t k0, std::int64_t depth, std::int64_t share,
+                          std::int64_t shares, const void** list, const void* const* limit) const {
     constexpr std::int64_t line = kLineBytes / static_cast<std::int64_t>(sizeof(S));
-    for (std::int64_t m = block.rows * share / shares; m < block.rows * (share + 1) / shares; ++m)
-      for (std::int64_t k = 0; k < depth; k += line) __builtin_prefetch(p_.a.at(block.row + m, k0 + k), 0, 2);
+    for (std::int64_t m = block.rows * share / shares; m < block.rows * (share + 1) / shares; ++m) {
+      const S* const row = p_.a.at(block.row + m, k0);
+      for (std::int64_t k = 0; k < depth && list < limit; k += line) *list++ = row + k;
+    }
+    return list;
   }
 
   // With several blocks of rows, b is packed once for all of them, as many columns at a time as scratch may hold.
@@ -143,6 +149,7 @@ class Product {
       T* result = scratch;
       std::int64_t ldc = scratch_step;
       std::vector<const T*> rows(static_cast<std::size_t>(block.rows));
+      const void* lines[kMostLines + kReductionBlock];
       for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
         const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
         const bool last = k0 + depth == p_.depth;
@@ -154,11 +161,16 @@ class Product {
             ldc = p_.c.row;
           }
         }
-        const Segment all{0, 0, depth};
         // The next depth of the same rows, or the first of the next ones.
         const Block& coming = last ? next : block;
         const std::int64_t coming_k = last ? 0 : k0 + depth;
         const bool more = p_.a.column == 1 && !(last && next.row == block.row);
+        // With something to ask for, short segments, a few lines before each: all at once they would be more than a
+        // core can wait for at a time.
+        std::vector<Segment> segments;
+        const std::int64_t steps = more ? kFetchSteps : depth;
+        for (std::int64_t k = 0; k < depth; k += steps) segments.push_back({k, k, std::min(steps, depth - k)});
+        const auto segment_count = static_cast<std::int64_t>(segments.size());
         const std::int64_t tiles = panels * ceil_div(block.rows, kernel.tile_rows);
         std::int64_t tile = 0;
         for (std::int64_t i = 0; i < panels; ++i) {
@@ -166,11 +178,17 @@ class Product {
           for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
             const std::int64_t height = std::min<std::int64_t>(kernel.tile_rows, block.rows - m);
             T* const c = result + m * ldc + i * cols;
+            const void** end = lines;
             for (std::int64_t r = 0; direct && last && r < height; ++r)
-              for (std::int64_t n = 0; n < cols; n += line) __builtin_prefetch(c + r * ldc + n, 1);
-            if (more) fetch(coming, coming_k, std::min(depth_block_, p_.depth - coming_k), tile++, tiles);
+              for (std::int64_t n = 0; n < cols; n += line) *end++ = c + r * ldc + n;
+            if (more)
+              end = list_lines(coming, coming_k, std::min(depth_block_, p_.depth - coming_k), tile++, tiles, end,
+                               lines + kMostLines);
+            const std::int64_t each = ceil_div(end - lines, segment_count);
+            std::fill(end, lines + each * segment_count, lines[0]);
             const T* const sums = k0 > 0 ? scratch + m * scratch_step + i * cols : nullptr;
-            const GemmArgs<T> args{rows.data() + m, b, &all, 1, c, ldc, sums, scratch_step};
+            const GemmArgs<T> args{rows.data() + m, b,   segments.data(), segment_count, c, ldc, sums, scratch_step,
+                                   lines,           each};
             kernel.gemm[height - 1](&args);
           }
           // While they are in the first-level cache.

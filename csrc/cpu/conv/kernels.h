@@ -43,6 +43,10 @@ struct GemmArgs {
   std::int64_t ldc;
   const T* sums;  // added to the results, row m at sums + m * sums_step; or null
   std::int64_t sums_step;
+  // Lines of memory that are needed later, asked for a few at a time so that nothing waits: `fetch_each` of them in
+  // each segment.
+  const void* const* fetch = nullptr;
+  std::int64_t fetch_each = 0;
 };
 
 // The rows of the first operand side by side at each step of the sum.
