@@ -189,7 +189,7 @@ class Product {
             const T* const sums = k0 > 0 ? scratch + m * scratch_step + i * cols : nullptr;
             const GemmArgs<T> args{rows.data() + m, b,   segments.data(), segment_count, c, ldc, sums, scratch_step,
                                    lines,           each};
-            kernel.gemm[height - 1](&args);
+            (height == kernel.tile_rows ? kernel.fetching : kernel.gemm[height - 1])(&args);
           }
           // While they are in the first-level cache.
           if (direct && last && finishes)

@@ -15,7 +15,7 @@ using fastconv::Segment;
 // Rows * Vectors FMAs for Rows + Vectors loads. Bound by the FMA units when Rows * Vectors is at least their
 // latency times their number. A call's sum starts from zero and others are then added to it: a long reduction is summed
 // in blocks, with a smaller error than one running sum.
-template <class T, int Rows, int Vectors>
+template <class T, int Rows, int Vectors, bool Fetches = false>
 void gather_gemm(const void* erased) {
   using V = Reg<T>;
   const GemmArgs<T>& args = *static_cast<const GemmArgs<T>*>(erased);
@@ -26,9 +26,9 @@ void gather_gemm(const void* erased) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) acc[m][v] = V::zero();
 
-  const void* const* fetch = args.fetch;
+  [[maybe_unused]] const void* const* fetch = args.fetch;
   for (int64_t s = 0; s < args.segment_count; ++s) {
-    for (int64_t i = 0; i < args.fetch_each; ++i) __builtin_prefetch(*fetch++, 0, 2);
+    for (int64_t i = 0; Fetches && i < args.fetch_each; ++i) __builtin_prefetch(*fetch++, 0, 2);
     const Segment segment = args.segments[s];
     const T* a[Rows];
 #pragma GCC unroll 16
@@ -238,13 +238,11 @@ void turned_product(const void* erased) {
   FASTCONV_TILES_6(kernel, T, V), kernel<T, 7, V>, kernel<T, 8, V>, kernel<T, 9, V>, kernel<T, 10, V>, \
       kernel<T, 11, V>, kernel<T, 12, V>
 
-#define FASTCONV_CONV_ROW(isa, T, letter, Rows, Cols, Vectors)                                                  \
-  {                                                                                                             \
-    {"conv", "conv_gather_gemm_" letter "_" #Rows "x" #Cols "_" #isa, Isa::isa, DtypeOf<T>::value, Rows, Cols}, \
-        {FASTCONV_TILES_##Rows(gather_gemm, T, Vectors)}, {                                                     \
-      FASTCONV_TILES_##Rows(outer_sum, T, Vectors)                                                              \
-    }                                                                                                           \
-  }
+#define FASTCONV_CONV_ROW(isa, T, letter, Rows, Cols, Vectors)                                                 \
+  {{"conv", "conv_gather_gemm_" letter "_" #Rows "x" #Cols "_" #isa, Isa::isa, DtypeOf<T>::value, Rows, Cols}, \
+   {FASTCONV_TILES_##Rows(gather_gemm, T, Vectors)},                                                           \
+   {FASTCONV_TILES_##Rows(outer_sum, T, Vectors)},                                                             \
+   gather_gemm<T, Rows, Vectors, true>}
 
 #define FASTCONV_ROWS_6(kernel, T) {kernel<T, 1>, kernel<T, 2>, kernel<T, 3>, kernel<T, 4>, kernel<T, 5>, kernel<T, 6>}
 #define FASTCONV_PRODUCTS(kernel, T) {kernel<T, 1>, kernel<T, 2>, kernel<T, 3>, kernel<T, 4>}

@@ -43,8 +43,8 @@ struct GemmArgs {
   std::int64_t ldc;
   const T* sums;  // added to the results, row m at sums + m * sums_step; or null
   std::int64_t sums_step;
-  // Lines of memory that are needed later, asked for a few at a time so that nothing waits: `fetch_each` of them in
-  // each segment.
+  // Of `fetching`: lines of memory that are needed later, asked for a few at a time so that nothing waits, `fetch_each`
+  // of them in each segment.
   const void* const* fetch = nullptr;
   std::int64_t fetch_each = 0;
 };
@@ -64,10 +64,12 @@ struct OuterArgs {
 constexpr int kMaxTileRows = 12;
 
 struct ConvKernel : KernelInfo {
-  // gemm[r - 1] and outer[r - 1] compute r rows; tile_rows and tile_cols are the largest tile.
+  // gemm[r - 1] and outer[r - 1] compute r rows; tile_rows and tile_cols are the largest tile, which `fetching`
+  // computes as gemm does.
   using Gemm = void (*)(const void* args);
   Gemm gemm[kMaxTileRows];
   Gemm outer[kMaxTileRows];
+  Gemm fetching;
 };
 
 constexpr int kWindowSlack = 16;
