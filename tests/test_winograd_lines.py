@@ -8,6 +8,7 @@ import pytest
 import tolerance
 from fastconv import _core
 from test_winograd import (
+    NUMPY_MODES,
     ROWS,
     arrays,
     assert_same_bits_in_any_batch,
@@ -47,6 +48,9 @@ LINES = {
     "long sums": [line_of(9, 5, pads=(2, 2), c=300, k=40, n=1), line_of(7, 3, c=520, k=600, n=1)],
     "rows of a plane and of a volume": [
         taps_of((1, 21), (1, 3), pads=((0, 0), (1, 1)), c=9, k=20),
+        taps_of((2, 13), (2, 3), (2, 1), ((0, 0), (1, 1)), c=9, k=20),
+        taps_of((2, 13), (2, 3), (2, 1), ((0, 0), (1, 1)), c=9, k=20, op="conv_transpose"),
+        taps_of((1, 13), (3, 4), (3, 2), ((0, 0), (1, 1)), c=9, k=20, op="conv_transpose"),
         taps_of((5, 1, 12), (3, 1, 3), (1, 1, 1), ((1, 1), (0, 0), (1, 1)), (1, 1, 1), c=9, k=20),
         taps_of((6, 1, 12), (2, 1, 5), (2, 1, 1), ((0, 0), (0, 0), (2, 2)), (1, 1, 1), c=70, k=20),
     ],
@@ -101,6 +105,33 @@ def test_bits(row, data_format, dilation, threads, force_kernel):
 
 
 @each_row_of_weights
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_modes(row, mode, force_kernel):
+    """Padding that repeats the input is the padded copy without padding."""
+    for size, taps in ((8, 3), (13, 4), (16, 7)):
+        x, w = arrays((2, 5, size), (7, 5, taps), row["dtype"])
+        padded = np.pad(x, ((0, 0), (0, 0), (3, 2)), mode=NUMPY_MODES[mode])
+        with force_kernel(row["name"]):
+            y = F.conv1d(x, w, padding=((3, 2),), padding_mode=mode)
+            tolerance.assert_same_bits(y, F.conv1d(padded, w))
+
+
+@each_row_of_weights
+def test_sixteen_bit(row, force_kernel):
+    """16-bit arrays give what float32 gives, rounded once."""
+    if row["dtype"] != "float32":
+        return
+    x, w = (array.astype(np.float16) for array in arrays((2, 20, 27), (24, 20, 3), "f"))
+    g = arrays((2, 24, 27), (1,), "f", 1)[0].astype(np.float16)
+    wide = [array.astype(np.float32) for array in (g, x, w)]
+    with force_kernel(row["name"]):
+        narrow = F.conv1d(x, w, padding=1), *F.conv1d_backward(g, x, w, padding=1)[:2]
+        expected_of = F.conv1d(*wide[1:], padding=1), *F.conv1d_backward(*wide, padding=1)[:2]
+    for ours, reference in zip(narrow, expected_of, strict=True):
+        tolerance.assert_same_bits(ours, reference.astype(np.float16))
+
+
+@each_row_of_weights
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("dilation", [1, 4])
 def test_what_is_not_finite_is_exact(row, value, dilation, force_kernel):
@@ -124,7 +155,7 @@ def test_what_is_not_finite_is_exact(row, value, dilation, force_kernel):
 @each_row_of_weights
 def test_error_is_no_larger_than_of_a_plain_loop(row, force_kernel):
     """Against a running sum in the same dtype, forward over channels and taps, backward over positions."""
-    for c, taps, size in ((48, 3, 400), (64, 3, 300), (96, 2, 300), (40, 5, 300), (20, 11, 300)):
+    for c, taps, size in ((48, 3, 400), (64, 3, 300), (96, 2, 300), (40, 5, 300), (24, 11, 300)):
         x, w = arrays((1, c, size), (6, c, taps), row["dtype"])
         g = arrays((1, 6, size - taps + 1), (1,), row["dtype"], 1)[0]
         for inputs, gradient in ((x, g), (np.maximum(x, 0), g), (np.abs(x) + 1, np.abs(g))):
@@ -171,10 +202,10 @@ def test_choice(isa, dtype):
         assert chosen(n, 256, 256, 200, 3, padding=8, dilation=8)
         assert not chosen(n, 128, 128, 100, 1)
         assert not chosen(n, 128, 128, 100, 3, stride=2)
-        assert not chosen(n, 8, 64, 100, 3)
+        assert not chosen(n, 23, 256, 400, 15)
         assert not chosen(n, 64, 6, 100, 3)
         assert not chosen(n, 64, 256, 100, 2)  # a plain sum of so few products errs less
-    assert chosen_for_weights(128, 128, 100, 3, padding=1)
-    assert not chosen_for_weights(128, 128, 62, 3)  # 120 positions
+    assert not chosen_for_weights(128, 128, 120, 3)  # 236 positions
+    assert chosen_for_weights(128, 128, 140, 3)
     assert not chosen_for_weights(128, 128, 100, 1)
     assert not chosen_for_weights(7, 128, 100, 3)

@@ -33,7 +33,6 @@ class RowWeightGradient {
         k_(grad_output.shape[1] / shape.groups),
         c_(input.shape[1] / shape.groups),
         kernel_(find_depthwise(DtypeOf<T>::value, grad_output.extent(2), active_isa_mask())),
-        transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
         groups_(shape.groups) {
     for (int axis = 0; axis < kSpatial; ++axis) own_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
     weight_of_tap_ = weights_of_taps(phase_, c_, dw_.stride[1], dw_.stride + 2);
@@ -53,16 +52,16 @@ class RowWeightGradient {
     blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
   }
 
-  // Whether it is the faster one beside tiles whose columns are `columns` outputs, in products of a tile's register:
+  // Whether it is the faster one beside tiles, whose registers have `columns` outputs, in products of such a register:
   // registers of rows, six outputs of a row and a tap at a time, sums added to by each block, and lanes added up,
-  // beside registers of the tile's columns. Fitted to 420 random problems, channels first; see bench/LOG.md.
+  // beside registers of the tile's columns. Fitted to 420 random problems on AVX-512, and good for 210 on
+  // AVX2; channels first; see bench/LOG.md.
   bool pays(std::int64_t columns) const {
     constexpr double kRegister = 0.12, kSixOutputs = 2.8, kAdded = 16, kSum = 120, kTiles = 28000, kTileSum = 8;
-    constexpr double kWidest = 64;  // bytes of a register
     const auto taps = static_cast<double>(groups_ * taps_), outputs = static_cast<double>(k_);
     const double rows = static_cast<double>(gy_.shape[0] * gy_.extent(0) * gy_.extent(1));
     const double registers = rows * static_cast<double>(ceil_div(gy_.extent(2), lanes_));
-    const double part = static_cast<double>(lanes_) * sizeof(T) / kWidest;
+    const double part = std::min(1.0, static_cast<double>(lanes_) / static_cast<double>(columns));  // of a register
     const double sum = (kAdded * static_cast<double>(blocks_) + kSum) * part;
     const double by_rows = outputs * (kRegister * registers + sum) +
                            kSixOutputs * registers * static_cast<double>(ceil_div(k_, std::int64_t{6}));
@@ -73,6 +72,7 @@ class RowWeightGradient {
 
   void run() {
     count_kernel(kernel_);
+    transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
     const std::int64_t items = ceil_div(groups_, together_) * item_parts_;
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
@@ -123,7 +123,7 @@ class RowWeightGradient {
                                           std::min(width_, gy_.extent(2) - j0[2])};
     AxisSlots slots[kSpatial];
     for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
-    const BlockPacker<S> packer{x_, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
+    const BlockPacker<S> packer{x_, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, *transpose_};
     // Rows shorter than a register are read as one.
     const std::int64_t plane = packer.positions(), slack = lanes_;
     const std::int64_t channels = item.groups * c_;
@@ -166,7 +166,7 @@ class RowWeightGradient {
     for (std::int64_t r = 0; r < count[1]; ++r) {
       T* const to = packed + r * pitch;
       const S* const from = source + r * gy_.step(1);
-      if (turned) widen_transposed(transpose_, count[2], channels, from, gy_.step(2), to, count[1] * pitch);
+      if (turned) widen_transposed(*transpose_, count[2], channels, from, gy_.step(2), to, count[1] * pitch);
       for (std::int64_t m = 0; m < channels; ++m) {
         T* const row = to + m * count[1] * pitch;
         for (std::int64_t i = 0; i < count[2] && !turned; ++i)
@@ -216,7 +216,7 @@ class RowWeightGradient {
   const View<S>& dw_;
   std::int64_t k_, c_;
   const DepthwiseKernel& kernel_;
-  const TransposeKernel& transpose_;
+  const TransposeKernel* transpose_ = nullptr;
   std::int64_t groups_, together_ = 1, item_parts_ = 1;
   AxisPhase own_[kSpatial];
   const AxisPhase* const phase_[kSpatial] = {&own_[0], &own_[1], &own_[2]};
@@ -245,7 +245,8 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   const bool fits = taps <= kMostTaps && channels * taps * lanes <= kMostElements<Compute<S>>;
   if (!fits || (!forced && (width < lanes || outputs > kMostOutputs || !(along_rows || turns)))) return false;
   RowWeightGradient<S> gradient(shape, grad_output, input, grad_weight);
-  if (!forced && along_rows && !gradient.pays(find_conv(dtype, 1, active_isa_mask()).tile_cols)) return false;
+  const std::int64_t widest = find_depthwise(dtype, kMostOutputs, active_isa_mask()).tile_cols;
+  if (!forced && along_rows && !gradient.pays(widest)) return false;
   gradient.run();
   return true;
 }

@@ -27,7 +27,7 @@ constexpr std::int64_t kChannelRun = 16;  // transformed inputs come in whole ca
 constexpr std::int64_t kPad = 16;         // elements that keep rows and points off powers of two
 constexpr std::int64_t kFewestChannels = 8;
 // A shorter sum errs less than the transforms (docs/decisions/0012).
-constexpr std::int64_t kFewestOutputs = 1024, kFewestOfLines = 128;
+constexpr std::int64_t kFewestOutputs = 1024, kFewestOfLines = 256;
 // Tiles of a block, which one running sum adds up; where there are few, their part of the error is larger.
 constexpr std::int64_t kTiles = 64, kFewTiles = 32, kFew = 128;
 constexpr std::int64_t kInputs = 64, kOutputs = 128;        // channels of an item
@@ -344,19 +344,19 @@ class WinogradWeightGradient {
 }  // namespace
 
 // The products that it saves, what the transforms of a tile cost beside them, and those of the sums. Fitted to 3,000
-// random problems of 3x3; see bench/LOG.md.
+// random problems of 3x3 and 100 lines; see bench/LOG.md.
 template <class S>
 double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input) {
-  constexpr double kLeastGainOfLines = 1.05, kLeastGainOfOthers = 1.15;
+  // Lattices of a line whose positions lie side by side are read number by number.
+  constexpr double kLeastGainOfLines = 1.05, kStrided = 1.28, kLeastGainOfOthers = 1.15;
   double live = 1, tiles = 1, points = 1;
-  bool is_3x3 = true, strided = false;
+  bool is_3x3 = true;
   std::vector<WinogradAxis> cut;
   for (int axis = 1; axis < kSpatial; ++axis) {
     const Window& window = shape.window[axis];
     is_3x3 = is_3x3 && window.kernel == 3 && window.stride == 1;
     if (window.kernel > static_cast<std::int64_t>(WinogradAxis::kMostTaps)) return 0;
     const AxisPhase phase = forward_phases(window, grad_output.extent(axis))[0];
-    strided = dilation_of(phase) > 1;
     cut.emplace_back(lattice(phase, 0), axis == 1 ? WinogradAxis::down : WinogradAxis::across);
     live *= static_cast<double>(live_products(phase, input.extent(axis)));
     tiles *= static_cast<double>(lattice_tiles(phase));
@@ -369,8 +369,7 @@ double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad
   const auto distinct = static_cast<double>(winograd_points_of(cut[0]));
   const double transforms = 2 * distinct / (points * c) + 2 / k + 3 / (planes * tiles);
   double least = is_3x3 ? 1 : kLeastGainOfOthers;
-  // Lattices of a line whose positions lie side by side are read number by number.
-  if (cut[0].tile == 1) least = kLeastGainOfLines * (strided && input.step(2) == 1 ? 1.28 : 1);
+  if (cut[0].tile == 1) least = kLeastGainOfLines * (shape.window[2].dilation > 1 && input.step(2) == 1 ? kStrided : 1);
   return live / (points * tiles * 1.1 * (1 + transforms) * least);
 }
 

@@ -191,7 +191,8 @@ bool pays(const GatherProblem<T>& problem, const TileKernel* tiles) {
     rows *= static_cast<double>(problem.x.extent(axis));
     taps *= static_cast<double>(problem.kernel_extent(axis));
     positions *= static_cast<double>(problem.y_shape.extent(axis));
-    winograd = winograd && (axis == 0 || fewest > 1);  // whose planes are height by width
+    // Its planes are height by width, or a line.
+    winograd = winograd && (axis == 0 || fewest > 1 || (axis == 1 && problem.y_shape.extent(1) == 1));
   }
   const double added = rows > kManyRows ? 2 * kAdded : kAdded;
   const double scattered = rows * taps * outputs * (inputs + added) - kOutput * positions * outputs;

@@ -31,6 +31,7 @@ constexpr std::int64_t kManyChannels = 128 * 128, kShortestLattice = 3;
 constexpr double kFewestLanes = 16;
 constexpr std::int64_t kAloneTiles = 64, kAloneBytes = std::int64_t{2} << 20;
 constexpr double kFewProducts = 512, kFewProductsOfLines = 144;  // a plain sum of fewer errs less
+constexpr std::int64_t kFewChannelsOfLines = 24;                 // as signals and filters by hand have
 constexpr double kWeightTiles = 4;  // as long as preparing the weights takes, for each of four samples
 constexpr double kLeastGain3x3 = 1, kLeastGainOfLines = 1.05, kLeastGainOfOthers = 1.1;
 constexpr double kPositionRows = 0.05;  // what packing one position costs, in rows of products
@@ -400,7 +401,8 @@ bool is_3x3(const GatherProblem<S>& problem) {
 
 template <class S>
 bool is_line(const GatherProblem<S>& problem) {
-  return WinogradAxis::is_line(problem.phases[1][0]);
+  const std::vector<AxisPhase>& rows = problem.phases[1];
+  return std::any_of(rows.begin(), rows.end(), WinogradAxis::is_line);
 }
 
 // The products of other kernels, of a plane, a channel and an output. They leave out rows of taps that lie in the
@@ -419,6 +421,7 @@ double products_of_plane(const GatherProblem<S>& problem) {
 // Whether no phase sums so many products that a plain sum errs as much.
 template <class S>
 bool few_products(const GatherProblem<S>& problem) {
+  if (is_line(problem) && problem.x_channels < kFewChannelsOfLines) return true;
   auto products = static_cast<double>(problem.x_channels);
   for (int axis = 1; axis < kSpatial; ++axis) {
     std::size_t most = 0;
@@ -440,13 +443,15 @@ double gain_on_vectors(const GatherProblem<S>& problem) {
   const double saved = products_of_plane(problem) / static_cast<double>(points * tiles);
   const auto x = static_cast<double>(problem.x_channels), y = static_cast<double>(problem.y_channels);
   const bool line = is_line(problem);
+  // Of preparing the weights, as long as so many tiles take; of transforms; and of lattices whose positions lie side by
+  // side, which a line reads and stores number by number.
+  const double weights = line ? 1 : kWeightTiles, transforms = line ? 6.5 : 8.5,
+               strided = line && dilation_of(across) > 1 && problem.x.step(2) == 1 ? 1.15 : 1;
   const double inputs = std::max(1.0, kFewestLanes / x) / y,
                outputs = static_cast<double>(winograd_points_of(rows)) / (static_cast<double>(points) * x);
   const auto all_tiles = static_cast<double>(tiles * problem.phases[0][0].out_count);
-  const double products = is_3x3(problem) ? 1.3 : 1.1 * (1 + (line ? 1 : kWeightTiles) / all_tiles);
-  // Lattices of a line whose positions lie side by side are read and stored number by number.
-  const double strided = line && dilation_of(across) > 1 && problem.x.step(2) == 1 ? 1.15 : 1;
-  return saved / (products * strided * (1 + (line ? 6.5 : 8.5) * (inputs + outputs)));
+  const double products = is_3x3(problem) ? 1.3 : 1.1 * (1 + weights / all_tiles);
+  return saved / (products * strided * (1 + transforms * (inputs + outputs)));
 }
 
 template <class S>
@@ -456,7 +461,7 @@ double cycles_on_vectors(const GatherProblem<S>& problem, double gain) {
   const auto planes = static_cast<double>(problem.phases[0][0].out_count);
   constexpr double kWeight = 0.6;  // of a transformed one, shared by four samples
   return products_of_plane(problem) * planes * taps * x * y / (kOtherRate * gain) +
-         kWinogradPoints * taps * x * y * kWeight / 4;
+         static_cast<double>(is_line(problem) ? kWinogradSide : kWinogradPoints) * taps * x * y * kWeight / 4;
 }
 
 }  // namespace

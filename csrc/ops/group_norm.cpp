@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/arithmetic.h"
-#include "cpu/eltwise/kernels.h"
 #include "cpu/norm/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"

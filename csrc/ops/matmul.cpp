@@ -171,17 +171,18 @@ class Product {
         const std::int64_t steps = more ? kFetchSteps : depth;
         for (std::int64_t k = 0; k < depth; k += steps) segments.push_back({k, k, std::min(steps, depth - k)});
         const auto segment_count = static_cast<std::int64_t>(segments.size());
-        const std::int64_t tiles = panels * ceil_div(block.rows, kernel.tile_rows);
+        const std::int64_t tiles = panels * std::max<std::int64_t>(1, block.rows / kernel.tile_rows);  // whole ones
         std::int64_t tile = 0;
         for (std::int64_t i = 0; i < panels; ++i) {
           const T* const b = once ? once + ((panel + i) * p_.depth + k0) * cols : packed + i * depth * cols;
           for (std::int64_t m = 0; m < block.rows; m += kernel.tile_rows) {
             const std::int64_t height = std::min<std::int64_t>(kernel.tile_rows, block.rows - m);
             T* const c = result + m * ldc + i * cols;
+            const bool whole = height == kernel.tile_rows;
             const void** end = lines;
-            for (std::int64_t r = 0; direct && last && r < height; ++r)
+            for (std::int64_t r = 0; whole && direct && last && r < height; ++r)
               for (std::int64_t n = 0; n < cols; n += line) *end++ = c + r * ldc + n;
-            if (more)
+            if (whole && more)
               end = list_lines(coming, coming_k, std::min(depth_block_, p_.depth - coming_k), tile++, tiles, end,
                                lines + kMostLines);
             const std::int64_t each = ceil_div(end - lines, segment_count);
@@ -189,7 +190,7 @@ class Product {
             const T* const sums = k0 > 0 ? scratch + m * scratch_step + i * cols : nullptr;
             const GemmArgs<T> args{rows.data() + m, b,   segments.data(), segment_count, c, ldc, sums, scratch_step,
                                    lines,           each};
-            (height == kernel.tile_rows ? kernel.fetching : kernel.gemm[height - 1])(&args);
+            (whole ? kernel.fetching : kernel.gemm[height - 1])(&args);
           }
           // While they are in the first-level cache.
           if (direct && last && finishes)

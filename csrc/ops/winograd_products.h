@@ -175,7 +175,7 @@ class VectorProducts {
   std::vector<std::vector<Part>> parts_[kWinogradPoints];
 };
 
-// Of one run of 3x3 taps.
+// Of one run of 3x3 taps: never a line, all 16 points.
 class TileProducts {
  public:
   using Weight = std::uint16_t;

@@ -10,11 +10,12 @@
 //   lanes_dot    its weight gradient: sums[t][c] += sum over outputs o of grad[o][c] * x[input(o, t)][c]
 //
 //   winograd     the transforms around 16 products, of gather_gemm, outer_sum or on tile registers, that serve tiles of
-//                2x2 outputs
+//                2x2 outputs, or around 4 that serve 1x2
 //
 // Formulas hold for any values, NaN and infinity included: no kernel multiplies by a zero of its own making; those of
 // winograd hold for finite results, and it tells when some are not.
-// The order of the sum of one result depends on the segments only, never on the tile around it or on the tile's width.
+// The order of the sum of one result depends on the segments only, never on the tile around it or on the tile's width;
+// a segment cut in two gives the same sum.
 // `a` may be read exactly where the formula says, `x` up to kWindowSlack elements further (what is read there reaches
 // no result); `b` is packed in panels of `cols` columns.
 #pragma once
@@ -201,7 +202,8 @@ struct WinogradInputArgs {
   std::int64_t tile_step, point_step;
 };
 
-// A' m A of rows x columns tiles, as 2 rows x 2 columns positions side by side, each of `cols` values, ldc apart.
+// A' m A of rows x columns tiles, as 2 rows (a line: one) x 2 columns positions side by side, each of `cols` values,
+// ldc apart.
 template <class T>
 struct WinogradOutputArgs {
   const T* m;

@@ -1,5 +1,5 @@
-// The transforms of Winograd's F(2x2, r x s) over a register type: included once by each ISA file. Vectors run along
-// channels, so every step is an addition of registers.
+// The transforms of Winograd's F(2x2, r x s) and F(1x2, 1 x s) over a register type: included once by each ISA file.
+// Vectors run along channels, so every step is an addition of registers.
 #pragma once
 
 #include "cpu/conv/kernels.h"
