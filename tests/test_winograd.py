@@ -39,6 +39,23 @@ def arrays(shape, weight, dtype, seed=0):
     return rng.standard_normal(shape).astype(dtype), rng.standard_normal(weight).astype(dtype)
 
 
+def check_each(listed, row, data_format, rng, force_kernel, view="contiguous"):
+    """Each problem by the row, which serves it; all three passes."""
+    for problem in listed:
+        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format, view)
+        with force_kernel(row["name"]):
+            before = _core.kernel_counts().get(row["name"], 0)
+            expected.check(call, rng, view, taps_mix=True)
+        assert _core.kernel_counts().get(row["name"], 0) > before, problem
+
+
+def assert_padding_is_a_copy(conv, x, w, pads, mode, **options):
+    """Padding that repeats the input gives the bits of the padded copy without padding."""
+    padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=NUMPY_MODES[mode])
+    y = conv(x, w, padding=pads, padding_mode=mode, **options)
+    tolerance.assert_same_bits(y, conv(padded, w, **options))
+
+
 @each_row
 @both_formats
 def test_sizes_around_the_tiles(row, data_format, force_kernel):
@@ -121,11 +138,8 @@ def test_padding_modes(row, mode, force_kernel):
     """Padding that repeats the input is the padded copy without padding, also where tiles reach over its end."""
     for size in ((5, 8), (4, 5), (6, 6)):
         x, w = arrays((2, 5, *size), (7, 5, 3, 3), row["dtype"])
-        pads = ((1, 2), (3, 2))
-        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=NUMPY_MODES[mode])
         with force_kernel(row["name"]):
-            y = F.conv2d(x, w, padding=pads, padding_mode=mode)
-            tolerance.assert_same_bits(y, F.conv2d(padded, w))
+            assert_padding_is_a_copy(F.conv2d, x, w, ((1, 2), (3, 2)), mode)
 
 
 @each_row
@@ -199,13 +213,7 @@ OTHER_TAPS = {
 @pytest.mark.parametrize("taps", OTHER_TAPS)
 def test_other_taps(row, data_format, taps, force_kernel):
     """Other kernels than 3x3 of stride 1 are sums of runs of two or three taps, of every stride-th input."""
-    rng = np.random.default_rng(10)
-    for problem in OTHER_TAPS[taps]:
-        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
-        with force_kernel(row["name"]):
-            before = _core.kernel_counts().get(row["name"], 0)
-            expected.check(call, rng, taps_mix=True)
-        assert _core.kernel_counts().get(row["name"], 0) > before, problem
+    check_each(OTHER_TAPS[taps], row, data_format, np.random.default_rng(10), force_kernel)
 
 
 @each_row_of_weights
@@ -213,12 +221,9 @@ def test_other_taps(row, data_format, taps, force_kernel):
 @pytest.mark.parametrize("view", problems.VIEWS)
 def test_views_of_other_taps(row, data_format, view, force_kernel):
     """Every arrangement of memory of inputs, weights and gradients, where kernels have more taps than a phase."""
-    rng = np.random.default_rng(11)
-    for op in ("conv", "conv_transpose"):
-        problem = taps_of((12, 10), (4, 5), (2, 2), ((1, 1), (2, 2)), c=18, k=20, op=op)
-        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format, view)
-        with force_kernel(row["name"]):
-            expected.check(call, rng, view, taps_mix=True)
+    ops = ("conv", "conv_transpose")
+    listed = [taps_of((12, 10), (4, 5), (2, 2), ((1, 1), (2, 2)), c=18, k=20, op=op) for op in ops]
+    check_each(listed, row, data_format, np.random.default_rng(11), force_kernel, view)
 
 
 @each_row_of_weights
@@ -227,11 +232,8 @@ def test_padding_modes_of_other_taps(row, mode, force_kernel):
     """As of 3x3."""
     for size, kernel, stride in (((8, 8), (4, 4), 2), ((9, 7), (5, 5), 1), ((6, 11), (2, 4), (1, 2))):
         x, w = arrays((2, 5, *size), (7, 5, *kernel), row["dtype"])
-        pads = ((1, 2), (3, 2))
-        padded = np.pad(x, ((0, 0), (0, 0), *pads), mode=NUMPY_MODES[mode])
         with force_kernel(row["name"]):
-            y = F.conv2d(x, w, stride=stride, padding=pads, padding_mode=mode)
-            tolerance.assert_same_bits(y, F.conv2d(padded, w, stride=stride))
+            assert_padding_is_a_copy(F.conv2d, x, w, ((1, 2), (3, 2)), mode, stride=stride)
 
 
 @each_row_of_weights

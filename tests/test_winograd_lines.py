@@ -1,18 +1,17 @@
 """Winograd's transforms for planes of one row, as one dimension has them: tiles of two outputs side by side."""
 
-import expected
 import fastconv.functional as F
 import numpy as np
 import problems
 import pytest
 import tolerance
-from fastconv import _core
 from test_winograd import (
-    NUMPY_MODES,
     ROWS,
     arrays,
+    assert_padding_is_a_copy,
     assert_same_bits_in_any_batch,
     both_formats,
+    check_each,
     direct_kernel,
     each_row_of_weights,
     ran,
@@ -62,13 +61,7 @@ LINES = {
 @pytest.mark.parametrize("lines", LINES)
 def test_lines(row, data_format, lines, force_kernel):
     """Sizes and channels around tiles, and everything that a layer may have; all three passes."""
-    rng = np.random.default_rng(20)
-    for problem in LINES[lines]:
-        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format)
-        with force_kernel(row["name"]):
-            before = _core.kernel_counts().get(row["name"], 0)
-            expected.check(call, rng, taps_mix=True)
-        assert _core.kernel_counts().get(row["name"], 0) > before, problem
+    check_each(LINES[lines], row, data_format, np.random.default_rng(20), force_kernel)
 
 
 @each_row_of_weights
@@ -76,11 +69,8 @@ def test_lines(row, data_format, lines, force_kernel):
 @pytest.mark.parametrize("view", problems.VIEWS)
 def test_views(row, data_format, view, force_kernel):
     """Every arrangement of memory of inputs, weights and gradients."""
-    rng = np.random.default_rng(21)
-    for problem in (line_of(15, 3, c=9, k=20), line_of(16, 4, dilation=3, c=8, k=12, groups=2)):
-        call = expected.make_call(problem, np.dtype(row["dtype"]), rng, data_format, view)
-        with force_kernel(row["name"]):
-            expected.check(call, rng, view, taps_mix=True)
+    listed = [line_of(15, 3, c=9, k=20), line_of(16, 4, dilation=3, c=8, k=12, groups=2)]
+    check_each(listed, row, data_format, np.random.default_rng(21), force_kernel, view)
 
 
 @each_row_of_weights
@@ -110,10 +100,8 @@ def test_padding_modes(row, mode, force_kernel):
     """Padding that repeats the input is the padded copy without padding."""
     for size, taps in ((8, 3), (13, 4), (16, 7)):
         x, w = arrays((2, 5, size), (7, 5, taps), row["dtype"])
-        padded = np.pad(x, ((0, 0), (0, 0), (3, 2)), mode=NUMPY_MODES[mode])
         with force_kernel(row["name"]):
-            y = F.conv1d(x, w, padding=((3, 2),), padding_mode=mode)
-            tolerance.assert_same_bits(y, F.conv1d(padded, w))
+            assert_padding_is_a_copy(F.conv1d, x, w, ((3, 2),), mode)
 
 
 @each_row_of_weights

@@ -35,8 +35,8 @@ class RowWeightGradient {
         kernel_(find_depthwise(DtypeOf<T>::value, grad_output.extent(2), active_isa_mask())),
         groups_(shape.groups) {
     for (int axis = 0; axis < kSpatial; ++axis) own_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
-    weight_of_tap_ = weights_of_taps(phase_, c_, dw_.stride[1], dw_.stride + 2);
-    taps_ = static_cast<std::int64_t>(weight_of_tap_.size());
+    taps_ = c_;
+    for (const AxisPhase& phase : own_) taps_ *= static_cast<std::int64_t>(phase.taps.size());
     lanes_ = kernel_.tile_cols;
     // Groups whose channels are turned together where they lie side by side.
     const bool turned = x_.stride[1] == 1 || gy_.stride[1] == 1;
@@ -52,12 +52,14 @@ class RowWeightGradient {
     blocks_ = gy_.shape[0] * gy_.extent(0) * rows_ * columns_;
   }
 
-  // Whether it is the faster one beside tiles, whose registers have `columns` outputs, in products of such a register:
+  // Whether it is the faster one beside tiles, whose registers are the widest, in products of such a register:
   // registers of rows, six outputs of a row and a tap at a time, sums added to by each block, and lanes added up,
   // beside registers of the tile's columns. Fitted to 420 random problems on AVX-512, and good for 210 on
   // AVX2; channels first; see bench/LOG.md.
-  bool pays(std::int64_t columns) const {
+  bool pays() const {
+    constexpr std::int64_t kLongRow = 64;  // fills any register
     constexpr double kRegister = 0.12, kSixOutputs = 2.8, kAdded = 16, kSum = 120, kTiles = 28000, kTileSum = 8;
+    const std::int64_t columns = find_depthwise(DtypeOf<T>::value, kLongRow, active_isa_mask()).tile_cols;
     const auto taps = static_cast<double>(groups_ * taps_), outputs = static_cast<double>(k_);
     const double rows = static_cast<double>(gy_.shape[0] * gy_.extent(0) * gy_.extent(1));
     const double registers = rows * static_cast<double>(ceil_div(gy_.extent(2), lanes_));
@@ -73,6 +75,7 @@ class RowWeightGradient {
   void run() {
     count_kernel(kernel_);
     transpose_ = &select_transpose(DtypeOf<T>::value, active_isa_mask());
+    weight_of_tap_ = weights_of_taps(phase_, c_, dw_.stride[1], dw_.stride + 2);
     const std::int64_t items = ceil_div(groups_, together_) * item_parts_;
     const double products = static_cast<double>(groups_ * k_ * taps_) * static_cast<double>(gy_.shape[0]) *
                             static_cast<double>(gy_.extent(0) * gy_.extent(1) * gy_.extent(2));
@@ -231,9 +234,8 @@ template <class S>
 bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight) {
   const std::int64_t outputs = grad_output.shape[1] / shape.groups, width = grad_output.extent(2);
-  constexpr Dtype dtype = DtypeOf<Compute<S>>::value;
   constexpr std::int64_t kMostOutputs = 64;
-  const DepthwiseKernel& kernel = find_depthwise(dtype, width, active_isa_mask());
+  const DepthwiseKernel& kernel = find_depthwise(DtypeOf<Compute<S>>::value, width, active_isa_mask());
   const std::int64_t lanes = kernel.tile_cols;
   const bool forced = forced_kernel() == kernel.name;
   std::int64_t taps = input.shape[1] / shape.groups;
@@ -245,8 +247,7 @@ bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_outp
   const bool fits = taps <= kMostTaps && channels * taps * lanes <= kMostElements<Compute<S>>;
   if (!fits || (!forced && (width < lanes || outputs > kMostOutputs || !(along_rows || turns)))) return false;
   RowWeightGradient<S> gradient(shape, grad_output, input, grad_weight);
-  const std::int64_t widest = find_depthwise(dtype, kMostOutputs, active_isa_mask()).tile_cols;
-  if (!forced && along_rows && !gradient.pays(widest)) return false;
+  if (!forced && along_rows && !gradient.pays()) return false;
   gradient.run();
   return true;
 }

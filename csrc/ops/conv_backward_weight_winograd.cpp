@@ -341,6 +341,12 @@ class WinogradWeightGradient {
   std::atomic<bool> serves_{true};
 };
 
+// Whether planes of the gradient are one row.
+template <class S>
+bool is_line(const ConvShape& shape, const View<const S>& grad_output) {
+  return WinogradAxis::is_line(forward_phases(shape.window[1], grad_output.extent(1))[0]);
+}
+
 }  // namespace
 
 // The products that it saves, what the transforms of a tile cost beside them, and those of the sums. Fitted to 3,000
@@ -369,7 +375,8 @@ double gain_of_winograd_weight(const ConvShape& shape, const View<const S>& grad
   const auto distinct = static_cast<double>(winograd_points_of(cut[0]));
   const double transforms = 2 * distinct / (points * c) + 2 / k + 3 / (planes * tiles);
   double least = is_3x3 ? 1 : kLeastGainOfOthers;
-  if (cut[0].tile == 1) least = kLeastGainOfLines * (shape.window[2].dilation > 1 && input.step(2) == 1 ? kStrided : 1);
+  if (is_line(shape, grad_output))
+    least = kLeastGainOfLines * (shape.window[2].dilation > 1 && input.step(2) == 1 ? kStrided : 1);
   return live / (points * tiles * 1.1 * (1 + transforms) * least);
 }
 
@@ -387,9 +394,8 @@ bool backward_weight_winograd(const ConvShape& shape, const View<const S>& grad_
     // Fewer channels than fill a register have kernels of their own.
     const std::int64_t positions =
         grad_output.shape[0] * grad_output.extent(0) * grad_output.extent(1) * grad_output.extent(2);
-    const bool line = grad_output.extent(1) == 1 && shape.window[1].kernel == 1;
-    if (gain < 1 || positions < (line ? kFewestOfLines : kFewestOutputs) || std::min(inputs, outputs) < kFewestChannels)
-      return false;
+    const std::int64_t fewest = is_line(shape, grad_output) ? kFewestOfLines : kFewestOutputs;
+    if (gain < 1 || positions < fewest || std::min(inputs, outputs) < kFewestChannels) return false;
     if (!forced.empty() &&
         (forced == find_conv(dtype, outputs, mask).name || forced == find_depthwise(dtype, outputs, mask).name))
       return false;

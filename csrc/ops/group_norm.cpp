@@ -8,6 +8,7 @@
 #include "cpu/norm/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/workspace.h"
+#include "ops/channel_image.h"
 #include "ops/rounded_writes.h"
 
 namespace fastconv {
@@ -119,14 +120,8 @@ class Runs {
 
   // A group's values: where they are, or widened.
   template <class S>
-  const Compute<S>* read(const ArrayView& x, std::int64_t group, std::int64_t channel, Compute<S>* buffer) const {
-    const S* const begin = static_cast<const S*>(x.data) + group / groups_ * x.stride[0] + channel * x.stride[1];
-    if constexpr (is_wide<S>) {
-      return begin;
-    } else {
-      widen_run(begin, buffer, values());
-      return buffer;
-    }
+  const Compute<S>* read(const ChannelImage<S>& x, std::int64_t group, std::int64_t channel, Compute<S>* buffer) const {
+    return x.channel_planes(group / groups_, channel, members_, 0, positions_, buffer).data;
   }
 
   // Calls body(begin of a group's results).
@@ -159,9 +154,10 @@ void normalise_runs(const ArrayView& x, S* y, std::int64_t groups, double eps, c
   using T = Compute<S>;
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   const Runs runs(x, groups);
+  const ChannelImage<S> image(x.as<S>());
   runs.for_each(0, x.shape[0], x.dtype, 0.6, [&](std::int64_t group, std::int64_t channel) {
     Workspace<T> buffer(runs.buffered<S>());
-    const T* const from = runs.read<S>(x, group, channel, buffer);
+    const T* const from = runs.read(image, group, channel, buffer.data());
     run_moments(kernel, from, runs.values(), mean[group], variance[group]);
     const double inverse = 1 / std::sqrt(variance[group] + eps);
     const T center = static_cast<T>(mean[group]);
@@ -192,10 +188,11 @@ void run_gradients(const Runs& runs, const ArrayView& grad_output, const ArrayVi
   const BatchNormKernel& kernel = choose_batch_norm(compute_dtype(x.dtype), active_isa_mask());
   const std::int64_t members = runs.members(), positions = runs.positions();
   const auto values = static_cast<double>(runs.values());
+  const ChannelImage<S> image(x.as<S>()), gradient(grad_output.as<S>());
   runs.for_each(first, count, x.dtype, 1.0, [&](std::int64_t group, std::int64_t channel) {
     Workspace<T> buffer(2 * runs.buffered<S>());
-    const T* const g = runs.read<S>(grad_output, group, channel, buffer);
-    const T* const from = runs.read<S>(x, group, channel, buffer + runs.buffered<S>());
+    const T* const g = runs.read(gradient, group, channel, buffer.data());
+    const T* const from = runs.read(image, group, channel, buffer + runs.buffered<S>());
     const std::int64_t at = group * members - first * x.shape[1];
     kernel.group_products(g, positions, from, positions, members, positions, mean[group], sum + at, dot + at);
     if (!grad_input) return;

@@ -149,7 +149,7 @@ class Product {
       T* result = scratch;
       std::int64_t ldc = scratch_step;
       std::vector<const T*> rows(static_cast<std::size_t>(block.rows));
-      const void* lines[kMostLines + kReductionBlock];
+      const void* lines[kMostLines + kReductionBlock / kFetchSteps];  // and what makes shares equal
       for (std::int64_t k0 = 0; k0 < p_.depth; k0 += depth_block_) {
         const std::int64_t depth = std::min(depth_block_, p_.depth - k0);
         const bool last = k0 + depth == p_.depth;

@@ -26,7 +26,7 @@ void gather_gemm(const void* erased) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) acc[m][v] = V::zero();
 
-  [[maybe_unused]] const void* const* fetch = args.fetch;
+  const void* const* fetch = args.fetch;
   for (int64_t s = 0; s < args.segment_count; ++s) {
     for (int64_t i = 0; Fetches && i < args.fetch_each; ++i) __builtin_prefetch(*fetch++, 0, 2);
     const Segment segment = args.segments[s];
