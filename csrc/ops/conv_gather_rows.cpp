@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::int64_t kLongestSum = 320;  // summed in a row; longer sums are added to each other
 constexpr std::int64_t kLeastWidth = 24;   // of a block, where rows have as many outputs
+constexpr std::int64_t kSharedWidth = 96;  // least of a block that is cut for the threads
+constexpr double kSharedWork = 100e3;      // nanoseconds that are worth cutting blocks
 constexpr std::int64_t kLongRow = 64;      // of a few taps: worth more than the transposes that lanes take
 constexpr std::int64_t kFewTaps = 9;
 constexpr std::int64_t kStoredChannels = 16;                    // that are turned together
@@ -59,34 +61,50 @@ class PhaseDriver {
     }
   }
 
+  std::int64_t blocks_of(const RowBlock& block) const {
+    return ceil_div(phase_[1]->out_count, block.height) * ceil_div(phase_[2]->out_count, block.width);
+  }
+
+  // Blocks as they are, or smaller where threads would have none.
+  RowBlock shared_block(std::int64_t blocks, double nanoseconds) const {
+    RowBlock block = block_;
+    const std::int64_t threads = get_num_threads();
+    if (nanoseconds < kSharedWork || threads == 1) return block;
+    const auto idle = [&] { return blocks * blocks_of(block) < 4 * threads; };
+    while (idle() && block.height > 1) block.height = ceil_div(block.height, 2);
+    while (idle() && block.width > kSharedWidth) block.width = rounded_up(block.width / 2, kSharedWidth / 2);
+    return block;
+  }
+
   void compute(std::int64_t group, std::int64_t groups) const {
-    const std::int64_t group_blocks = ceil_div(groups, group_block_);
-    const std::int64_t heights = ceil_div(phase_[1]->out_count, block_.height),
-                       widths = ceil_div(phase_[2]->out_count, block_.width);
-    const std::int64_t depths = phase_[0]->out_count;
+    const std::int64_t group_blocks = ceil_div(groups, group_block_), depths = phase_[0]->out_count;
     const double steps = static_cast<double>(p_.x.shape[0] * groups * p_.y_channels * depths) *
                          static_cast<double>(phase_[1]->out_count * phase_[2]->out_count) *
                          static_cast<double>(taps_ + 4);
-    const Work work{p_.x.shape[0] * group_blocks * depths * heights * widths,
-                    2 * steps * multiply_add_nanoseconds<T>()};
+    const double nanoseconds = 2 * steps * multiply_add_nanoseconds<T>();
+    const std::int64_t planes = p_.x.shape[0] * group_blocks * depths;
+    const RowBlock block = shared_block(planes, nanoseconds);
+    const std::int64_t heights = ceil_div(phase_[1]->out_count, block.height),
+                       widths = ceil_div(phase_[2]->out_count, block.width);
+    const Work work{planes * heights * widths, nanoseconds};
     parallel_for(work, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
       std::int64_t j0[kSpatial];
-      j0[2] = item % widths * block_.width;
+      j0[2] = item % widths * block.width;
       item /= widths;
-      j0[1] = item % heights * block_.height;
+      j0[1] = item % heights * block.height;
       item /= heights;
       j0[0] = item % depths;
       item /= depths;
       const std::int64_t first = item % group_blocks * group_block_;
       run_block(item / group_blocks, group + first, std::min(group_block_, groups - first),
-                weights_ + first * p_.y_channels * taps_, j0);
+                weights_ + first * p_.y_channels * taps_, block, j0);
     });
   }
 
-  void run_block(std::int64_t n, std::int64_t group0, std::int64_t groups, const T* weights,
+  void run_block(std::int64_t n, std::int64_t group0, std::int64_t groups, const T* weights, const RowBlock& block,
                  const std::int64_t (&j0)[kSpatial]) const {
-    const std::int64_t count[kSpatial] = {1, std::min(block_.height, phase_[1]->out_count - j0[1]),
-                                          std::min(block_.width, phase_[2]->out_count - j0[2])};
+    const std::int64_t count[kSpatial] = {1, std::min(block.height, phase_[1]->out_count - j0[1]),
+                                          std::min(block.width, phase_[2]->out_count - j0[2])};
     AxisSlots slots[kSpatial];
     for (int axis = 0; axis < kSpatial; ++axis) slots[axis] = axis_slots(*phase_[axis], count[axis], axis == 2);
     const BlockPacker<S> packer{p_.x, {phase_[0], phase_[1], phase_[2]}, {&slots[0], &slots[1], &slots[2]}, transpose_};
