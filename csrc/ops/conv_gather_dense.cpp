@@ -2,6 +2,7 @@
 // block's inputs packed channels-last into scratch, a block of channels at a time, then tiles of (positions x channels)
 // by the gather_gemm kernel.
 #include <algorithm>
+#include <atomic>
 
 #include "core/arithmetic.h"
 #include "cpu/workspace.h"
@@ -21,6 +22,7 @@ constexpr std::int64_t kJoinedChannels = 64;                  // of x, of groups
 constexpr std::int64_t kTrimmed = 16;                         // channels times panels
 constexpr std::int64_t kManyChannels = 128 * 128;             // of x times of y
 constexpr double kWorthParting = 0.85;                        // products left over
+constexpr std::int64_t kOwnPart = 4;                          // of a call's memory, for the panels of an item
 
 template <class S>
 class PhaseDriver {
@@ -52,6 +54,12 @@ class PhaseDriver {
   void run() {
     const std::int64_t panel_size = std::max<std::int64_t>(1, taps_ * p_.x_channels * cols_);
     const std::int64_t total = p_.groups * panels_;
+    if (panel_size <= kMostElements<T> && reads_weights_once(total)) {
+      compute(0, total, nullptr, panel_size);
+      if (results_finite_ || weights_are_finite(total)) return;
+      weights_finite_ = false;
+      return compute(0, total, nullptr, panel_size);
+    }
     const std::int64_t at_once = std::clamp<std::int64_t>(kMostElements<T> / panel_size, 1, total);
     Workspace<T> packed(at_once * panel_size);
     for (std::int64_t first = 0; first < total; first += at_once) {
@@ -62,7 +70,7 @@ class PhaseDriver {
         pack_panel(first + i, packed + i * panel_size);
         finite[i] = all_finite(packed + i * panel_size, panel_size);
       });
-      finite_ = std::all_of(finite.begin(), finite.end(), [](unsigned char f) { return f != 0; });
+      weights_finite_ = std::all_of(finite.begin(), finite.end(), [](unsigned char f) { return f != 0; });
       compute(first, count, packed, panel_size);
     }
   }
@@ -112,29 +120,60 @@ class PhaseDriver {
     samples_ = std::clamp<std::int64_t>(together, 1, p_.x.shape[0]);
   }
 
+  std::int64_t position_blocks() const {
+    std::int64_t blocks = 1;
+    for (const std::vector<Piece>& of_axis : pieces_) blocks *= static_cast<std::int64_t>(of_axis.size());
+    return blocks;
+  }
+
+  std::int64_t panels_of_item() const {
+    if (!joins_groups_) return std::max<std::int64_t>(1, kBlockColumns / cols_);
+    return std::max<std::int64_t>(1, std::min(kJoinedChannels / p_.x_channels, kSharedInput / (samples_ * image_)));
+  }
+
+  // Then no panel is kept. By samples there may be more items than by panels.
+  bool reads_weights_once(std::int64_t total) const {
+    return position_blocks() * ceil_div(p_.x.shape[0], samples_) == 1 &&
+           panels_of_item() * channel_block_ * taps_ * cols_ <= kMostElements<T> / kOwnPart &&
+           (p_.x.shape[0] == 1 || total >= 4 * get_num_threads());
+  }
+
+  bool weights_are_finite(std::int64_t total) const {
+    std::atomic<bool> finite{true};
+    const Work work{total, static_cast<double>(total * taps_ * p_.x_channels * cols_)};
+    parallel_for(work, Subnormals::keep, [&](std::int64_t i) {
+      Workspace<T> block(channel_block_ * taps_ * cols_);
+      for (std::int64_t c0 = 0; finite && c0 < p_.x_channels; c0 += channel_block_) {
+        const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
+        pack_panel_block(i, c0, channels, block);
+        if (!all_finite(block.data(), channels * taps_ * cols_)) finite = false;
+      }
+    });
+    return finite;
+  }
+
   // Panel layout: [channel block][tap][channel in block][column], zero columns past the last channel.
   void pack_panel(std::int64_t index, T* dst) const {
+    for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_)
+      pack_panel_block(index, c0, std::min(channel_block_, p_.x_channels - c0), dst + c0 * taps_ * cols_);
+  }
+  void pack_panel_block(std::int64_t index, std::int64_t c0, std::int64_t channels, T* dst) const {
     const std::int64_t group = index / panels_, y0 = index % panels_ * cols_;
     const std::int64_t live = std::min<std::int64_t>(cols_, p_.y_channels - y0);
-    const S* base = p_.weight + group * p_.weight_group + y0 * p_.weight_y;
+    const S* const from = p_.weight + group * p_.weight_group + y0 * p_.weight_y + c0 * p_.weight_x;
     const PanelWeights<S> weights(weight_of_tap_, p_.weight_x, p_.weight_y);
+    if (weights.in_list()) {
+      weights.copy_list(from, channels, live, cols_, dst, cols_, channels * cols_);
+      return;
+    }
     const std::int64_t copied = weights.copied();
     const bool at_once = taps_ == 1 && copied == 1;
-    Workspace<T> block(weights.in_list() || at_once ? 0 : channel_block_ * copied * cols_);
-    for (std::int64_t c0 = 0; c0 < p_.x_channels; c0 += channel_block_) {
-      const std::int64_t channels = std::min(channel_block_, p_.x_channels - c0);
-      const S* const from = base + c0 * p_.weight_x;
-      T* const target = dst + c0 * taps_ * cols_;
-      if (weights.in_list()) {
-        weights.copy_list(from, channels, live, cols_, target, cols_, channels * cols_);
-        continue;
-      }
-      T* const turned = at_once ? target : block.data();
-      weights.copy(transpose_, from, channels, live, cols_, turned);
-      for (std::int64_t t = 0; t < taps_ && !at_once; ++t)
-        for (std::int64_t c = 0; c < channels; ++c)
-          copy_columns(turned + (c * copied + weights.place(t)) * cols_, target + (t * channels + c) * cols_);
-    }
+    Workspace<T> block(at_once ? 0 : channels * copied * cols_);
+    T* const turned = at_once ? dst : block.data();
+    weights.copy(transpose_, from, channels, live, cols_, turned);
+    for (std::int64_t t = 0; t < taps_ && !at_once; ++t)
+      for (std::int64_t c = 0; c < channels; ++c)
+        copy_columns(turned + (c * copied + weights.place(t)) * cols_, dst + (t * channels + c) * cols_);
   }
 
   // A panel's row: lengths that the compiler knows spare a call each.
@@ -143,19 +182,16 @@ class PhaseDriver {
     for (std::int64_t c = 0; c < cols_; c += half) std::memcpy(to + c, from + c, half * sizeof(T));
   }
 
+  // `packed` may be null: then each item packs the panels that it needs.
   void compute(std::int64_t first_panel, std::int64_t panel_count, const T* packed, std::int64_t panel_size) {
-    const std::int64_t samples = p_.x.shape[0];
-    std::int64_t blocks = 1;
-    for (const std::vector<Piece>& of_axis : pieces_) blocks *= static_cast<std::int64_t>(of_axis.size());
+    const std::int64_t samples = p_.x.shape[0], blocks = position_blocks();
     // Panels of one group, and samples, that one item computes; fewer where they would leave threads idle.
-    std::int64_t span = std::max<std::int64_t>(1, kBlockColumns / cols_), together = samples_;
-    if (joins_groups_)
-      span = std::max<std::int64_t>(1, std::min(kJoinedChannels / p_.x_channels, kSharedInput / (samples_ * image_)));
+    std::int64_t span = panels_of_item(), together = samples_;
     const auto idle = [&] {
       return blocks * ceil_div(samples, together) * ceil_div(panel_count, span) < 4 * get_num_threads();
     };
     while (span > kFewPanels && idle()) span = ceil_div(span, 2);
-    while (together > 1 && idle()) together = ceil_div(together, 2);
+    while (packed && together > 1 && idle()) together = ceil_div(together, 2);
     while (span > 1 && idle()) span = ceil_div(span, 2);
     // Groups that are joined are the panels of one.
     const std::int64_t panels = joins_groups_ ? p_.groups : panels_;
@@ -176,7 +212,8 @@ class PhaseDriver {
                    }
                    const std::int64_t first = index * together;
                    const Samples of{first, std::min(together, samples - first)};
-                   run_block(of, job.group, job.panel, job.count, packed + job.slot * panel_size, panel_size, block);
+                   run_block(of, job.group, job.panel, job.count, packed ? packed + job.slot * panel_size : nullptr,
+                             panel_size, block);
                  });
   }
 
@@ -202,7 +239,7 @@ class PhaseDriver {
   };
 
   void run_block(const Samples& of, std::int64_t group, std::int64_t panel, std::int64_t panel_count, const T* packed,
-                 std::int64_t panel_size, const Block& block) const {
+                 std::int64_t panel_size, const Block& block) {
     const auto& count = block.count;
     AxisSlots slots[kSpatial];
     std::int64_t taps = 1;
@@ -219,13 +256,15 @@ class PhaseDriver {
     const std::int64_t groups = joins_groups_ ? panel_count : 1, first_group = joins_groups_ ? panel : group;
     Workspace<T> input(groups * of.count * image);
     Workspace<T> result(of.count * positions * ldc);
+    const std::int64_t own_size = channel_block_ * taps_ * cols_;
+    Workspace<T> own_panels(packed ? 0 : panel_count * own_size);
     std::vector<std::vector<Segment>> segments;  // of each tile, or of all
     std::vector<std::int64_t> slot_of(positions);
     for (std::int64_t q = 0; q < positions; ++q)
       slot_of[q] = q / count[2] * slots[1].step * slots[2].slots + q % count[2] * slots[2].step;
     // Taps in the padding are left out where a tile's work is worth a list of its own, and where their weights, which
     // may be infinite, must not meet zeros.
-    const bool padded = !all_taps_live(block), exact = padded && !finite_;
+    const bool padded = !all_taps_live(block), exact = padded && !weights_finite_;
     // By the shape alone: a padding's zero that is added or not shows in the sign of a zero.
     const bool trimmed = exact || (padded && panels_ * std::min(channel_block_, p_.x_channels) >= kTrimmed);
     const std::int64_t tile = exact ? 1 : kernel_.tile_rows;
@@ -239,9 +278,12 @@ class PhaseDriver {
       for (std::int64_t b = 0; b < tap_blocks; ++b) {
         const std::int64_t first = taps * b / tap_blocks, last = taps * (b + 1) / tap_blocks;
         for (std::int64_t q = 0, i = 0; i < static_cast<std::int64_t>(segments.size()); ++i, q += tile)
-          list_segments(segments[static_cast<std::size_t>(i)], block, slots, channels, c0, first, last,
+          list_segments(segments[static_cast<std::size_t>(i)], block, slots, channels, packed ? c0 : 0, first, last,
                         trimmed ? bounds_of(q, tile, block) : Bounds{});
-        for (std::int64_t i = 0; i < panel_count; ++i)
+        for (std::int64_t i = 0; i < panel_count; ++i) {
+          T* const own = own_panels + (packed ? 0 : i * own_size);
+          if (!packed && b == 0) pack_panel_block((joins_groups_ ? 0 : group * panels_) + panel + i, c0, channels, own);
+          const T* const weights = packed ? packed + i * panel_size : own;
           for (std::int64_t n = 0; n < of.count; ++n)
             for (std::int64_t q = 0; q < positions; q += tile) {
               const std::int64_t rows = std::min(tile, positions - q);
@@ -253,12 +295,15 @@ class PhaseDriver {
               for (std::int64_t m = 0; m < rows; ++m) a[m] = from + slot_of[q + m] * channels;
               T* const c = result + (n * positions + q) * ldc + i * cols_;
               const GemmArgs<T> args{
-                  a,   packed + i * panel_size,  runs.data(), static_cast<std::int64_t>(runs.size()), c,
-                  ldc, accumulate ? c : nullptr, ldc};
+                  a,  weights, runs.data(), static_cast<std::int64_t>(runs.size()), c, ldc, accumulate ? c : nullptr,
+                  ldc};
               kernel_.gemm[rows - 1](&args);
             }
+        }
       }
     }
+    // A weight that is not finite shows in the results, whether it met an input or a zero of the padding.
+    if (!packed && padded && !exact && !all_finite(result.data(), of.count * positions * ldc)) results_finite_ = false;
     // Whole panels follow each other in y as they do here, those of joined groups as well.
     const bool apart = joins_groups_ && p_.y_channels < cols_;
     const std::int64_t stores = apart ? groups : 1;
@@ -339,7 +384,8 @@ class PhaseDriver {
   std::int64_t samples_ = 1;  // that an item takes together
   std::int64_t image_ = 1;    // elements that are packed of each
   bool joins_groups_ = false;
-  bool finite_ = true;
+  bool weights_finite_ = true;              // as far as is known
+  std::atomic<bool> results_finite_{true};  // where weights were not looked at
 };
 
 }  // namespace

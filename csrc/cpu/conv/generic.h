@@ -148,6 +148,10 @@ FASTCONV_INLINE void transpose_square(V (&x)[V::width]) {
   if constexpr (Size > 1) transpose_square<Size / 2>(x);
 }
 
+// Rows of a power of two of bytes share few sets of the first-level cache and are too many streams to be foreseen:
+// lines are asked for so many bytes ahead, into the second level.
+constexpr int64_t kAhead = 640;
+
 template <class T>
 void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void* target, int64_t ldd,
                const void* bias_values) {
@@ -160,6 +164,10 @@ void transpose(int64_t rows, int64_t cols, const void* source, int64_t lds, void
     V x[width];
 #pragma GCC unroll 16
     for (int r = 0; r < width; ++r) x[r] = r < height ? load_lanes<V>(src + (i + r) * lds + j, columns) : V::zero();
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r)
+      if (r < height && j % (64 / int64_t{sizeof(T)}) == 0)
+        __builtin_prefetch(src + (i + r) * lds + j + kAhead / int64_t{sizeof(T)}, 0, 2);
     transpose_square<width / 2>(x);
 #pragma GCC unroll 16
     for (int r = 0; r < width; ++r) {
