@@ -58,6 +58,7 @@ class Scatter {
     const std::int64_t sums = samples_ * rows_ * taps_, wanted = rounded_up(kElements / sums + 1, kChannels);
     channels_ = std::min({wanted, most / sums, most / (p_.x_channels * taps_)});
     channels_ = channels_ < outputs ? channels_ / kChannels * kChannels : outputs;
+    turns_sums_ = weights_in_a_row() && p_.x.shape[0] * rows_ <= p_.x_channels;
   }
 
   bool serves() const { return serves_; }
@@ -65,17 +66,21 @@ class Scatter {
   void run() {
     for (int axis = 0; axis < kSpatial; ++axis) list_places(axis);
     const std::int64_t rows = samples_ * rows_, inputs = p_.x_channels, samples = p_.x.shape[0];
-    Workspace<T> sums(rows * channels_ * taps_), weights(inputs * channels_ * taps_), x(rows * inputs);
+    Workspace<T> sums(rows * channels_ * taps_), x(rows * inputs);
+    Workspace<T> weights(turns_sums_ ? 0 : inputs * channels_ * taps_);
     ConvShape point;
     point.rows_are_samples = true;  // on vectors: how many rows and columns there are depends on the batch
     for (std::int64_t c = 0; c < p_.y_channels; c += channels_) {
       const std::int64_t channels = std::min(channels_, p_.y_channels - c), columns = channels * taps_;
-      lay_out_weights(c, channels, weights);
+      if (!turns_sums_) lay_out_weights(c, channels, weights);
+      // Weights where they are: read, never written.
+      const ArrayView of_channels =
+          turns_sums_ ? matrix_view(const_cast<T*>(p_.weight) + c * taps_, columns, inputs, 1, p_.weight_x)
+                      : matrix_view(weights.data(), columns, inputs, 1, columns);
       for (std::int64_t n = 0; n < samples; n += samples_) {
         const std::int64_t count = std::min(samples_, samples - n);
         if (c == 0 || count < samples) lay_out_inputs(n, count, x);
-        conv_forward(point, matrix_view(x.data(), count * rows_, inputs, inputs, 1),
-                     matrix_view(weights.data(), columns, inputs, 1, columns), {},
+        conv_forward(point, matrix_view(x.data(), count * rows_, inputs, inputs, 1), of_channels, {},
                      matrix_view(sums.data(), count * rows_, columns, columns, 1), {});
         add(n, count, c, channels, sums);
       }
@@ -83,6 +88,16 @@ class Scatter {
   }
 
  private:
+  // Whether the weights of a channel of x follow each other, channel by channel of y, tap by tap.
+  bool weights_in_a_row() const {
+    std::int64_t step = 1;
+    for (int axis = kSpatial - 1; axis >= 0; --axis) {
+      if (kernel_[axis] > 1 && p_.weight_tap[axis] != step) return false;
+      step *= kernel_[axis];
+    }
+    return p_.weight_y == step;
+  }
+
   // Of input i, a tap of a phase is for its output i - offset.
   void list_places(int axis) {
     places_[axis].resize(static_cast<std::size_t>(x_size_[axis]));
@@ -119,14 +134,14 @@ class Scatter {
     const Work work{count * blocks, 0.2 * static_cast<double>(count * rows_ * channels * taps_)};
     parallel_for(work, subnormals_of(DtypeOf<T>::value), [&](std::int64_t item) {
       const std::int64_t n = item / blocks, c = item % blocks * kTogether;
-      add_sample(first + n, c0 + c, std::min(kTogether, channels - c), sums + n * rows_ * channels * taps_ + c,
-                 channels);
+      add_sample(first + n, c0 + c, std::min(kTogether, channels - c),
+                 sums + n * rows_ * channels * taps_ + c * (turns_sums_ ? taps_ : 1), channels);
     });
   }
 
   // The contributions of a sample, one input after the other; `all` channels of them lie side by side.
   void add_sample(std::int64_t n, std::int64_t c0, std::int64_t channels, const T* sums, std::int64_t all) const {
-    Workspace<T> scratch(in_place_ ? 0 : positions_ * channels);
+    Workspace<T> scratch(in_place_ ? 0 : positions_ * channels), turned(turns_sums_ ? channels * taps_ : 0);
     const Lanes<T> y = in_place_ ? Lanes<T>::of(y_, n, c0) : Lanes<T>::in(scratch, channels, kOrigin, y_size_);
     for (std::int64_t d = 0; d < y_size_[0]; ++d)
       for (std::int64_t h = 0; h < y_size_[1]; ++h)
@@ -134,7 +149,8 @@ class Scatter {
     for (const std::vector<Place>& d : places_[0])
       for (const std::vector<Place>& h : places_[1])
         for (const std::vector<Place>& w : places_[2]) {
-          add_input(y, d, h, w, channels, sums, all);
+          if (turns_sums_) transpose_.run(channels, taps_, sums, taps_, turned.data(), channels, nullptr);
+          add_input(y, d, h, w, channels, turns_sums_ ? turned.data() : sums, turns_sums_ ? channels : all);
           sums += all * taps_;
         }
     // A bias is added to whole sums: each addition to a large one would round as roughly as it does.
@@ -164,6 +180,7 @@ class Scatter {
   std::int64_t rows_ = 1, positions_ = 1;    // of a sample: inputs and outputs
   std::int64_t samples_ = 1, channels_ = 1;  // at a time
   std::vector<std::vector<Place>> places_[kSpatial];
+  bool turns_sums_ = false;  // which have the weights' order, rather than the weights
   bool serves_ = false;
 };
 
