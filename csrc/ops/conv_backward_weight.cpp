@@ -2,7 +2,7 @@
 // offset(t)]. Blocks of output rows: the input packed channel by channel, the output gradient in panels of output
 // channels. Runs of the reduction are clipped to the live outputs of each tap, so nothing is multiplied by padding.
 // Work is split over channels, and over blocks by a number that depends on the shape only; the parts are added in
-// order. Few channels: conv_backward_weight_rows.cpp and _runs.cpp; depthwise: conv_backward_weight_depthwise.cpp.
+// order. Few outputs: conv_backward_weight_few.cpp; few channels: _rows.cpp and _runs.cpp; depthwise: _depthwise.cpp.
 #include <algorithm>
 #include <vector>
 
@@ -367,6 +367,7 @@ void conv_backward_weight(const ConvShape& shape, const ArrayView& grad_output, 
   const bool few = inputs * outputs <= kDepthwisePairs && problem.window[2].mode == PadMode::zeros;
   dispatch_storage(input.dtype, [&](auto zero) {
     using S = decltype(zero);
+    if (backward_weight_few(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
     if (backward_weight_tiles(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
     if (backward_weight_winograd(problem, gy.as<const S>(), x.as<const S>(), dw.as<S>())) return;
     if (few && is_wide<S> && shape.groups == 1 && x.shape[0] >= kDepthwiseSamples) {

@@ -97,6 +97,11 @@ template <class S>
 bool backward_weight_rows(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                           const View<S>& grad_weight);
 
+// The weight's gradient from few outputs; false, with nothing of the result that counts, where it does not serve.
+template <class S>
+bool backward_weight_few(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
+                         const View<S>& grad_weight);
+
 // The weight gradient from windows' rows that are one run in memory, for long rows of few channels; false where others
 // are faster.
 template <class S>
