@@ -134,7 +134,10 @@ class Product {
   void run_blocks(const ConvKernel& kernel, std::int64_t column, std::int64_t columns, const T* once) {
     const std::int64_t cols = kernel.tile_cols;
     const std::int64_t span = std::max<std::int64_t>(1, kColumnBlock<T> / cols) * cols;
-    for_blocks(kRowBlock, kernel.tile_rows, columns, span, cols, [&](Block block, const Block& next) {
+    // A tile's columns alone, and little depth: a block would be hardly worth its preparation.
+    const bool tall = columns <= cols && p_.depth <= kReductionBlock && p_.rows >= 16 * kRowBlock * get_num_threads();
+    const std::int64_t most_rows = tall ? 4 * kRowBlock : kRowBlock;
+    for_blocks(most_rows, kernel.tile_rows, columns, span, cols, [&](Block block, const Block& next) {
       const std::int64_t panels = ceil_div(block.columns, cols), panel = block.column / cols;
       block.column += column;
       // Whole panels of contiguous columns are written where they belong, but only the last sums: rows may lie a power
