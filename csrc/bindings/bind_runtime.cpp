@@ -9,6 +9,7 @@
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/registry.h"
+#include "cpu/workspace.h"
 #include "ops/peak.h"
 
 namespace fastconv {
@@ -74,7 +75,7 @@ void bind_runtime(py::module_& module) {
       py::arg("is_double"), py::arg("steps"));
   module.attr("ALIGNED_RESULT") = kAlignedResult;
   module.attr("KEPT_RESULT") = kKeptResult;
-  module.def("release_memory", &release_memory);
+  module.def("release_memory", [] { return release_memory() + release_scratch(); });
   module.def("empty",
              [](const std::vector<py::ssize_t>& shape, const py::dtype& dtype) { return new_array(dtype, shape); });
   module.def("are_plain", &are_plain);

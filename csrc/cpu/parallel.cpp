@@ -73,6 +73,8 @@ class FloatingPointMode {
 #endif
 };
 
+thread_local int largest_team = 1;
+
 std::atomic<double> thread_grain{10e3};  // nanoseconds
 
 // ThreadSanitizer does not see how OpenMP hands a loop to its threads and waits for them, as libgomp is not compiled
@@ -112,6 +114,7 @@ struct Loop {
 
   FASTCONV_UNSEEN_BY_TSAN void run(int threads) {
     order_before(this);
+    largest_team = std::max(largest_team, threads);
     seats.take();
 #pragma omp parallel num_threads(threads)
     {
@@ -140,6 +143,19 @@ int openmp_version() { return _OPENMP; }
 double set_thread_grain(double nanoseconds) { return thread_grain.exchange(nanoseconds); }
 
 void set_num_threads(int count) { requested_threads.store(count, std::memory_order_relaxed); }
+
+void on_every_thread_raw(void (*function)(void* context), void* context) {
+  // A forked child has lost the threads, and an inner team is another one.
+  const int threads = omp_in_parallel() || in_forked_child.load(std::memory_order_relaxed) ? 1 : largest_team;
+  order_before(context);
+#pragma omp parallel num_threads(threads)
+  {
+    order_after(context);
+    function(context);
+    order_before(context);
+  }
+  order_after(context);
+}
 
 void parallel_for_raw(const Work& work, Subnormals mode, ItemFunction function, void* context) {
   if (work.items <= 0) return;

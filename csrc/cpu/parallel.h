@@ -45,6 +45,15 @@ void parallel_for(const Work& work, Subnormals mode, Body&& body) {
       const_cast<void*>(static_cast<const void*>(std::addressof(body))));
 }
 
+// Runs body() once on each thread that loops of the calling one have had.
+void on_every_thread_raw(void (*function)(void* context), void* context);
+template <class Body>
+void on_every_thread(Body&& body) {
+  using B = std::remove_reference_t<Body>;
+  on_every_thread_raw([](void* context) { (*static_cast<B*>(context))(); },
+                      const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+}
+
 constexpr std::int64_t kPiece = 32768;
 
 // Runs body(begin, end) over pieces of kPiece of `count` elements, which cost so much each.
