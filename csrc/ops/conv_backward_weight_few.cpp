@@ -10,9 +10,9 @@
 #include "cpu/registry.h"
 #include "cpu/workspace.h"
 #include "ops/conv_gather.h"
+#include "ops/conv_matrices.h"
 #include "ops/conv_pack.h"
 #include "ops/conv_tiles.h"
-#include "ops/matmul.h"
 
 namespace fastconv {
 namespace {
@@ -34,11 +34,12 @@ class FewOutputs {
         x_(input),
         dw_(grad_weight),
         transpose_(select_transpose(DtypeOf<T>::value, active_isa_mask())),
-        outputs_(gy_.shape[0] * gy_.extent(0) * gy_.extent(1) * gy_.extent(2)) {
+        outputs_(gy_.size() / gy_.shape[1]) {
     for (int axis = 0; axis < kSpatial; ++axis) {
       phase_[axis] = forward_phases(shape.window[axis], gy_.extent(axis))[0];
       slots_[axis] = axis_slots(phase_[axis], 1, false);
-      taps_ *= slots_[axis].slots;
+      kernel_[axis] = slots_[axis].slots;
+      taps_ *= kernel_[axis];
     }
     row_ = x_.shape[1] * taps_;
   }
@@ -46,7 +47,7 @@ class FewOutputs {
   bool serves() const {
     const std::int64_t most = kMostElements<T> / kPart / outputs_;  // for 16-bit numbers as for float32
     return taps_ > 1 && row_ >= kLeastRow && row_ <= most && gy_.shape[1] >= kLeastChannels && gy_.shape[1] <= most &&
-           weights_in_a_row();
+           (dw_.stride[1] == taps_ || dw_.shape[1] == 1) && taps_in_a_row(kernel_, dw_.stride + 2, 1);
   }
 
   // Laying out an output's number, beside what the other forms do with each sum: begin and store it, and read and write
@@ -61,7 +62,7 @@ class FewOutputs {
   bool run() const {
     const std::int64_t channels = gy_.shape[1];
     Matrix<const S> gradients{gy_.data, gy_.stride[1], 0};
-    const bool in_line = outputs_in_line(gradients.column);
+    const bool in_line = one_line(gy_, kSamplesAndPositions, gradients.column);
     Workspace<S> own(in_line ? 0 : channels * outputs_), rows(outputs_ * row_);
     if (!in_line) {
       line_up_gradients(own);
@@ -75,32 +76,10 @@ class FewOutputs {
   }
 
  private:
-  bool weights_in_a_row() const {
-    std::int64_t step = 1;
-    for (int axis = kSpatial - 1; axis >= 0; --axis) {
-      if (dw_.extent(axis) > 1 && dw_.step(axis) != step) return false;
-      step *= dw_.extent(axis);
-    }
-    return dw_.stride[1] == step || dw_.shape[1] == 1;
-  }
-
   bool padded() const {
     for (int axis = 0; axis < kSpatial; ++axis)
-      if (live_products(phase_[axis], x_.extent(axis)) < phase_[axis].out_count * slots_[axis].slots) return true;
+      if (live_products(phase_[axis], x_.extent(axis)) < phase_[axis].out_count * kernel_[axis]) return true;
     return false;
-  }
-
-  // Sets the one step between all outputs of a channel, if they lie so.
-  bool outputs_in_line(std::int64_t& step) const {
-    std::int64_t inside = 1;
-    step = 1;
-    for (const int axis : {4, 3, 2, 0}) {
-      if (gy_.shape[axis] == 1) continue;
-      if (inside == 1) step = gy_.stride[axis];
-      if (gy_.stride[axis] != inside * step) return false;
-      inside *= gy_.shape[axis];
-    }
-    return true;
   }
 
   // The outputs of each channel side by side.
@@ -155,7 +134,7 @@ class FewOutputs {
   const TransposeKernel& transpose_;
   AxisPhase phase_[kSpatial];
   AxisSlots slots_[kSpatial];
-  std::int64_t outputs_, taps_ = 1, row_ = 1;  // a row's numbers
+  std::int64_t kernel_[kSpatial], outputs_, taps_ = 1, row_ = 1;  // a row's numbers
 };
 
 }  // namespace
@@ -163,11 +142,11 @@ class FewOutputs {
 template <class S>
 bool backward_weight_few(const ConvShape& shape, const View<const S>& grad_output, const View<const S>& input,
                          const View<S>& grad_weight) {
-  if (shape.groups != 1 || !forced_kernel().empty()) return false;
-  bool forced = false;
   const std::int64_t outputs = grad_output.size() / grad_output.shape[1];
+  if (outputs > kMostOutputs || shape.groups != 1 || !forced_kernel().empty()) return false;
+  bool forced = false;
   const bool tiles = find_tiles(DtypeOf<S>::value, shape.precision, active_isa_mask(), forced) != nullptr;
-  if (outputs > (tiles ? kTileOutputs : kMostOutputs)) return false;
+  if (tiles && outputs > kTileOutputs) return false;
   const FewOutputs<S> gradient(shape, grad_output, input, grad_weight);
   return gradient.serves() && gradient.pays() && gradient.run();
 }

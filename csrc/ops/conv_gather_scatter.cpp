@@ -58,7 +58,8 @@ class Scatter {
     const std::int64_t sums = samples_ * rows_ * taps_, wanted = rounded_up(kElements / sums + 1, kChannels);
     channels_ = std::min({wanted, most / sums, most / (p_.x_channels * taps_)});
     channels_ = channels_ < outputs ? channels_ / kChannels * kChannels : outputs;
-    turns_sums_ = weights_in_a_row() && p_.x.shape[0] * rows_ <= p_.x_channels;
+    turns_sums_ =
+        p_.weight_y == taps_ && taps_in_a_row(kernel_, p_.weight_tap, 1) && p_.x.shape[0] * rows_ <= p_.x_channels;
   }
 
   bool serves() const { return serves_; }
@@ -88,16 +89,6 @@ class Scatter {
   }
 
  private:
-  // Whether the weights of a channel of x follow each other, channel by channel of y, tap by tap.
-  bool weights_in_a_row() const {
-    std::int64_t step = 1;
-    for (int axis = kSpatial - 1; axis >= 0; --axis) {
-      if (kernel_[axis] > 1 && p_.weight_tap[axis] != step) return false;
-      step *= kernel_[axis];
-    }
-    return p_.weight_y == step;
-  }
-
   // Of input i, a tap of a phase is for its output i - offset.
   void list_places(int axis) {
     places_[axis].resize(static_cast<std::size_t>(x_size_[axis]));

@@ -66,8 +66,8 @@ ArrayView matrix_view(T* data, std::int64_t rows, std::int64_t columns, std::int
 }
 
 // Sets `step` to the one step between the elements of some of a view's axes, the outermost first, if they lie so.
-template <int Axes>
-bool one_line(const ArrayView& view, const int (&axes)[Axes], std::int64_t& step) {
+template <class AnyView, int Axes>
+bool one_line(const AnyView& view, const int (&axes)[Axes], std::int64_t& step) {
   std::int64_t inside = 1;
   step = 1;
   for (int i = Axes - 1; i >= 0; --i) {
@@ -78,6 +78,15 @@ bool one_line(const ArrayView& view, const int (&axes)[Axes], std::int64_t& step
     inside *= extent;
   }
   return step != 0 || inside == 1;
+}
+
+// Whether a weight's taps, of so many along each dimension, follow each other at steps of `element`.
+inline bool taps_in_a_row(const std::int64_t (&kernel)[kSpatial], const std::int64_t* step, std::int64_t element) {
+  for (int axis = kSpatial - 1; axis >= 0; --axis) {
+    if (kernel[axis] > 1 && step[axis] != element) return false;
+    element *= kernel[axis];
+  }
+  return true;
 }
 
 constexpr int kPositions[] = {2, 3, 4};

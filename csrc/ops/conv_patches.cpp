@@ -95,9 +95,7 @@ class Patches {
   bool lay_out(const ArrayView& weight) {
     const View<S> w = weight.as<S>();
     const std::int64_t plane = kernel_[1] * kernel_[2], element = by_taps_ ? channels_ : 1;
-    const bool lies = w.stride[1] == (by_taps_ ? 1 : taps_) && (kernel_[0] == 1 || w.step(0) == plane * element) &&
-                      (kernel_[1] == 1 || w.step(1) == kernel_[2] * element) &&
-                      (kernel_[2] == 1 || w.step(2) == element);
+    const bool lies = w.stride[1] == (by_taps_ ? 1 : taps_) && taps_in_a_row(kernel_, w.stride + 2, element);
     if (!lies && w.shape[0] * patch_ > kMostElements<S> / kWeightPart) return false;
     if (!lies) own_.emplace(w.shape[0] * patch_);
     weight_ = matrix_view(lies ? w.data : own_->data(), w.shape[0], patch_, lies ? w.stride[0] : patch_, 1);
